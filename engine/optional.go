@@ -1,0 +1,172 @@
+package engine
+
+import (
+	"context"
+	"io"
+	"io/fs"
+	"time"
+
+	"github.com/caissonrun/caisson"
+)
+
+// An Execer is a Sandbox in which more programs can be run beside its main
+// one: Features.Exec.
+type Execer interface {
+	// Exec starts a program in the live sandbox: same user, groups, limits,
+	// namespaces, environment and folders as the main one. It neither keeps
+	// the sandbox alive nor outlives the main program.
+	//
+	// ctx bounds the starting only. The caller must Close the session.
+	//
+	// Errors: ErrEnded if the main program has ended or was never started;
+	// ErrAborted if the sandbox is gone; ErrUnsupported if a terminal is asked
+	// for and Features.Terminal is not set. A program that is not found or not
+	// executable is an Exit with code 127 or 126.
+	Exec(ctx context.Context, spec *ExecSpec) (Session, error)
+}
+
+// An ExecSpec says what Exec starts.
+type ExecSpec struct {
+	Args    []string          `json:"args,omitempty"` // empty: the default shell
+	Env     map[string]string `json:"env,omitempty"`  // added to the main program's
+	Workdir string            `json:"workdir,omitempty"`
+	// Terminal asks for a pseudo-terminal of Size as stdin, stdout and stderr.
+	Terminal bool `json:"terminal,omitempty"`
+	Size     Size `json:"size,omitzero"`
+	// Timeout kills the program when it is over. Zero: none.
+	Timeout caisson.Duration `json:"timeout,omitempty"`
+}
+
+// A Size is that of a terminal, in characters. Zero: 80 by 24.
+type Size struct {
+	Cols uint16 `json:"cols"`
+	Rows uint16 `json:"rows"`
+}
+
+// A Session is a program that Exec has started.
+type Session interface {
+	// Stdin returns where to write the program's input. Closing it ends the
+	// input; with a terminal it sends an end of file (^D) and nothing else.
+	Stdin() io.WriteCloser
+	// Stdout and Stderr return the program's output. A reader that does not
+	// read stops this program only. With a terminal everything is in Stdout.
+	Stdout() io.Reader
+	Stderr() io.Reader
+	// Resize changes the terminal's size. Errors: ErrUnsupported without a
+	// terminal; ErrEnded after the end.
+	Resize(ctx context.Context, size Size) error
+	// Signal sends a signal to the program. Errors: ErrEnded after the end.
+	Signal(ctx context.Context, signal int) error
+	// Wait returns how the program ended, as Process.Wait does. Reason is
+	// ReasonAborted where the sandbox ended first.
+	Wait(ctx context.Context) (caisson.Exit, error)
+	// Close hangs up: whatever of the program still runs is killed, and the
+	// streams end. It may be called again.
+	Close() error
+}
+
+// A Filer is a Sandbox whose files can be read, and written before the start:
+// Features.Files. It works while the program runs and after it has ended,
+// until Destroy. No path, whatever the task made of it, leads out of the
+// sandbox: links are followed inside of it only.
+type Filer interface {
+	// FS returns the files of the sandbox. Names are as in io/fs: relative to
+	// the sandbox's root, with slashes. Opening something that is neither a
+	// regular file nor a folder is an error at once. The FS ends with the
+	// sandbox. Errors: ErrAborted if the sandbox is gone.
+	FS(ctx context.Context) (FS, error)
+	// Tar writes the file or folder name as a tar stream; names inside start
+	// with the last element of name. Devices, sockets and FIFOs are left out.
+	// Errors: ErrNotFound; ErrAborted.
+	Tar(ctx context.Context, name string, w io.Writer) error
+	// Put unpacks a tar stream below the folder name, as the program's user.
+	// Entries that lead out of the folder, devices and links to outside are
+	// ErrInvalid, and what came before them stays.
+	Put(ctx context.Context, name string, r io.Reader) error
+}
+
+// An FS is what Filer.FS returns.
+type FS interface {
+	fs.ReadDirFS
+	fs.StatFS
+	fs.ReadLinkFS
+	io.Closer
+}
+
+// A StatsReader is a Sandbox that tells what it uses: Features.Stats.
+type StatsReader interface {
+	// Stats returns what the sandbox uses now. After the program's end it
+	// returns the last figures. Errors: ErrAborted.
+	Stats(ctx context.Context) (Stats, error)
+}
+
+// Stats is what a sandbox uses at one time. What can't be measured is -1.
+type Stats struct {
+	Time       time.Time        `json:"time"`
+	CPU        caisson.Duration `json:"cpu"`         // user and system, since the start
+	Memory     caisson.Bytes    `json:"memory"`      // now
+	PeakMemory caisson.Bytes    `json:"peak_memory"` // since the start
+	PIDs       int64            `json:"pids"`        // processes and threads now
+	OOMKills   int64            `json:"oom_kills"`   // processes killed by the memory limit
+	Throttled  caisson.Duration `json:"throttled"`   // held back by the cpu limit
+}
+
+// A Pauser is a Sandbox that can be halted: Features.Pause. The time limit
+// runs on while it is.
+type Pauser interface {
+	// Pause halts every process in the sandbox. Pausing twice is nil.
+	// Errors: ErrEnded; ErrAborted.
+	Pause(ctx context.Context) error
+	// Resume undoes Pause.
+	Resume(ctx context.Context) error
+}
+
+// A Snapshotter is a Sandbox whose whole state can be kept and continued, more
+// than once: Features.Snapshot.
+type Snapshotter interface {
+	// Snapshot writes the sandbox's state to dir, an empty folder. The sandbox
+	// runs on.
+	Snapshot(ctx context.Context, dir string) error
+	// Fork makes another running sandbox from this one, as spec describes it.
+	Fork(ctx context.Context, spec *Spec) (Sandbox, error)
+}
+
+// A Displayer is a Sandbox with screens: Features.Displays.
+type Displayer interface {
+	// Displays lists the screens. Errors: ErrEnded; ErrAborted.
+	Displays(ctx context.Context) ([]Display, error)
+	// OpenDisplay connects to a screen by name: a stream of RFB (RFC 6143).
+	// Errors: ErrNotFound if there is no such display; ErrEnded; ErrAborted.
+	OpenDisplay(ctx context.Context, name string) (io.ReadWriteCloser, error)
+}
+
+// A Display is a screen of a sandbox. Sizes are pixels, 0 where unknown.
+type Display struct {
+	Name        string `json:"name"`
+	Description string `json:"description"`
+	Width       int    `json:"width"`
+	Height      int    `json:"height"`
+}
+
+// A Preparer is an Engine that can do slow work ahead of Create, such as
+// pulling an image while inputs are staged: Features.Prepare.
+type Preparer interface {
+	// Prepare makes a later Create of spec quicker. It leaves nothing behind
+	// that Create needs in order to work, and can be cancelled at any time.
+	Prepare(ctx context.Context, spec *Spec) error
+}
+
+// A VolumeMaker is an Engine whose volumes are not folders of the host:
+// Features.Volumes.
+type VolumeMaker interface {
+	// MakeVolume makes a volume from a tar stream, or an empty one if r is nil.
+	MakeVolume(ctx context.Context, name string, r io.Reader) error
+	// RemoveVolume removes it. Errors: ErrNotFound; ErrExists while it is used.
+	RemoveVolume(ctx context.Context, name string) error
+}
+
+// An EventSource is a Sandbox that tells what happens in it: Features.Events.
+type EventSource interface {
+	// Events calls f for each event, in order, until ctx or the sandbox ends.
+	Events(ctx context.Context, f func(caisson.Event)) error
+}

@@ -1,0 +1,142 @@
+package engine
+
+import (
+	"encoding/json"
+	"net/http"
+
+	"github.com/caissonrun/caisson"
+)
+
+// A Spec says what Create has to make. The executor has resolved it: names are
+// looked up, paths on the host are absolute and exist, defaults are filled in.
+type Spec struct {
+	// ID names the sandbox, uniquely on this host: [a-z0-9-], at most 60 long.
+	ID string `json:"id"`
+	// Dir is a folder of the caller's that exists, is empty and private to
+	// this sandbox. The engine keeps its handle and records there, and nothing
+	// that the task can reach. The caller removes it after Destroy.
+	Dir string `json:"dir"`
+	// Log is the file that the program's output is appended to, in the format
+	// of package tasklog. It is made if it does not exist.
+	Log string `json:"log"`
+	// Task, Attempt and Step are for labels and messages.
+	Task    string `json:"task"`
+	Attempt int    `json:"attempt"`
+	Step    string `json:"step"`
+
+	// Exactly one form of program: Args, Run, an image's own, Module, Machine
+	// or Options alone.
+	Args []string `json:"args,omitempty"` // argv, entrypoint included
+	Run  string   `json:"run,omitempty"`  // a script for the engine's shell
+	// Env is the program's whole environment besides what the engine documents
+	// that it adds (PATH, HOME, USER, TMPDIR where they are missing).
+	Env     map[string]string `json:"env,omitempty"`
+	Workdir string            `json:"workdir,omitempty"` // absolute, inside; empty: see docs/task.md
+	User    string            `json:"user,omitempty"`    // "uid[:gid]" or names; empty: the engine's default
+	Group   string            `json:"group,omitempty"`
+
+	Image    string            `json:"image,omitempty"`  // for engines that pull by themselves
+	RootFS   string            `json:"rootfs,omitempty"` // folder on the host, for engines with Features.RootFS
+	Module   string            `json:"module,omitempty"`
+	Machine  *caisson.Machine  `json:"machine,omitempty"`
+	Registry *caisson.Registry `json:"registry,omitempty"`
+	// Options is what only this engine knows; it matches Features.OptionsSchema.
+	Options json.RawMessage `json:"options,omitempty"`
+
+	// Work is the host's folder that appears as caisson.WorkDir inside,
+	// readable and writable for the program's user. Its files belong on disk
+	// to WorkOwner, whatever user ids the sandbox has of its own. Engines that
+	// can't share folders are given its contents by the executor through Files.
+	Work      string `json:"work,omitempty"`
+	WorkOwner Owner  `json:"work_owner"`
+	// Tmp is an empty host folder that appears as /tmp (mode 1777). It lies on
+	// the same limited storage as Work. Empty: the engine makes a tmpfs.
+	Tmp string `json:"tmp,omitempty"`
+	// WorkLimited says that the caller bounds Work and Tmp to Limits.Disk. The
+	// engine must bound all other places that the task can write to, or refuse.
+	WorkLimited bool     `json:"work_limited,omitempty"`
+	Mounts      []Mount  `json:"mounts,omitempty"`
+	Secrets     []Secret `json:"-"` // never on disk
+
+	Network    caisson.Network         `json:"network,omitzero"`
+	Ports      []caisson.Port          `json:"ports,omitempty"`
+	DNS        *caisson.DNS            `json:"dns,omitempty"`
+	Proxies    map[string]http.Handler `json:"-"` // by the name inside
+	Displays   []caisson.Display       `json:"displays,omitempty"`
+	Hostname   string                  `json:"hostname,omitempty"`
+	Privileged bool                    `json:"privileged,omitempty"`
+	Devices    []caisson.Device        `json:"devices,omitempty"`
+	GPUs       string                  `json:"gpus,omitempty"`
+
+	Limits  caisson.Limits   `json:"limits,omitzero"`
+	Timeout caisson.Duration `json:"timeout,omitempty"` // from Start; monotonic
+	// StopSignal is sent first by a Stop and when time is up. Zero: SIGTERM.
+	StopSignal int `json:"stop_signal,omitempty"`
+	// Grace is what the timeout gives between StopSignal and the kill.
+	Grace caisson.Duration `json:"grace,omitempty"`
+	// Linger is how long processes that the program leaves behind may hold its
+	// output after its end. Zero: they are killed at once.
+	Linger caisson.Duration `json:"linger,omitempty"`
+
+	// OnExit is a command (argv) that is started once on the host, with
+	// OnExitEnv as its environment, after the program's end is durable, if no
+	// process that called Create, Start or Wait for this sandbox is alive to
+	// see it. Empty: nothing is started.
+	OnExit    []string `json:"on_exit,omitempty"`
+	OnExitEnv []string `json:"on_exit_env,omitempty"`
+}
+
+// An Owner is who files belong to on disk.
+type Owner struct {
+	UID int `json:"uid"`
+	GID int `json:"gid"`
+}
+
+// The kinds of Mount that engines know. Volumes, caches and custom mounts are
+// binds of what their mounter has made ready.
+const (
+	MountBind  = "bind"
+	MountTmpfs = "tmpfs"
+)
+
+// A Mount is a place in the sandbox. Mounts are made in the order of the list;
+// a target may lie below an earlier one's.
+type Mount struct {
+	Type     string `json:"type"`               // MountBind or MountTmpfs
+	Source   string `json:"source,omitempty"`   // of a bind: absolute path of a folder or file on the host
+	Target   string `json:"target"`             // absolute, clean path inside
+	ReadOnly bool   `json:"readonly,omitempty"` // also for root inside, also after remounting
+	// Owned says that the source's files belong on disk to Spec.WorkOwner and
+	// must be writable as Work is. Otherwise ids pass unchanged.
+	Owned bool          `json:"owned,omitempty"`
+	Size  caisson.Bytes `json:"size,omitempty"` // of a tmpfs; counted to the memory limit
+	Mode  uint32        `json:"mode,omitempty"` // of a tmpfs's root; 0: 01777
+}
+
+// A Secret is a value for the program alone. The engine hands it over without
+// it ever being on disk or in an argument list, and its value is redacted in
+// the log together with its base64, URL and JSON forms.
+type Secret struct {
+	Name  string
+	Value []byte
+	// As is caisson.SecretEnv or SecretFile; empty: only redact it.
+	As   string
+	Once bool
+}
+
+// A Handle is what an engine writes to Spec.Dir/handle.json before it makes
+// anything: enough for Recover and Sweep of a later process.
+type Handle struct {
+	Version int             `json:"version"` // HandleVersion
+	Engine  string          `json:"engine"`
+	ID      string          `json:"id"`
+	BootID  string          `json:"boot_id"` // of the host when it was made
+	Data    json.RawMessage `json:"data,omitempty"`
+}
+
+// HandleVersion is the version of the handles that this code writes. Older
+// ones are understood, newer ones are refused.
+const HandleVersion = 1
+
+// HandleFile is the name of the handle's file in Spec.Dir.
+const HandleFile = "handle.json"

@@ -1,0 +1,59 @@
+// Package mount is the contract for where the files in a sandbox's mounts come
+// from. A Mounter turns a task's mount into a Place on the host; the engine
+// brings the place into the sandbox. Package mounttest checks implementations.
+package mount
+
+import (
+	"context"
+
+	"github.com/caissonrun/caisson"
+)
+
+// A Mounter makes mounts of one type ready.
+type Mounter interface {
+	// Type returns the value of caisson.Mount.Type that it serves.
+	Type() string
+
+	// Check says what is wrong with m before anything is done: a source or an
+	// option that this type does not have, a name that is not allowed.
+	//
+	// Errors: ErrInvalid; ErrDenied where the operator does not permit it.
+	Check(m caisson.Mount) error
+
+	// Mount makes m ready and returns where it is. Before it makes anything it
+	// calls req.Save with the Place that Release would need, so that nothing is
+	// left after a crash.
+	//
+	// Errors: as Check; ErrNotFound if the source is absent; ErrExists if it is
+	// in use by another task and can't be shared; ErrExhausted.
+	Mount(ctx context.Context, req *Request) (*Place, error)
+
+	// Release undoes Mount once no sandbox uses the place. Persistent contents
+	// stay. It can be called again, and for a place whose Mount did not end.
+	Release(ctx context.Context, place *Place) error
+}
+
+// A Request is one mount of one attempt.
+type Request struct {
+	Mount   caisson.Mount
+	Task    string
+	Attempt int
+	Index   int    // of the mount in the task
+	Dir     string // a folder for what belongs to this attempt alone; the caller removes it
+	UID     int    // who the contents belong to on disk
+	GID     int
+	Save    func(*Place) error // makes a place durable; never nil
+}
+
+// A Place is what has been made ready: enough to use it and to release it.
+type Place struct {
+	Type     string            `json:"type"`             // of the mounter
+	Index    int               `json:"index"`            // of the mount in the task
+	Source   string            `json:"source,omitempty"` // host path to bind; empty: a tmpfs
+	Target   string            `json:"target"`           // absolute path inside
+	ReadOnly bool              `json:"readonly,omitempty"`
+	Owned    bool              `json:"owned,omitempty"` // files belong on disk to Request's UID and GID
+	Size     caisson.Bytes     `json:"size,omitempty"`  // of a tmpfs
+	Mode     uint32            `json:"mode,omitempty"`  // of a tmpfs
+	Data     map[string]string `json:"data,omitempty"`  // the mounter's own
+}
