@@ -1,0 +1,72 @@
+# Every target has a line of help. `make check` is what CI runs first.
+GO       ?= go
+GOARCH   ?= $(shell $(GO) env GOARCH)
+VERSION  ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo dev)
+LDFLAGS   = -s -w -X github.com/caissonrun/caisson/internal/version.version=$(VERSION)
+KEEPER    = keeper/embedded/caisson-keeper-linux-$(GOARCH)
+export CGO_ENABLED = 0
+
+.PHONY: help
+help: ## list the targets
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
+
+.PHONY: setup
+setup: ## install what tests need from Debian's packages (as root)
+	sh scripts/setup
+
+.PHONY: build
+build: keeper ## build bin/caisson, static, with the keeper inside
+	$(GO) build -trimpath -ldflags '$(LDFLAGS)' -o bin/caisson ./cmd/caisson
+
+.PHONY: keeper
+keeper: ## build the small keeper that is embedded in the binary
+	GOOS=linux $(GO) build -trimpath -ldflags '$(LDFLAGS)' -o $(KEEPER) ./cmd/caisson-keeper
+
+.PHONY: check
+check: fmt-check ## formatting, vet, staticcheck, and that other systems compile
+	$(GO) vet ./...
+	$(GO) tool staticcheck ./...
+	GOOS=darwin $(GO) build ./...
+	GOOS=freebsd $(GO) build ./...
+	GOOS=linux GOARCH=arm64 $(GO) build ./...
+	$(GO) mod verify
+
+.PHONY: quick
+quick: ## the tests that need neither root nor services
+	$(GO) test ./...
+
+.PHONY: test
+test: setup build check ## install what tests need, then check and test everything
+	sh scripts/test
+
+.PHONY: race
+race: ## the tests of what runs in parallel, under the race detector
+	CGO_ENABLED=1 $(GO) test -race ./executor/... ./engine/mem/... ./keeper/... ./stage/... ./mount/...
+
+.PHONY: conformance
+conformance: build ## run the conformance suite on every engine and print the table of rules
+	sh scripts/conformance
+
+.PHONY: bench
+bench: build ## print medians and ratios beside the budgets, in one run
+	$(GO) run ./internal/bench
+
+.PHONY: examples
+examples: build ## run the examples and the README's commands
+	sh scripts/examples
+
+.PHONY: generate
+generate: ## write the generated parts of docs/ again
+	sh scripts/generate
+
+.PHONY: fmt
+fmt: ## format the code
+	$(GO) tool gofumpt -w .
+
+.PHONY: fmt-check
+fmt-check:
+	@out=$$($(GO) tool gofumpt -l .); test -z "$$out" || { echo "not formatted, run make fmt:"; echo "$$out"; exit 1; }
+
+.PHONY: clean
+clean: ## remove what make has built
+	rm -rf bin keeper/embedded/caisson-keeper-*

@@ -1,0 +1,153 @@
+// Package archtest holds the layers of DESIGN.md: who may import whom, and
+// why. It reads the imports that the go command reports, tests left out.
+package archtest
+
+import (
+	"bytes"
+	"encoding/json"
+	"io"
+	"os/exec"
+	"strings"
+	"testing"
+)
+
+const module = "github.com/caissonrun/caisson"
+
+// A rule says what the packages below a folder may import of this module.
+// Folders are relative to the module; "." is the root package itself.
+type rule struct {
+	folder string
+	may    []string // folders, each with all below it; "." is only the root
+	why    string
+}
+
+// rules are matched by the longest folder. A package that no rule names fails
+// the test: a new folder needs its place in the layers.
+var rules = []rule{
+	{".", nil, "the vocabulary is plain data that everyone can share"},
+	{"document", []string{".", "internal/fields"}, "reading a document needs only the vocabulary"},
+	{"engine", []string{".", "internal"}, "the contract for isolation rests on the vocabulary alone"},
+	{"engine/enginetest", []string{".", "engine", "keeper/tasklog", "internal"}, "the suite knows the contract and no engine"},
+	{"engine/mem", []string{".", "engine", "keeper/tasklog", "internal", "engine/enginetest/inside"}, "an engine knows the contract, not other engines"},
+	{"engine/native", []string{".", "engine", "keeper", "internal"}, "an engine knows the contract, the keeper's client and internal; never another engine, mount, stage or executor"},
+	{"engine/all", []string{".", "engine", "internal", "keeper"}, "the one list of engines"},
+	{"keeper", []string{".", "keeper", "internal"}, "the keeper is below the engines"},
+	{"mount", []string{".", "mount", "internal"}, "where files come from is no business of engines, and the other way round"},
+	{"stage", []string{".", "stage", "internal"}, "engines never touch staging, and staging never engines"},
+	{"executor", []string{".", "engine", "keeper/tasklog", "mount", "stage", "internal"}, "the executor knows contracts, not implementations"},
+	{"frontend", []string{".", "document", "engine", "executor", "keeper/tasklog", "mount", "frontend", "internal"}, "a front door translates to tasks and holds no execution logic"},
+	{"app", []string{".", "document", "engine", "executor", "frontend", "keeper", "mount", "stage", "internal", "app"}, "app wires everything"},
+	{"cmd", []string{"app", "keeper", "internal"}, "main functions hold no logic"},
+	{"internal", []string{".", "internal"}, "internal packages are small nouns below everything"},
+	{"internal/bench", []string{".", "app", "document", "engine", "executor", "keeper", "stage", "mount", "internal"}, "benchmarks measure the whole"},
+	{"internal/archtest", nil, "it only looks"},
+}
+
+// forbidden are imports that a package must never have, even where a rule's
+// folders would allow them.
+var forbidden = []struct{ from, to, why string }{
+	{"executor", "engine/native", "nobody outside an engine's folder names that engine: choices are made by Features"},
+	{"executor", "engine/mem", "nobody outside an engine's folder names that engine: choices are made by Features"},
+	{"frontend", "engine/native", "nobody outside an engine's folder names that engine: choices are made by Features"},
+	{"frontend", "engine/mem", "nobody outside an engine's folder names that engine: choices are made by Features"},
+	{"engine/enginetest", "engine/native", "the suite knows the contract and no engine"},
+	{"engine/enginetest", "engine/mem", "the suite knows the contract and no engine"},
+}
+
+type pkg struct {
+	ImportPath string
+	Imports    []string
+	Standard   bool
+}
+
+func TestLayers(t *testing.T) {
+	for _, p := range packages(t) {
+		from := folder(p.ImportPath)
+		r := ruleFor(from)
+		if r == nil {
+			t.Errorf("%s: no rule of the layers names this folder; add one with its reason", from)
+			continue
+		}
+		for _, imp := range p.Imports {
+			if imp != module && !strings.HasPrefix(imp, module+"/") {
+				if from == "." && strings.Contains(imp, ".") {
+					t.Errorf("root package imports %s: it uses the standard library only", imp)
+				}
+				continue
+			}
+			to := folder(imp)
+			if !allowed(r, from, to) {
+				t.Errorf("%s imports %s: %s", from, to, r.why)
+			}
+			for _, f := range forbidden {
+				if below(from, f.from) && below(to, f.to) {
+					t.Errorf("%s imports %s: %s", from, to, f.why)
+				}
+			}
+		}
+	}
+}
+
+// TestKeeperStaysSmall holds what the small program must not link: each of
+// these costs memory in every sandbox.
+func TestKeeperStaysSmall(t *testing.T) {
+	out, err := exec.Command("go", "list", "-deps", module+"/cmd/caisson-keeper").Output()
+	if err != nil {
+		t.Fatalf("go list: %v", err)
+	}
+	for _, dep := range strings.Fields(string(out)) {
+		switch dep {
+		case "net", "net/http", "crypto/tls", "os/exec", "text/template", "regexp":
+			t.Errorf("cmd/caisson-keeper links %s: every sandbox pays for it in memory", dep)
+		}
+	}
+}
+
+func packages(t *testing.T) []pkg {
+	t.Helper()
+	out, err := exec.Command("go", "list", "-json=ImportPath,Imports,Standard", module+"/...").Output()
+	if err != nil {
+		t.Fatalf("go list: %v", err)
+	}
+	var list []pkg
+	for dec := json.NewDecoder(bytes.NewReader(out)); ; {
+		var p pkg
+		if err := dec.Decode(&p); err == io.EOF {
+			return list
+		} else if err != nil {
+			t.Fatalf("go list: %v", err)
+		}
+		list = append(list, p)
+	}
+}
+
+func folder(path string) string {
+	if path == module {
+		return "."
+	}
+	return strings.TrimPrefix(path, module+"/")
+}
+
+func below(path, dir string) bool { return path == dir || strings.HasPrefix(path, dir+"/") }
+
+func ruleFor(path string) *rule {
+	var best *rule
+	for i, r := range rules {
+		if (path == r.folder || r.folder != "." && below(path, r.folder)) && (best == nil || len(r.folder) > len(best.folder)) {
+			best = &rules[i]
+		}
+	}
+	return best
+}
+
+func allowed(r *rule, from, to string) bool {
+	if below(to, r.folder) && r.folder != "." && below(from, r.folder) {
+		return true
+	}
+	for _, m := range r.may {
+		if to == m || m != "." && below(to, m) {
+			return true
+		}
+	}
+	return false
+}
