@@ -2,13 +2,47 @@
 // bytes, each with its stream, time and offset. Bytes are kept as they were
 // written; which stream they came from is out of band, so that no task can
 // forge it.
+//
+// A log is a file that begins with [Header]. Records follow, each a head of 32
+// bytes and then its data:
+//
+//	0   1  0xca
+//	1   1  stream
+//	2   1  flags: bit 0 is set in the record that tells that the limit was reached
+//	3   1  zero
+//	4   4  length of the data
+//	8   8  time, nanoseconds since 1970 UTC
+//	16  8  offset of the data's first byte in its stream
+//	24  4  zero
+//	28  4  CRC-32C of the 28 bytes before it and of the data
+//
+// Numbers are little-endian. A record appears at once or not at all to a
+// reader: one that is incomplete, or damaged at the very end of the file, is
+// one that is being written, or was when its writer died.
+//
+// Offsets count what the program wrote, also what was lost because the disk
+// was full. So a gap in them is a loss, which a System record puts in words.
 package tasklog
 
 import (
-	"context"
+	"encoding/binary"
+	"hash/crc32"
 	"time"
 
 	"github.com/caissonrun/caisson"
+)
+
+// Header is what a log file begins with; its number is the format's version.
+const Header = "caisson log 1\n\n\n"
+
+// MaxData is the largest amount of data in one record, in bytes. It is the
+// size of a pipe, which is the most that one read gives.
+const MaxData = 64 << 10
+
+const (
+	headSize  = 32
+	magic     = 0xca
+	flagLimit = 1
 )
 
 // A Stream is where bytes came from.
@@ -21,6 +55,19 @@ const (
 	System Stream = 3 // what Caisson says, such as that the limit was reached
 )
 
+// String returns the stream's name in lower case: stdout, stderr or system.
+func (s Stream) String() string {
+	switch s {
+	case Stdout:
+		return "stdout"
+	case Stderr:
+		return "stderr"
+	case System:
+		return "system"
+	}
+	return "unknown"
+}
+
 // A Record is some bytes of one stream.
 type Record struct {
 	Stream Stream
@@ -30,39 +77,54 @@ type Record struct {
 	Pos    int64 // where the next record begins in the file; to follow from
 }
 
-// A Writer appends records to a log file. One process writes a log at a time.
-type Writer struct{}
-
-// Create opens the log for appending and makes it if need be, mode 0600. A
-// torn last record of a writer that was killed is cut off. After limit bytes
-// of output (0: no limit) the rest is dropped and a System record says so once.
-func Create(path string, limit caisson.Bytes) (*Writer, error) { panic("todo") }
-
-// Write appends one record, or several if data is large.
-func (w *Writer) Write(stream Stream, now time.Time, data []byte) error { panic("todo") }
-
-// Sync makes what was written durable.
-func (w *Writer) Sync() error { panic("todo") }
-
-// Close closes the file.
-func (w *Writer) Close() error { panic("todo") }
-
-// A Reader reads records.
-type Reader struct{}
-
-// Open opens a log at pos, 0 or a Record.Pos.
-func Open(path string, pos int64) (*Reader, error) { panic("todo") }
-
-// Next returns the next record, or io.EOF where there is none yet: it may be
-// called again later.
-func (r *Reader) Next() (Record, error) { panic("todo") }
-
-// Close closes the file.
-func (r *Reader) Close() error { panic("todo") }
-
-// Follow calls f for every record from pos on, those that are written later
-// too, until ended reports true and everything has been read, or ctx ends, or
-// f returns an error.
-func Follow(ctx context.Context, path string, pos int64, ended func() bool, f func(Record) error) error {
-	panic("todo")
+// A head is the part of a record before its data.
+type head struct {
+	stream Stream
+	flags  uint8
+	length int
+	time   int64
+	offset int64
+	sum    uint32
 }
+
+var table = crc32.MakeTable(crc32.Castagnoli)
+
+// appendRecord appends a whole record to buf.
+func appendRecord(buf []byte, h head, data []byte) []byte {
+	start := len(buf)
+	buf = append(buf, magic, byte(h.stream), h.flags, 0)
+	buf = binary.LittleEndian.AppendUint32(buf, uint32(len(data)))
+	buf = binary.LittleEndian.AppendUint64(buf, uint64(h.time))
+	buf = binary.LittleEndian.AppendUint64(buf, uint64(h.offset))
+	buf = binary.LittleEndian.AppendUint32(buf, 0)
+	sum := crc32.Update(crc32.Checksum(buf[start:], table), table, data)
+	buf = binary.LittleEndian.AppendUint32(buf, sum)
+	return append(buf, data...)
+}
+
+// parseHead reads the head of a record; ok is false if it can't be one.
+func parseHead(b []byte) (h head, ok bool) {
+	h = head{
+		stream: Stream(b[1]),
+		flags:  b[2],
+		length: int(binary.LittleEndian.Uint32(b[4:])),
+		time:   int64(binary.LittleEndian.Uint64(b[8:])),
+		offset: int64(binary.LittleEndian.Uint64(b[16:])),
+		sum:    binary.LittleEndian.Uint32(b[28:]),
+	}
+	known := h.stream >= Stdout && h.stream <= System
+	return h, b[0] == magic && known && h.length <= MaxData && h.offset >= 0
+}
+
+// matches reports whether the sum in a record's head is that of the record.
+func matches(head, data []byte, sum uint32) bool {
+	return crc32.Update(crc32.Checksum(head[:28], table), table, data) == sum
+}
+
+func invalid(path, cause string) error {
+	return &caisson.Error{Item: path, Kind: caisson.ErrInvalid, Err: errorString(cause)}
+}
+
+type errorString string
+
+func (e errorString) Error() string { return string(e) }
