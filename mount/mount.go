@@ -17,8 +17,9 @@ type Mounter interface {
 	// Check says what is wrong with m before anything is done: a source or an
 	// option that this type does not have, a name that is not allowed.
 	//
-	// Errors: ErrInvalid; ErrDenied where the operator does not permit it.
-	Check(m caisson.Mount) error
+	// Errors: ErrInvalid; ErrDenied where the operator does not permit it;
+	// ErrNotFound where what must exist does not.
+	Check(m caisson.Mount, env Env) error
 
 	// Mount makes m ready and returns where it is. Before it makes anything it
 	// calls req.Save with the Place that Release would need, so that nothing is
@@ -33,15 +34,30 @@ type Mounter interface {
 	Release(ctx context.Context, place *Place) error
 }
 
+// A Sweeper is a Mounter that keeps more on the host than Place tells, such as
+// leases.
+type Sweeper interface {
+	// Sweep releases what attempts hold that are not live. It is called at
+	// start, and leaves alone what live attempts hold.
+	Sweep(ctx context.Context, live func(task string, attempt int) bool) error
+}
+
+// Env is what a mounter knows about a task's surroundings.
+type Env struct {
+	BaseDir string // that relative sources start from, absolute
+	Trusted bool   // sources act with the caller's rights, as on the command line
+	UID     int    // who the contents belong to on disk
+	GID     int
+}
+
 // A Request is one mount of one attempt.
 type Request struct {
+	Env
 	Mount   caisson.Mount
 	Task    string
 	Attempt int
-	Index   int    // of the mount in the task
-	Dir     string // a folder for what belongs to this attempt alone; the caller removes it
-	UID     int    // who the contents belong to on disk
-	GID     int
+	Index   int                // of the mount in the task
+	Dir     string             // a folder for what belongs to this attempt alone; the caller removes it
 	Save    func(*Place) error // makes a place durable; never nil
 }
 
@@ -49,7 +65,7 @@ type Request struct {
 type Place struct {
 	Type     string            `json:"type"`             // of the mounter
 	Index    int               `json:"index"`            // of the mount in the task
-	Source   string            `json:"source,omitempty"` // host path to bind; empty: a tmpfs
+	Source   string            `json:"source,omitempty"` // host path to bind, without symbolic links; empty: a tmpfs
 	Target   string            `json:"target"`           // absolute path inside
 	ReadOnly bool              `json:"readonly,omitempty"`
 	Owned    bool              `json:"owned,omitempty"` // files belong on disk to Request's UID and GID

@@ -40,7 +40,9 @@ type Fetcher interface {
 type Fetched struct {
 	Bytes  int64  // size of the data
 	SHA256 string // of a single file, where it was computed
-	// Bind is a host path to be bound read-only over in.To instead of a copy.
+	// Bind is a host path, without symbolic links in it, to be bound read-only
+	// over in.To, where Fetch has left an empty file or folder. The program's
+	// user can read all of it with the ids that it has on the host.
 	Bind string
 }
 
@@ -59,18 +61,23 @@ type Storer interface {
 // A File is one entry of the work folder that an output's glob matched, opened
 // without following anything that the task made.
 type File struct {
-	Path string      // relative to the work folder, slashes, clean
-	Rel  string      // below the output's destination folder
-	Mode fs.FileMode // type and permission bits only
-	Size int64
+	Path  string      // relative to the work folder, slashes, clean
+	Rel   string      // below the output's destination folder
+	Match string      // the path that the glob matched: Path, or a folder above it
+	Mode  fs.FileMode // type (regular, folder, symbolic link) and permission bits only
+	Size  int64
+	Link  string // of a symbolic link: its target, which leads to nothing outside of Match
 	// Open opens a regular file for reading.
 	Open func() (*os.File, error)
 }
 
 // Env is what a stager knows about its surroundings.
 type Env struct {
-	BaseDir  string // that relative file: paths start from
-	UID, GID int    // who staged-in files belong to on disk
+	BaseDir  string // that relative file: paths start from, absolute
+	Trusted  bool   // file: paths act with the caller's rights, as on the command line
+	NoBind   bool   // Fetched.Bind must not be used: the engine can't, or an output may read it
+	Temp     string // private folder for what is on its way, best on the work folder's file system; empty: the system's
+	UID, GID int    // who staged-in files belong to on disk; ignored without the right to give files away
 	OutUID   int    // who staged-out files belong to: the submitter
 	OutGID   int
 	Secrets  map[string]string       // values by name, for credentials
