@@ -1,6 +1,9 @@
 package caisson
 
-import "encoding/json"
+import (
+	"encoding/json"
+	"time"
+)
 
 // DocumentVersion is the version of the task document that this code reads.
 const DocumentVersion = 1
@@ -10,6 +13,10 @@ const WorkDir = "/work"
 
 // MaxOutput is the most bytes that $CAISSON_OUTPUT may hold.
 const MaxOutput = 64 * KiB
+
+// DefaultGrace is what a program has between its stop signal and the kill
+// where the task says nothing else.
+const DefaultGrace = Duration(10 * time.Second)
 
 // A Task is what is submitted and reported on: one document. Field names and
 // meanings are those of docs/task.md; package document reads and checks them.
