@@ -1,14 +1,21 @@
 // Package isolate makes and runs Linux sandboxes out of namespaces, cgroups,
 // seccomp and Landlock: what engine native and the builtin runtime of engine
 // oci share. The keeper is the only caller of Start; engines make Specs.
+//
+// It needs Linux 5.12. Elsewhere only Spec.None works, in a reduced form.
 package isolate
 
 import (
+	"errors"
 	"os"
 	"time"
 
 	"github.com/caissonrun/caisson"
 )
+
+// ErrNoIdmap says that a file system can't be shown with other ids. The files
+// must be given to the sandbox's ids on the host instead.
+var ErrNoIdmap = errors.New("the file system has no idmapped mounts")
 
 // A Program is what Box.Spawn runs.
 type Program struct {
@@ -16,17 +23,36 @@ type Program struct {
 	Env      []string `json:"env,omitempty"` // NAME=value, complete
 	Dir      string   `json:"dir,omitempty"` // inside; empty: /
 	Terminal bool     `json:"terminal,omitempty"`
-	Cols     uint16   `json:"cols,omitempty"`
-	Rows     uint16   `json:"rows,omitempty"`
+	Cols     uint16   `json:"cols,omitempty"` // 0: 80
+	Rows     uint16   `json:"rows,omitempty"` // 0: 24
 }
 
 // A Box is a live sandbox, held by the process that called Start. When that
 // process dies, everything in the sandbox dies with it.
 type Box struct{}
 
+// IsInit reports whether this process was started by Start to be a sandbox's
+// init. A main function must then call Main, before anything else.
+func IsInit() bool { panic("todo") }
+
+// Main is pid 1 of a sandbox. It does not return.
+func Main() { panic("todo") }
+
+// CheckIdmap returns nil if a bind of the folder or file at path may have an
+// Owner, and ErrNoIdmap if its file system can't do that. It needs root.
+func CheckIdmap(path string) error { panic("todo") }
+
 // Start makes the sandbox: namespaces, root view, mounts, cgroup. Nothing of
 // the task runs in it yet. On error nothing is left.
+//
+// Errors: kind ErrNotFound if RootFS or a mount's source is absent; ErrNoIdmap;
+// ErrUnsupported if the kernel or the caller's rights do not suffice; ErrInvalid
+// if spec contradicts itself.
 func Start(spec *Spec) (*Box, error) { panic("todo") }
+
+// PID returns the pid, on the host, of the sandbox's init, and 0 where there
+// is none.
+func (b *Box) PID() int { panic("todo") }
 
 // Spawn starts a program in the sandbox with stdin, stdout and stderr as its
 // descriptors 0 to 2 (nil: /dev/null). With Program.Terminal they are ignored
@@ -74,7 +100,8 @@ type Proc struct {
 // signal that ended it. It is called once.
 func (p *Proc) Wait() (code, signal int, err error) { panic("todo") }
 
-// Signal sends a signal to the program; it never reaches another process.
+// Signal sends a signal to the program; it never reaches another process. A
+// program that has ended is os.ErrProcessDone.
 func (p *Proc) Signal(signal int) error { panic("todo") }
 
 // An ExecError says that a program could not be executed.

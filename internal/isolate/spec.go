@@ -1,6 +1,146 @@
 package isolate
 
-// A Spec says what Start makes.
+import "github.com/caissonrun/caisson"
+
+// A Spec says what Start makes. Whoever builds it has decided what is allowed:
+// Start enforces, it has no policy. The zero value of a field means "not asked
+// for", "the default" or "no limit".
 type Spec struct {
+	// ID names the sandbox in messages.
 	ID string `json:"id"`
+
+	// None asks for no isolation: programs are plain children of the caller,
+	// each in its own session. Only User, Cgroup and Files count then.
+	None bool `json:"none,omitempty"`
+
+	// UIDs and GIDs are the maps of the sandbox's user namespace. As root each
+	// maps 0, for init, and the ids of User. Without root each maps exactly one
+	// id, User's, to the caller's.
+	UIDs []IDMap `json:"uids,omitempty"`
+	GIDs []IDMap `json:"gids,omitempty"`
+	// User is who programs run as, in ids of the inside. With None, nil means
+	// the caller; otherwise nil means 0:0.
+	User *User `json:"user,omitempty"`
+
+	// Hostname is the name in the sandbox's own UTS namespace; empty: ID.
+	Hostname string `json:"hostname,omitempty"`
+	// HostNetwork shares the caller's network. Otherwise there is a loopback
+	// device and nothing else.
+	HostNetwork bool `json:"host_network,omitempty"`
+	// Nested lets programs make user namespaces of their own. Otherwise even
+	// without Seccomp none can be made.
+	Nested bool `json:"nested,omitempty"`
+
+	// RootFS is a folder of the host that becomes the root. Empty: the root is
+	// a tmpfs, read-only once Entries and the targets of Mounts are in it.
+	RootFS string `json:"rootfs,omitempty"`
+	// RootReadOnly makes RootFS read-only once the targets of Mounts exist.
+	RootReadOnly bool `json:"root_readonly,omitempty"`
+	// RootIDMap says that RootFS has ids of the inside on disk, and is shown
+	// through an idmapped mount. See ErrNoIdmap.
+	RootIDMap bool `json:"root_idmap,omitempty"`
+	// Entries are folders, links and small files of the root, made in order;
+	// parent folders come by themselves. In a RootFS, files are laid over what
+	// is there and do not change the folder on disk.
+	Entries []Entry `json:"entries,omitempty"`
+	// Mounts are made in order, after /proc and /dev. Missing targets are made.
+	Mounts []Mount `json:"mounts,omitempty"`
+	// Sys mounts a read-only sysfs at /sys. It needs a network of its own.
+	Sys bool `json:"sys,omitempty"`
+	// Masked paths are hidden, ReadOnlyPaths can't be written. Those that do
+	// not exist are skipped. Nil: DefaultMasked and DefaultReadOnly.
+	Masked        []string `json:"masked,omitempty"`
+	ReadOnlyPaths []string `json:"readonly_paths,omitempty"`
+	// Shm bounds /dev/shm, in bytes. Zero: 64 MiB.
+	Shm caisson.Bytes `json:"shm,omitempty"`
+	// Devices are added to /dev's null, zero, full, random, urandom and tty.
+	// They need root.
+	Devices []Device `json:"devices,omitempty"`
+
+	// Cgroup bounds and counts the sandbox. Nil: there is no cgroup, and
+	// nothing is bounded or measured.
+	Cgroup *Cgroup `json:"cgroup,omitempty"`
+	// Files is the number of files one process may have open. Zero: as the
+	// caller.
+	Files int64 `json:"files,omitempty"`
+	// Seccomp puts programs under the filter of package seccomp.
+	Seccomp bool `json:"seccomp,omitempty"`
+	// Landlock restricts writing to the writable mounts, where the kernel has
+	// Landlock; where it has not, Start fails.
+	Landlock bool `json:"landlock,omitempty"`
+}
+
+// An IDMap maps Size ids from Inside on to those from Host on.
+type IDMap struct {
+	Inside int `json:"inside"`
+	Host   int `json:"host"`
+	Size   int `json:"size"`
+}
+
+// A User is who programs run as.
+type User struct {
+	UID    int   `json:"uid"`
+	GID    int   `json:"gid"`
+	Groups []int `json:"groups,omitempty"` // supplementary; ignored without root
+}
+
+// An Entry is one thing in the root: a link if Link is set, a folder if Dir
+// is, otherwise a file.
+type Entry struct {
+	Path     string `json:"path"` // absolute
+	Link     string `json:"link,omitempty"`
+	Dir      bool   `json:"dir,omitempty"`
+	Contents []byte `json:"contents,omitempty"`
+	Mode     uint32 `json:"mode,omitempty"`  // permission bits; 0: 0755 or 0644
+	Owned    bool   `json:"owned,omitempty"` // belongs to User; otherwise to 0:0
+}
+
+// The kinds of Mount.
+const (
+	Bind  = "bind"
+	Tmpfs = "tmpfs"
+)
+
+// A Mount is a place in the sandbox. All are nosuid and nodev.
+type Mount struct {
+	Type string `json:"type"` // Bind or Tmpfs
+	// Source of a bind is an absolute host path of a folder or a file, bound
+	// with everything mounted below it.
+	Source   string `json:"source,omitempty"`
+	Target   string `json:"target"`             // absolute, inside
+	ReadOnly bool   `json:"readonly,omitempty"` // with everything below
+	// Owner says who a bind's files belong to on disk. They then appear as
+	// User's, by an idmapped mount; the ids of all other files are unknown
+	// inside. Nil: ids pass unchanged. See ErrNoIdmap. Without root it is
+	// ignored: files belong to the caller, and so they do inside.
+	Owner *User         `json:"owner,omitempty"`
+	Size  caisson.Bytes `json:"size,omitempty"` // of a tmpfs
+	Mode  uint32        `json:"mode,omitempty"` // of a tmpfs's root; 0: 01777
+}
+
+// A Device is a device node of the host.
+type Device struct {
+	Source   string `json:"source"` // absolute host path
+	Target   string `json:"target"` // absolute, below /dev
+	ReadOnly bool   `json:"readonly,omitempty"`
+}
+
+// A Cgroup is a control group that Start makes and Close removes.
+type Cgroup struct {
+	Name   string        `json:"name"` // as for cgroup.Create
+	CPUs   caisson.CPUs  `json:"cpus,omitempty"`
+	Memory caisson.Bytes `json:"memory,omitempty"`
+	PIDs   int64         `json:"pids,omitempty"` // init's threads are added to it
+}
+
+// DefaultMasked are the paths that no task sees.
+var DefaultMasked = []string{
+	"/proc/acpi", "/proc/asound", "/proc/interrupts", "/proc/kcore", "/proc/keys",
+	"/proc/latency_stats", "/proc/sched_debug", "/proc/scsi", "/proc/timer_list",
+	"/proc/timer_stats", "/sys/firmware", "/sys/devices/virtual/powercap",
+}
+
+// DefaultReadOnly are the paths that no task writes.
+var DefaultReadOnly = []string{
+	"/proc/bus", "/proc/fs", "/proc/irq", "/proc/sys", "/proc/sysrq-trigger",
 }
