@@ -23,6 +23,14 @@ type Event struct {
 	// Data is base64 there. They never stand in a journal.
 	Stream string `json:"stream,omitempty"`
 	Data   []byte `json:"data,omitempty"`
+	// Outputs lists the files that were staged out, and Output is what the task
+	// wrote to $CAISSON_OUTPUT: both in EventStagedOut.
+	Outputs []OutputFile `json:"outputs,omitempty"`
+	Output  string       `json:"output,omitempty"`
+	// Phases are those that end with this event.
+	Phases []Phase `json:"phases,omitempty"`
+	// Boot is the host's boot id, in EventAttempt: an attempt does not outlive it.
+	Boot string `json:"boot,omitempty"`
 	// Progress is what the task wrote to $CAISSON_PROGRESS, 0 to 1.
 	Progress float64 `json:"progress,omitempty"`
 }

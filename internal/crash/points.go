@@ -1,0 +1,68 @@
+package crash
+
+// The points of the executor, in the order in which a task meets them.
+const (
+	StateBefore     Name = "state-before" // version.json of a new state folder
+	StateAfter      Name = "state-after"
+	SecretsBefore   Name = "secrets-before"
+	SecretsAfter    Name = "secrets-after"
+	FolderBefore    Name = "folder-before" // a task's folder
+	FolderAfter     Name = "folder-after"
+	AcceptedBefore  Name = "accepted-before" // first line of the journal
+	AcceptedAfter   Name = "accepted-after"
+	TaskBefore      Name = "task-before" // task.json: the task exists
+	TaskAfter       Name = "task-after"
+	AttemptBefore   Name = "attempt-before"
+	AttemptAfter    Name = "attempt-after"
+	WorkBefore      Name = "work-before" // folders of an attempt
+	WorkAfter       Name = "work-after"
+	PlacesBefore    Name = "places-before" // mounts.json, before each thing that it names
+	PlacesAfter     Name = "places-after"
+	StagedBefore    Name = "staged-before"
+	StagedAfter     Name = "staged-after"
+	StepBefore      Name = "step-before" // a step's folder, before Create
+	StepAfter       Name = "step-after"
+	CreatedBefore   Name = "created-before" // after Create, before Start
+	CreatedAfter    Name = "created-after"
+	StartedBefore   Name = "started-before" // after Start
+	StartedAfter    Name = "started-after"
+	ExitedBefore    Name = "exited-before" // after Wait
+	ExitedAfter     Name = "exited-after"
+	RetrievedBefore Name = "retrieved-before" // after each exit: files are back, sandbox about to go
+	RetrievedAfter  Name = "retrieved-after"
+	StagedOutBefore Name = "staged-out-before"
+	StagedOutAfter  Name = "staged-out-after"
+	CleanBefore     Name = "clean-before" // what an attempt leaves is removed
+	CleanAfter      Name = "clean-after"
+	EndBefore       Name = "attempt-end-before"
+	EndAfter        Name = "attempt-end-after"
+	RetryBefore     Name = "retry-before"
+	RetryAfter      Name = "retry-after"
+	KeepBefore      Name = "keep-before"
+	KeepAfter       Name = "keep-after"
+	ResultBefore    Name = "result-before" // result.json
+	ResultAfter     Name = "result-after"
+	EndedBefore     Name = "ended-before" // last line of the journal
+	EndedAfter      Name = "ended-after"
+	ForgetBefore    Name = "forget-before" // secrets are removed
+	ForgetAfter     Name = "forget-after"
+	ControlBefore   Name = "control-before" // what stop writes
+	ControlAfter    Name = "control-after"
+	RemoveBefore    Name = "remove-before" // a task's folder goes
+	RemoveMiddle    Name = "remove-middle"
+	RemoveAfter     Name = "remove-after"
+)
+
+// Points returns all points.
+func Points() []Name {
+	return []Name{
+		StateBefore, StateAfter, SecretsBefore, SecretsAfter, FolderBefore, FolderAfter,
+		AcceptedBefore, AcceptedAfter, TaskBefore, TaskAfter, AttemptBefore, AttemptAfter,
+		WorkBefore, WorkAfter, PlacesBefore, PlacesAfter, StagedBefore, StagedAfter,
+		StepBefore, StepAfter, CreatedBefore, CreatedAfter, StartedBefore, StartedAfter,
+		ExitedBefore, ExitedAfter, RetrievedBefore, RetrievedAfter, StagedOutBefore, StagedOutAfter,
+		CleanBefore, CleanAfter, EndBefore, EndAfter, RetryBefore, RetryAfter, KeepBefore, KeepAfter,
+		ResultBefore, ResultAfter, EndedBefore, EndedAfter, ForgetBefore, ForgetAfter,
+		ControlBefore, ControlAfter, RemoveBefore, RemoveMiddle, RemoveAfter,
+	}
+}
