@@ -1,6 +1,7 @@
 package tasklog
 
 import (
+	"bytes"
 	"errors"
 	"fmt"
 	"io"
@@ -41,8 +42,9 @@ func Open(path string, pos int64) (*Reader, error) {
 // Next returns the next record, or io.EOF where there is none yet: it may be
 // called again later. The record's data belongs to the caller.
 //
-// Errors: ErrInvalid if the file is not a log or is of a newer version, or pos
-// was not that of a record; ErrInternal if the log is damaged there.
+// Errors: ErrInvalid if the file is not a log or is of a newer version;
+// ErrInternal if there is no record at that place: the log is damaged, or pos
+// was not a Record.Pos.
 func (r *Reader) Next() (Record, error) {
 	_, rec, err := r.next()
 	if err != nil {
@@ -59,6 +61,25 @@ func (r *Reader) next() (head, Record, error) {
 			return head{}, Record{}, err
 		}
 	}
+	// What is read while the writer replaces a torn record is neither of the
+	// two, so only what stays wrong is damage.
+	for range 3 {
+		h, rec, err := r.parse()
+		if err != errDamaged {
+			return h, rec, err
+		}
+		r.data = nil
+	}
+	return head{}, Record{}, &caisson.Error{
+		Item: r.path, Kind: caisson.ErrInternal,
+		Err: fmt.Errorf("log is damaged at byte %d", r.pos),
+	}
+}
+
+var errDamaged = errors.New("damaged")
+
+// parse reads the record at pos.
+func (r *Reader) parse() (head, Record, error) {
 	if err := r.fill(headSize); err != nil {
 		return head{}, Record{}, err
 	}
@@ -70,7 +91,11 @@ func (r *Reader) next() (head, Record, error) {
 	if err := r.fill(size); err != nil {
 		return head{}, Record{}, err
 	}
-	if data := r.data[headSize:size]; !matches(r.data, data, h.sum) {
+	// More may have been read, and then a torn record may have been replaced.
+	if again, _ := parseHead(r.data); again != h {
+		return head{}, Record{}, errDamaged
+	}
+	if !matches(r.data, r.data[headSize:size], h.sum) {
 		return head{}, Record{}, r.damaged(size)
 	}
 	rec := Record{
@@ -121,21 +146,20 @@ func (r *Reader) fill(n int) error {
 	return nil
 }
 
-// damaged returns io.EOF if what can't be a record is the end of the file, as
-// it is while a record is being written, and an error otherwise.
+// damaged returns io.EOF if what can't be a record, of size bytes, is the end
+// of the file, as it may be when the writer or the host died, and errDamaged
+// otherwise.
 func (r *Reader) damaged(size int) error {
+	zeros := bytes.Count(r.data[:headSize], []byte{0}) == headSize
 	r.data = nil
 	info, err := r.file.Stat()
 	if err != nil {
 		return err
 	}
-	if info.Size() <= r.pos+int64(size) {
+	if zeros || info.Size() <= r.pos+int64(size) {
 		return io.EOF
 	}
-	return &caisson.Error{
-		Item: r.path, Kind: caisson.ErrInternal,
-		Err: fmt.Errorf("log is damaged at byte %d", r.pos),
-	}
+	return errDamaged
 }
 
 // Close closes the file.

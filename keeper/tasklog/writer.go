@@ -153,49 +153,63 @@ func (w *Writer) writeLast(stream Stream, now time.Time, data []byte) error {
 }
 
 // append writes one record, after one that tells of earlier losses if there
-// were any. All of it is one write, so that a reader seldom sees a part.
+// were any. Both are one write, so that a reader seldom sees a part.
 func (w *Writer) append(now time.Time, h head, data []byte) error {
-	h.time, h.offset = now.UnixNano(), w.offsets[h.stream]
-	said := w.offsets[System]
+	h.time = now.UnixNano()
 	w.buf = w.buf[:0]
+	said := w.offsets[System]
 	if w.lost > 0 {
-		text := strconv.FormatInt(w.lost, 10) + " bytes of output were lost: " + w.lostWhy.Error() + "\n"
-		w.buf = appendRecord(w.buf, head{stream: System, time: h.time, offset: said}, []byte(text))
-		said += int64(len(text))
-		if h.stream == System {
-			h.offset = said
-		}
+		said += w.appendLost(h.time)
 	}
-	w.buf = appendRecord(w.buf, h, data)
-	if h.stream != System {
+	h.offset = w.offsets[h.stream]
+	if h.stream == System {
+		h.offset = said
+		said += int64(len(data))
+	} else {
 		w.offsets[h.stream] += int64(len(data))
 	}
+	w.buf = appendRecord(w.buf, h, data)
 
+	if err := w.flush(); err != nil {
+		w.lose(h.stream, len(data), err)
+		return err
+	}
+	w.offsets[System] = said
+	if h.stream != System {
+		w.written += int64(len(data))
+	}
+	return nil
+}
+
+// appendLost adds the record that tells of losses to the buffer and returns
+// how long its text is.
+func (w *Writer) appendLost(now int64) int64 {
+	text := strconv.FormatInt(w.lost, 10) + " bytes of output were lost: " + w.lostWhy.Error() + "\n"
+	w.buf = appendRecord(w.buf, head{stream: System, time: now, offset: w.offsets[System]}, []byte(text))
+	return int64(len(text))
+}
+
+// flush writes the buffer to the end of the log, whole or not at all.
+func (w *Writer) flush() error {
 	if _, err := w.file.WriteAt(w.buf, w.end); err != nil {
-		return w.lose(h.stream, len(data), err)
+		// Where the cut fails, the next record overwrites the torn one.
+		_ = w.file.Truncate(w.end)
+		return err
 	}
 	w.end += int64(len(w.buf))
 	w.unsynced = true
 	w.lost = 0
-	w.offsets[System] = said
-	if h.stream == System {
-		w.offsets[System] += int64(len(data))
-		return nil
-	}
-	w.written += int64(len(data))
 	return nil
 }
 
-// lose takes back what was written of a record and counts its bytes as lost.
-func (w *Writer) lose(stream Stream, n int, err error) error {
-	// Where the cut fails, the next record overwrites the torn one.
-	_ = w.file.Truncate(w.end)
-	if stream != System {
-		w.lost += int64(n)
-		w.allLost += int64(n)
-		w.lostWhy = cause(err)
+// lose counts output that could not be written.
+func (w *Writer) lose(stream Stream, n int, err error) {
+	if stream == System {
+		return
 	}
-	return err
+	w.lost += int64(n)
+	w.allLost += int64(n)
+	w.lostWhy = cause(err)
 }
 
 // cause takes the path out of an error, since the log is for the task's owner.
@@ -213,8 +227,18 @@ func (w *Writer) Lost() (int64, error) { return w.allLost, w.lostWhy }
 // Full reports whether the limit was reached.
 func (w *Writer) Full() bool { return w.over }
 
-// Sync makes what was written durable. It does nothing if that is so already.
+// Sync tells of losses that the log does not tell of yet, if there is space
+// again, and makes what was written durable. It does nothing if that is so
+// already.
 func (w *Writer) Sync() error {
+	if w.lost > 0 {
+		w.buf = w.buf[:0]
+		said := w.appendLost(time.Now().UnixNano())
+		if err := w.flush(); err != nil {
+			return err
+		}
+		w.offsets[System] += said
+	}
 	if !w.unsynced {
 		return nil
 	}
