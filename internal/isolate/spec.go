@@ -31,8 +31,8 @@ type Spec struct {
 	// without Seccomp none can be made.
 	Nested bool `json:"nested,omitempty"`
 
-	// RootFS is a folder of the host that becomes the root. Empty: the root is
-	// a tmpfs, read-only once Entries and the targets of Mounts are in it.
+	// RootFS is a folder of the host that becomes the root, by a path without
+	// symbolic links. Empty: the root is a tmpfs, read-only once Entries and the targets of Mounts are in it.
 	RootFS string `json:"rootfs,omitempty"`
 	// RootReadOnly makes RootFS read-only once the targets of Mounts exist.
 	RootReadOnly bool `json:"root_readonly,omitempty"`
@@ -105,7 +105,9 @@ const (
 type Mount struct {
 	Type string `json:"type"` // Bind or Tmpfs
 	// Source of a bind is an absolute host path of a folder or a file, bound
-	// with everything mounted below it.
+	// with everything mounted below it. No part of it may be a symbolic link:
+	// it is resolved, checked, and then given here, so that a link put there
+	// after the check is refused.
 	Source   string `json:"source,omitempty"`
 	Target   string `json:"target"`             // absolute, inside
 	ReadOnly bool   `json:"readonly,omitempty"` // with everything below
@@ -130,7 +132,7 @@ type Cgroup struct {
 	Name   string        `json:"name"` // as for cgroup.Create
 	CPUs   caisson.CPUs  `json:"cpus,omitempty"`
 	Memory caisson.Bytes `json:"memory,omitempty"`
-	PIDs   int64         `json:"pids,omitempty"` // init's threads are added to it
+	PIDs   int64         `json:"pids,omitempty"`
 }
 
 // DefaultMasked are the paths that no task sees.
