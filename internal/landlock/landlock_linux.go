@@ -48,7 +48,7 @@ func Restrict(rules []Rule) error {
 	}
 	defer unix.Close(int(fd))
 	for _, r := range rules {
-		if err := add(int(fd), r, attr.Access_fs); err != nil {
+		if err := add(int(fd), r, attr.Handled_access_fs); err != nil {
 			return fmt.Errorf("landlock rule for %s: %w", r.Path, err)
 		}
 	}
@@ -61,15 +61,15 @@ func Restrict(rules []Rule) error {
 // ruleset returns everything that a version of the ABI can refuse. The network
 // is left to namespaces.
 func ruleset(abi int) unix.LandlockRulesetAttr {
-	attr := unix.LandlockRulesetAttr{Access_fs: firstRights}
+	attr := unix.LandlockRulesetAttr{Handled_access_fs: firstRights}
 	if abi >= 2 {
-		attr.Access_fs |= unix.LANDLOCK_ACCESS_FS_REFER
+		attr.Handled_access_fs |= unix.LANDLOCK_ACCESS_FS_REFER
 	}
 	if abi >= 3 {
-		attr.Access_fs |= unix.LANDLOCK_ACCESS_FS_TRUNCATE
+		attr.Handled_access_fs |= unix.LANDLOCK_ACCESS_FS_TRUNCATE
 	}
 	if abi >= 5 {
-		attr.Access_fs |= unix.LANDLOCK_ACCESS_FS_IOCTL_DEV
+		attr.Handled_access_fs |= unix.LANDLOCK_ACCESS_FS_IOCTL_DEV
 	}
 	if abi >= 6 {
 		attr.Scoped = unix.LANDLOCK_SCOPE_SIGNAL | unix.LANDLOCK_SCOPE_ABSTRACT_UNIX_SOCKET
