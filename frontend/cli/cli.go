@@ -1,0 +1,246 @@
+// Package cli is the command line: it translates arguments to tasks and calls
+// of the executor, and what comes back to text, JSON and exit statuses. There
+// is no daemon: each command works on the state folder and talks to keepers
+// by itself. docs/cli.md describes every command.
+//
+// The exit status of run, wait and exec is the program's, see
+// [caisson.Exit.Status]. What Caisson itself could not do is 125 in every
+// command, with one line on stderr: "caisson: what: item: why".
+package cli
+
+import (
+	"context"
+	"io"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"strings"
+
+	"github.com/spf13/cobra"
+
+	"github.com/caissonrun/caisson"
+	"github.com/caissonrun/caisson/executor"
+	"github.com/caissonrun/caisson/internal/config"
+	"github.com/caissonrun/caisson/mount/volume"
+)
+
+// A Caller is who calls a command: one process's arguments and surroundings.
+type Caller struct {
+	Args    []string // without the program's name
+	Stdin   io.Reader
+	Stdout  io.Writer
+	Stderr  io.Writer
+	Environ []string // NAME=value
+	// Executable is this program's path: attendants are started by it.
+	Executable string
+	// Open wires the parts that commands work on. It is called at most once,
+	// and only by commands that need them.
+	Open func(ctx context.Context, setup *Setup) (*Host, error)
+}
+
+// A Setup is what the command line says about the parts to be wired.
+type Setup struct {
+	Config *config.Config
+	Logger *slog.Logger // never nil
+	// Attend is the argv that starts an attendant with the same configuration;
+	// the task's id is appended.
+	Attend []string
+}
+
+// A Host is what commands work on.
+type Host struct {
+	Executor *executor.Executor
+	Volumes  *volume.Store
+	// Engines are the names of all engines, in order of preference.
+	Engines []string
+	// Close releases the host; tasks run on.
+	Close func() error
+}
+
+// Main runs one command line and returns the exit status. Signals that ask
+// the program to end are handled by Main; ctx bounds the whole.
+func Main(ctx context.Context, caller *Caller) int {
+	c := &command{caller: caller, env: environ(caller.Environ)}
+	root := c.root()
+	root.SetArgs(caller.Args)
+	root.SetIn(caller.Stdin)
+	root.SetOut(caller.Stdout)
+	root.SetErr(caller.Stderr)
+	err := root.ExecuteContext(ctx)
+	if closeErr := c.close(); err == nil {
+		err = closeErr
+	}
+	return c.report(err)
+}
+
+// command is one call of a command: what all of them share.
+type command struct {
+	caller   *Caller
+	env      map[string]string
+	settings settings
+	host     *Host
+}
+
+// settings are the flags that every command has.
+type settings struct {
+	config   string // the configuration file; empty: the usual places
+	state    string // the state folder; empty: as configured
+	logLevel string // empty: nothing is logged
+}
+
+// root returns the tree of all commands.
+func (c *command) root() *cobra.Command {
+	root := &cobra.Command{
+		Use:   "caisson",
+		Short: "run tasks in sandboxes",
+		Long: "Caisson makes a sandbox, feeds it its data, runs one task in it, brings back\n" +
+			"what the task made, and leaves nothing behind.",
+		Args:              cobra.NoArgs,
+		RunE:              func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
+		SilenceErrors:     true,
+		SilenceUsage:      true,
+		DisableAutoGenTag: true,
+		CompletionOptions: cobra.CompletionOptions{DisableDefaultCmd: true},
+	}
+	flags := root.PersistentFlags()
+	flags.StringVar(&c.settings.config, "config", "", "read the configuration from this `file`")
+	flags.StringVar(&c.settings.state, "state", "", "keep tasks in this `folder`")
+	flags.StringVar(&c.settings.logLevel, "log-level", "", "log to stderr from this `level` on: debug, info, warn or error")
+	root.SetFlagErrorFunc(usageError)
+	root.SetHelpCommand(&cobra.Command{Use: "help", Hidden: true})
+	root.AddGroup(
+		&cobra.Group{ID: groupTask, Title: "Run and end tasks:"},
+		&cobra.Group{ID: groupLook, Title: "Look at tasks:"},
+		&cobra.Group{ID: groupInside, Title: "Reach into a sandbox:"},
+		&cobra.Group{ID: groupHost, Title: "This host:"},
+	)
+	c.addCommands(root)
+	return root
+}
+
+// The groups of commands in the help text.
+const (
+	groupTask   = "task"
+	groupLook   = "look"
+	groupInside = "inside"
+	groupHost   = "host"
+)
+
+func (c *command) addCommands(root *cobra.Command) {
+	add := func(group string, list ...*cobra.Command) {
+		for _, cmd := range list {
+			cmd.GroupID = group
+			root.AddCommand(cmd)
+		}
+	}
+	add(groupTask, c.runCommand(), c.waitCommand(), c.stopCommand(), c.killCommand(),
+		c.abortCommand(), c.signalCommand(), c.removeCommand())
+	add(groupLook, c.psCommand(), c.inspectCommand(), c.logsCommand(), c.eventsCommand(), c.statsCommand())
+	add(groupInside, c.execCommand(), c.copyCommand())
+	add(groupHost, c.enginesCommand(), c.volumeCommand(), c.validateCommand(), c.schemaCommand(),
+		c.configCommand(), c.completionCommand(), c.versionCommand())
+	root.AddCommand(c.attendCommand())
+}
+
+// open returns the host, and looks after tasks that nobody attends to, so that
+// what an earlier program left undone is under way whatever the command.
+func (c *command) open(ctx context.Context) (*Host, error) {
+	host, err := c.openQuietly(ctx)
+	if err != nil {
+		return nil, err
+	}
+	if err := host.Executor.Recover(ctx); err != nil {
+		return nil, err
+	}
+	return host, nil
+}
+
+// openQuietly returns the host without touching any task.
+func (c *command) openQuietly(ctx context.Context) (*Host, error) {
+	if c.host != nil {
+		return c.host, nil
+	}
+	cfg, err := config.Load(c.configOptions())
+	if err != nil {
+		return nil, err
+	}
+	logger, err := c.logger()
+	if err != nil {
+		return nil, err
+	}
+	host, err := c.caller.Open(ctx, &Setup{Config: cfg, Logger: logger, Attend: c.attendArgs(cfg)})
+	if err != nil {
+		return nil, err
+	}
+	c.host = host
+	return host, nil
+}
+
+func (c *command) close() error {
+	if c.host == nil || c.host.Close == nil {
+		return nil
+	}
+	return c.host.Close()
+}
+
+// configOptions says where the configuration comes from.
+func (c *command) configOptions() *config.Options {
+	opts := &config.Options{File: c.settings.config, Environ: c.caller.Environ, Flags: map[string]string{}}
+	if c.settings.state != "" {
+		opts.Flags["state"] = c.settings.state
+	}
+	return opts
+}
+
+// attendArgs returns the argv of an attendant that reads the same
+// configuration as this command, from wherever it is started.
+func (c *command) attendArgs(cfg *config.Config) []string {
+	args := []string{c.caller.Executable, "--state", cfg.State}
+	if c.settings.config != "" {
+		if path, err := filepath.Abs(c.settings.config); err == nil {
+			args = append(args, "--config", path)
+		}
+	}
+	return append(args, "attend")
+}
+
+func (c *command) logger() (*slog.Logger, error) {
+	if c.settings.logLevel == "" {
+		return slog.New(slog.DiscardHandler), nil
+	}
+	var level slog.Level
+	if err := level.UnmarshalText([]byte(c.settings.logLevel)); err != nil {
+		return nil, usagef("--log-level %q: use debug, info, warn or error", c.settings.logLevel)
+	}
+	return slog.New(slog.NewTextHandler(c.caller.Stderr, &slog.HandlerOptions{Level: level})), nil
+}
+
+// task returns the full id of the task that arg, a unique beginning of one,
+// names.
+func (h *Host) task(ctx context.Context, arg string) (string, error) {
+	if caisson.CheckTaskID(arg) == nil {
+		return arg, nil
+	}
+	info, err := h.Executor.Inspect(ctx, arg)
+	if err != nil {
+		return "", err
+	}
+	return info.ID, nil
+}
+
+// environ returns the environment as a map; of doubles the last one counts.
+func environ(list []string) map[string]string {
+	env := make(map[string]string, len(list))
+	for _, entry := range list {
+		if name, value, ok := strings.Cut(entry, "="); ok {
+			env[name] = value
+		}
+	}
+	return env
+}
+
+// file returns w or r as a file where it is one, for what only files can do.
+func file(stream any) *os.File {
+	f, _ := stream.(*os.File)
+	return f
+}

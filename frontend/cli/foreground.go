@@ -1,0 +1,185 @@
+package cli
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"os/signal"
+	"sync"
+	"syscall"
+
+	"github.com/caissonrun/caisson"
+	"github.com/caissonrun/caisson/engine"
+	"github.com/caissonrun/caisson/executor"
+)
+
+// foreground submits a task and attends to it in this process, with its output
+// coming out here, until it has ended.
+func (r *run) foreground(ctx context.Context, host *Host, task *caisson.Task, sub *executor.Submission) error {
+	// From here on a signal is for the task. A broken pipe is an error of the
+	// write, not this program's death, so that the task can be ended.
+	signals := make(chan os.Signal, 8)
+	notifyEnd(signals)
+	signal.Notify(signals, syscall.SIGPIPE)
+	defer signal.Stop(signals)
+
+	id, err := host.Executor.Submit(ctx, task, sub)
+	if err != nil {
+		return err
+	}
+	ctx, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
+	ender := &ender{
+		id: id, host: host, grace: graceOf(task),
+		say:   r.sayOnTerminal,
+		leave: func(sig syscall.Signal) { cancel(interrupted{sig}) },
+	}
+	var owned sync.WaitGroup
+	stopped := make(chan struct{})
+	owned.Go(func() { ender.onSignals(ctx, signals, stopped) })
+	shown := make(chan error, 1)
+	owned.Go(func() { shown <- r.show(ctx, host, id, func() { ender.end(ctx) }) })
+
+	result, err := r.result(ctx, host, id)
+	if err == nil {
+		err = <-shown
+	}
+	close(stopped)
+	cancel(nil)
+	owned.Wait()
+	if err != nil {
+		return orInterrupted(ctx, err)
+	}
+	return r.ended(result)
+}
+
+// result attends to the task and returns its result. Where another process
+// was quicker to attend to it, it is waited for.
+func (r *run) result(ctx context.Context, host *Host, id string) (*caisson.Result, error) {
+	if err := host.Executor.Attend(ctx, id, false); err != nil && !errors.Is(err, caisson.ErrExists) {
+		return nil, err
+	}
+	return host.Executor.Wait(ctx, id)
+}
+
+// show prints the task's output, or its events, until it has ended. Once
+// nobody reads what is printed, broken is called and the rest is dropped.
+func (r *run) show(ctx context.Context, host *Host, id string, broken func()) error {
+	sink := &sink{broken: broken}
+	logs := func(write func(executor.LogRecord) error) error {
+		return host.Executor.Logs(ctx, id, executor.LogOptions{Follow: true}, func(rec executor.LogRecord) error {
+			return sink.write(func() error { return write(rec) })
+		})
+	}
+	if !r.json {
+		return logs(newOutput(r.caller.Stdout, r.caller.Stderr).write)
+	}
+	events := &eventPrinter{w: r.caller.Stdout}
+	var owned sync.WaitGroup
+	defer owned.Wait()
+	logged := make(chan error, 1)
+	owned.Go(func() {
+		logged <- logs(func(rec executor.LogRecord) error { return events.print(outputEvent(id, rec)) })
+	})
+	return host.Executor.Events(ctx, id, true, func(e caisson.Event) error {
+		if e.Type == caisson.EventEnded {
+			// The end is the last line, after all output.
+			if err := <-logged; err != nil {
+				return err
+			}
+		}
+		return sink.write(func() error { return events.print(e) })
+	})
+}
+
+// A sink takes writes one at a time. When nobody reads any more it calls
+// broken, once, and swallows this write and all that follow.
+type sink struct {
+	broken func()
+
+	mu   sync.Mutex
+	drop bool
+}
+
+func (s *sink) write(do func() error) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.drop {
+		return nil
+	}
+	err := do()
+	if errors.Is(err, syscall.EPIPE) {
+		s.drop = true
+		s.broken()
+		return nil
+	}
+	return err
+}
+
+// sayOnTerminal tells a person at a terminal what a key has done.
+func (r *run) sayOnTerminal(text string) {
+	if isTerminal(file(r.caller.Stderr)) {
+		fmt.Fprintf(r.caller.Stderr, "caisson: %s\n", text)
+	}
+}
+
+// An ender ends a task for the person who runs it: the first time with grace,
+// the second time at once, the third time it leaves it alone.
+type ender struct {
+	id    string
+	host  *Host
+	grace caisson.Duration
+	say   func(text string)
+	leave func(sig syscall.Signal)
+
+	mu    sync.Mutex
+	times int
+}
+
+func (e *ender) onSignals(ctx context.Context, signals <-chan os.Signal, stopped <-chan struct{}) {
+	for {
+		select {
+		case <-stopped:
+			return
+		case sig := <-signals:
+			if sig == syscall.SIGPIPE {
+				continue
+			}
+			if e.end(ctx) > 2 {
+				e.leave(sig.(syscall.Signal))
+				return
+			}
+		}
+	}
+}
+
+// end asks for the task's end and returns how often that has been asked for.
+// An error is no news: the task has ended already, or its end shows.
+func (e *ender) end(ctx context.Context) int {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	e.times++
+	stop := engine.Stop{Reason: caisson.ReasonCancelled, Grace: e.grace}
+	switch e.times {
+	case 1:
+		e.say("stopping; ^C again to kill")
+	case 2:
+		stop.Grace = 0
+		e.say("killing")
+	default:
+		return e.times
+	}
+	if err := e.host.Executor.Stop(ctx, e.id, stop); err != nil && !errors.Is(err, caisson.ErrEnded) {
+		e.say(oneLine(err.Error()))
+	}
+	return e.times
+}
+
+// graceOf returns how long a task has between its stop signal and the kill.
+func graceOf(task *caisson.Task) caisson.Duration {
+	if task != nil && task.Grace > 0 {
+		return task.Grace
+	}
+	return caisson.DefaultGrace
+}

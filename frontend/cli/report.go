@@ -1,0 +1,113 @@
+package cli
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"strings"
+	"syscall"
+
+	"github.com/spf13/cobra"
+
+	"github.com/caissonrun/caisson"
+	"github.com/caissonrun/caisson/document"
+)
+
+const (
+	// statusFailed is what every command exits with where Caisson itself could
+	// not do its part.
+	statusFailed = 125
+	// statusProblems is what validate and config check exit with where they
+	// worked and found problems.
+	statusProblems = 1
+)
+
+// exitStatus ends a command with a status. Whatever there was to say has been
+// said.
+type exitStatus int
+
+// Error implements error.
+func (e exitStatus) Error() string { return fmt.Sprintf("exit status %d", int(e)) }
+
+// interrupted is the cause of a context that a signal ended.
+type interrupted struct{ signal syscall.Signal }
+
+// Error implements error.
+func (e interrupted) Error() string { return "interrupted: " + e.signal.String() }
+
+// report prints err, once, and returns the exit status that it stands for.
+func (c *command) report(err error) int {
+	var status exitStatus
+	var sig interrupted
+	var problems document.Problems
+	switch {
+	case err == nil:
+		return 0
+	case errors.As(err, &status):
+		return int(status)
+	case errors.As(err, &sig):
+		return 128 + int(sig.signal)
+	case errors.As(err, &problems):
+		printProblems(c.caller.Stderr, problems)
+	case errors.Is(err, syscall.EPIPE):
+		// Whoever read the output has seen enough of it; a shell's own tools
+		// end silently here too.
+		return 128 + int(syscall.SIGPIPE)
+	default:
+		fmt.Fprintf(c.caller.Stderr, "caisson: %s\n", oneLine(message(err)))
+	}
+	return statusFailed
+}
+
+// message returns err's text with a word on what to do where the cause alone
+// does not say it.
+func message(err error) string {
+	text := err.Error()
+	if errors.Is(err, context.DeadlineExceeded) {
+		return text + ": it took too long, try again"
+	}
+	if caisson.KindOf(err) == caisson.ErrUnknown && errors.Is(err, os.ErrPermission) {
+		return text + ": run as a user who may, or choose another folder with --state"
+	}
+	return text
+}
+
+// printProblems prints one line for each thing that is wrong with a document.
+func printProblems(w io.Writer, problems document.Problems) {
+	for _, line := range strings.Split(strings.TrimRight(problems.Error(), "\n"), "\n") {
+		fmt.Fprintf(w, "caisson: %s\n", clean(line))
+	}
+}
+
+// usagef is an error of a wrong command line.
+func usagef(format string, args ...any) error {
+	return &caisson.Error{Kind: caisson.ErrInvalid, Err: fmt.Errorf(format, args...)}
+}
+
+// usageError names the command whose flags were wrong.
+func usageError(cmd *cobra.Command, err error) error {
+	return usagef("%s: %w; see %s --help", strings.TrimPrefix(cmd.CommandPath(), "caisson "), err, cmd.CommandPath())
+}
+
+// exactly returns a check that a command has n arguments, which are named by
+// what.
+func exactly(n int, what string) cobra.PositionalArgs {
+	return func(cmd *cobra.Command, args []string) error {
+		if len(args) == n {
+			return nil
+		}
+		return usageError(cmd, fmt.Errorf("%d arguments, want %s", len(args), what))
+	}
+}
+
+// someOf returns a check that a command has from least to most arguments.
+func someOf(least, most int, what string) cobra.PositionalArgs {
+	return func(cmd *cobra.Command, args []string) error {
+		if len(args) >= least && len(args) <= most {
+			return nil
+		}
+		return usageError(cmd, fmt.Errorf("%d arguments, want %s", len(args), what))
+	}
+}
