@@ -1,7 +1,9 @@
 package caisson
 
 import (
+	"bytes"
 	"encoding/json"
+	"errors"
 	"time"
 )
 
@@ -154,16 +156,53 @@ const (
 	NetworkAllow   = "allow"
 )
 
-// A Network is what a sandbox can reach. In a document it is a mode's name, a
-// mapping with the key allow, or a list of attachments.
+// A Network is what a sandbox can reach. In a document, and in all JSON, it is
+// a mode's name, a mapping with the key allow, or a list of attachments.
 type Network struct {
-	Mode   string          `json:"mode,omitempty"`   // empty: none
-	Allow  []string        `json:"allow,omitempty"`  // host:port, for NetworkAllow
-	Attach []NetworkAttach `json:"attach,omitempty"` // named networks
+	Mode   string          // empty: none; NetworkAllow with Allow
+	Allow  []string        // host:port, for NetworkAllow; empty: nothing
+	Attach []NetworkAttach // named networks
 }
 
 // IsZero reports whether nothing was asked for.
 func (n Network) IsZero() bool { return n.Mode == "" && len(n.Allow) == 0 && len(n.Attach) == 0 }
+
+// MarshalJSON returns the form that n has in a document. A network that is
+// several of the three forms at once has none.
+func (n Network) MarshalJSON() ([]byte, error) {
+	allow := n.Mode == NetworkAllow || len(n.Allow) > 0
+	switch {
+	case len(n.Attach) > 0 && (allow || n.Mode != ""), allow && n.Mode != NetworkAllow && n.Mode != "":
+		return nil, errors.New("network: a mode, allowed hosts and attachments exclude each other")
+	case len(n.Attach) > 0:
+		return json.Marshal(n.Attach)
+	case allow:
+		return json.Marshal(map[string][]string{"allow": append([]string{}, n.Allow...)})
+	case n.Mode == "":
+		return json.Marshal(NetworkNone)
+	}
+	return json.Marshal(n.Mode)
+}
+
+// UnmarshalJSON reads any of the forms that a document may have.
+func (n *Network) UnmarshalJSON(data []byte) error {
+	data = bytes.TrimSpace(data)
+	*n = Network{}
+	switch {
+	case bytes.Equal(data, []byte("null")):
+		return nil
+	case bytes.HasPrefix(data, []byte("[")):
+		return json.Unmarshal(data, &n.Attach)
+	case bytes.HasPrefix(data, []byte("{")):
+		var form struct {
+			Allow []string `json:"allow"`
+		}
+		err := json.Unmarshal(data, &form)
+		n.Mode, n.Allow = NetworkAllow, form.Allow
+		return err
+	}
+	return json.Unmarshal(data, &n.Mode)
+}
 
 // A NetworkAttach attaches a sandbox to a named network.
 type NetworkAttach struct {

@@ -28,37 +28,49 @@ var byteUnits = []struct {
 	size   Bytes
 }{{"t", TiB}, {"g", GiB}, {"m", MiB}, {"k", KiB}}
 
-// ParseBytes reads the text form of a size. It refuses what is negative,
-// empty, not a number, or larger than fits.
+// ParseBytes reads the text form of a size. A size with a unit may have a
+// fraction, "1.5g", and is rounded down to whole bytes. What is negative, empty,
+// not a number, or larger than fits is refused.
 func ParseBytes(s string) (Bytes, error) {
-	text := strings.ToLower(strings.TrimSpace(s))
-	digits := strings.TrimRight(text, "abcdefghijklmnopqrstuvwxyz ")
-	unit := Bytes(1)
-	switch suffix := strings.TrimSpace(text[len(digits):]); suffix {
-	case "", "b":
-	default:
-		found := false
-		for _, u := range byteUnits {
-			if suffix == u.suffix || suffix == u.suffix+"b" || suffix == u.suffix+"ib" {
-				unit, found = u.size, true
-			}
-		}
-		if !found {
-			return 0, fmt.Errorf("size %q: unknown unit %q, use k, m, g or t", s, suffix)
-		}
+	digits := s
+	if i := strings.IndexFunc(s, func(c rune) bool { return (c < '0' || c > '9') && c != '.' }); i >= 0 {
+		digits = s[:i]
 	}
-	n, err := strconv.ParseFloat(digits, 64)
-	if err != nil || math.IsInf(n, 0) || math.IsNaN(n) || strings.ContainsAny(digits, "xX_pP") {
-		return 0, fmt.Errorf("size %q: not a number with an optional unit such as 64m or 1g", s)
+	unit, err := byteUnit(s, strings.TrimPrefix(s[len(digits):], " "))
+	if err != nil {
+		return 0, err
 	}
-	if n < 0 {
-		return 0, fmt.Errorf("size %q: negative", s)
+	whole, fraction, point := strings.Cut(digits, ".")
+	if whole == "" || point && (unit == 1 || fraction == "" || strings.Contains(fraction, ".")) {
+		return 0, fmt.Errorf("size %q: use a number with a unit such as 64m or 1g, or a number of bytes", s)
 	}
-	total := n * float64(unit)
-	if total >= math.MaxInt64 {
+	n, err := strconv.ParseInt(whole, 10, 64)
+	if err != nil || Bytes(n) > (math.MaxInt64-unit)/unit {
 		return 0, fmt.Errorf("size %q: too large", s)
 	}
-	return Bytes(total), nil
+	total := Bytes(n) * unit
+	if point {
+		part, _ := strconv.ParseFloat("0."+fraction, 64) // digits only, so it is a number
+		total += Bytes(part * float64(unit))
+	}
+	return total, nil
+}
+
+// byteUnit returns the size of a suffix of the size s.
+func byteUnit(s, suffix string) (Bytes, error) {
+	suffix = strings.ToLower(suffix)
+	if suffix == "" || suffix == "b" {
+		return 1, nil
+	}
+	for _, u := range byteUnits {
+		if suffix == u.suffix || suffix == u.suffix+"b" || suffix == u.suffix+"ib" {
+			return u.size, nil
+		}
+	}
+	if strings.HasPrefix(s, "-") {
+		return 0, fmt.Errorf("size %q: negative", s)
+	}
+	return 0, fmt.Errorf("size %q: unknown unit %q, use k, m, g or t", s, suffix)
 }
 
 // String returns the shortest exact text form, such as "64m".
@@ -85,14 +97,15 @@ func (b *Bytes) UnmarshalText(text []byte) (err error) {
 // cores: "0.5", "2".
 type CPUs int64
 
-// ParseCPUs reads the text form. The finest step is a thousandth of a core.
+// ParseCPUs reads the text form, which is rounded to the nearest thousandth of
+// a core. More than a million cores are refused.
 func ParseCPUs(s string) (CPUs, error) {
-	n, err := strconv.ParseFloat(strings.TrimSpace(s), 64)
-	if err != nil || math.IsInf(n, 0) || math.IsNaN(n) || strings.ContainsAny(s, "xX_pPeE") {
+	n, err := strconv.ParseFloat(s, 64)
+	if err != nil || strings.Trim(s, "-.0123456789") != "" {
 		return 0, fmt.Errorf("cpus %q: not a number of cores such as 0.5 or 2", s)
 	}
 	if n < 0 || n > 1e6 {
-		return 0, fmt.Errorf("cpus %q: out of range, use more than 0", s)
+		return 0, fmt.Errorf("cpus %q: out of range, use 0.001 to 1000000, or 0 for no limit", s)
 	}
 	milli := math.Round(n * 1000)
 	if milli == 0 && n > 0 {
@@ -121,16 +134,19 @@ type Duration time.Duration
 
 // ParseDuration reads the text form and refuses negative durations.
 func ParseDuration(s string) (Duration, error) {
-	text := strings.TrimSpace(s)
-	if n, err := strconv.ParseUint(text, 10, 32); err == nil {
+	if s != "" && strings.Trim(s, "0123456789") == "" {
+		n, err := strconv.ParseUint(s, 10, 32)
+		if err != nil {
+			return 0, fmt.Errorf("duration %q: too long, the most is %d seconds", s, uint32(math.MaxUint32))
+		}
 		return Duration(time.Duration(n) * time.Second), nil
 	}
-	d, err := time.ParseDuration(text)
-	if err != nil {
-		return 0, fmt.Errorf("duration %q: use a number with a unit such as 250ms, 30s, 10m or 1h30m", s)
-	}
+	d, err := time.ParseDuration(s)
 	if d < 0 {
 		return 0, fmt.Errorf("duration %q: negative", s)
+	}
+	if err != nil || s[0] == '+' || s[0] == '-' {
+		return 0, fmt.Errorf("duration %q: use a number with a unit such as 250ms, 30s, 10m or 1h30m", s)
 	}
 	return Duration(d), nil
 }

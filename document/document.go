@@ -1,8 +1,23 @@
 // Package document reads task documents: YAML or JSON text becomes a
-// caisson.Task, or a list of everything that is wrong with it.
+// caisson.Task, or a list of everything that is wrong with it, each with its
+// line. The fields are described in one table, of which the JSON Schema and
+// the tables of docs/task.md are made too.
+//
+// Of YAML 1.2 a document may use everything but tags of its own, binary values
+// and several documents in a file. Anchors, aliases and merge keys (<<) work,
+// within bounds. Where a text is wanted, a number, true or false is taken as it
+// is written if the table says so, and refused otherwise; nothing is guessed.
 package document
 
-import "github.com/caissonrun/caisson"
+import (
+	"bytes"
+	"encoding/json"
+	"errors"
+	"strings"
+
+	"github.com/caissonrun/caisson"
+	"github.com/caissonrun/caisson/internal/fields"
+)
 
 // MaxSize is the most bytes that a document may have.
 const MaxSize = 4 << 20
@@ -11,17 +26,91 @@ const MaxSize = 4 << 20
 // are reported under.
 //
 // Errors: Problems, of kind ErrInvalid, with everything that is wrong.
-func Parse(name string, data []byte) (*caisson.Task, error) { panic("todo") }
+func Parse(name string, data []byte) (*caisson.Task, error) {
+	value, problems := source(name, data)
+	if value == nil {
+		return nil, asProblems(problems)
+	}
+	plain, more := fields.Read(name, value, table())
+	if problems = append(problems, more...); len(problems) > 0 {
+		return nil, asProblems(problems)
+	}
+	return build(plain)
+}
 
-// Marshal returns task as a JSON document that Parse reads as the same task.
-func Marshal(task *caisson.Task) ([]byte, error) { panic("todo") }
+// build makes a task of what the table has found to be right.
+func build(plain any) (*caisson.Task, error) {
+	data, err := json.Marshal(plain)
+	if err != nil {
+		return nil, &caisson.Error{Op: caisson.OpValidate, Kind: caisson.ErrInternal, Err: err}
+	}
+	dec := json.NewDecoder(bytes.NewReader(data))
+	dec.DisallowUnknownFields()
+	task := &caisson.Task{}
+	if err := dec.Decode(task); err != nil {
+		return nil, &caisson.Error{Op: caisson.OpValidate, Kind: caisson.ErrInternal, Err: err}
+	}
+	return task, nil
+}
+
+// Marshal returns task as an indented JSON document that Parse reads as the
+// same task.
+func Marshal(task *caisson.Task) ([]byte, error) {
+	data, err := json.Marshal(task)
+	if err != nil {
+		return nil, err
+	}
+	var plain map[string]any
+	dec := json.NewDecoder(bytes.NewReader(data))
+	dec.UseNumber()
+	if err := dec.Decode(&plain); err != nil {
+		return nil, err
+	}
+	// An input with neither a URL nor contents is an empty file, whose contents
+	// a document has to name.
+	inputs, _ := plain["inputs"].([]any)
+	for _, in := range inputs {
+		m := in.(map[string]any)
+		if m["from"] == nil && m["text"] == nil {
+			m["text"] = ""
+		}
+	}
+	var out bytes.Buffer
+	enc := json.NewEncoder(&out)
+	enc.SetEscapeHTML(false)
+	enc.SetIndent("", "  ")
+	err = enc.Encode(plain)
+	return out.Bytes(), err
+}
 
 // Check returns what Parse would say of a task that was not read from a
 // document, such as one made of flags: nil or Problems without lines.
-func Check(task *caisson.Task) error { panic("todo") }
+func Check(task *caisson.Task) error {
+	data, err := Marshal(task)
+	if err != nil {
+		return &caisson.Error{Op: caisson.OpValidate, Kind: caisson.ErrInvalid, Err: err}
+	}
+	_, err = Parse("", data)
+	var problems Problems
+	if !errors.As(err, &problems) {
+		return err
+	}
+	for i := range problems {
+		problems[i].Line, problems[i].Column = 0, 0
+	}
+	return problems
+}
 
-// Schema returns the JSON Schema (draft 2020-12) of a task document.
-func Schema() []byte { panic("todo") }
+// Schema returns the JSON Schema (draft 2020-12) of a task document, for
+// editors and other programs. What it refuses, Parse refuses; Parse refuses
+// more, such as two inputs for one place.
+func Schema() []byte {
+	return fields.Schema(table(), map[string]any{
+		"$id":         "urn:caisson:schema:task:1",
+		"title":       "Caisson task",
+		"description": "A task for Caisson: what to run, in which sandbox, on which data.",
+	})
+}
 
 // A Problem is one thing that is wrong with a document.
 type Problem struct {
@@ -32,12 +121,39 @@ type Problem struct {
 	Message string // what is wrong and what would be right
 }
 
+// String returns the problem on one line: "task.yaml:3:5: limits.memroy:
+// unknown key "memroy"; did you mean "memory"?".
+func (p Problem) String() string { return fields.Problem(p).String() }
+
 // Problems is all that is wrong with a document, in the order of its lines. It
 // is an error of kind caisson.ErrInvalid.
 type Problems []Problem
 
 // Error returns one line for each problem.
-func (p Problems) Error() string { panic("todo") }
+func (p Problems) Error() string {
+	lines := make([]string, len(p))
+	for i := range p {
+		lines[i] = p[i].String()
+	}
+	return strings.Join(lines, "\n")
+}
 
 // Is reports whether target is caisson.ErrInvalid.
 func (p Problems) Is(target error) bool { return target == caisson.ErrInvalid }
+
+// As sets a target of type *caisson.Kind, so that caisson.KindOf knows the kind.
+func (p Problems) As(target any) bool {
+	kind, ok := target.(*caisson.Kind)
+	if ok {
+		*kind = caisson.ErrInvalid
+	}
+	return ok
+}
+
+func asProblems(found []fields.Problem) Problems {
+	out := make(Problems, len(found))
+	for i, p := range found {
+		out[i] = Problem(p)
+	}
+	return out
+}

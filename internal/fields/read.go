@@ -141,7 +141,7 @@ func (t *Type) checkText(s string, k Kind) string {
 			return err.Error()
 		}
 	}
-	if t.Pattern != nil && !t.Pattern.matches(s) {
+	if t.Pattern != nil && !t.Pattern.matches(s) || t.Deny != nil && t.Deny.matches(s) {
 		return fmt.Sprintf("%s is not valid; want %s", shown, t.want())
 	}
 	return ""

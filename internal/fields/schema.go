@@ -155,6 +155,9 @@ func (t *Type) textSchema() map[string]any {
 	case !t.Raw:
 		out["pattern"] = `^[^\x00-\x1F\x7F]*$`
 	}
+	if t.Deny != nil {
+		out["not"] = map[string]any{"type": "string", "pattern": t.Deny.source}
+	}
 	if t.NotEmpty && t.Pattern == nil {
 		out["minLength"] = 1
 	}

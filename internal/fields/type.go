@@ -44,7 +44,9 @@ type Type struct {
 
 	Enum    []string
 	Pattern *Pattern
-	// Check refuses what the pattern can't express. Its message stands alone.
+	Deny    *Pattern // a text that matches is wrong
+	// Check refuses what patterns can't express, and may say better than they
+	// what is wrong. Its message stands alone.
 	Check     func(string) error
 	Numbers   Numbers
 	Bools     bool // true and false are taken as text
@@ -99,17 +101,19 @@ type Rule struct {
 	Check func(o *Found)
 }
 
-// A Pattern is a regular expression that a whole text must match, in the
-// common subset of Go and ECMAScript.
+// A Pattern is a regular expression in the common subset of Go and ECMAScript.
 type Pattern struct {
 	source string
 	once   sync.Once
 	re     *regexp.Regexp
 }
 
-// Match returns the pattern for source, which is anchored at both ends. It is
+// Match returns the pattern of texts that match source from end to end. It is
 // compiled when it is first used.
-func Match(source string) *Pattern { return &Pattern{source: "^(?:" + source + ")$"} }
+func Match(source string) *Pattern { return Contain("^(?:" + source + ")$") }
+
+// Contain returns the pattern of texts that have a match of source in them.
+func Contain(source string) *Pattern { return &Pattern{source: source} }
 
 func (p *Pattern) matches(s string) bool {
 	p.once.Do(func() { p.re = regexp.MustCompile(p.source) })
