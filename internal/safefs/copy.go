@@ -1,0 +1,78 @@
+//go:build unix
+
+package safefs
+
+import (
+	"bytes"
+	"errors"
+	"io"
+	"os"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// sparseBlock is how long a run of zeros must at least be to become a hole, and
+// how its beginning is aligned: the usual block of a file system.
+const sparseBlock = 4096
+
+var zeros [sparseBlock]byte
+
+// copySparse copies src to the empty file dst; blocks of zeros become holes.
+func copySparse(dst *os.File, src io.Reader) (int64, error) {
+	buf := make([]byte, 32*sparseBlock)
+	var size int64
+	for {
+		n, err := io.ReadFull(src, buf)
+		if writeErr := writeSparse(dst, buf[:n], size); writeErr != nil {
+			return size, writeErr
+		}
+		size += int64(n)
+		if errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) {
+			return size, dst.Truncate(size)
+		}
+		if err != nil {
+			return size, err
+		}
+	}
+}
+
+// writeSparse writes data at offset but for the blocks that are all zeros.
+func writeSparse(dst *os.File, data []byte, offset int64) error {
+	for len(data) > 0 {
+		run := 0
+		for run < len(data) && !allZero(data[run:]) {
+			run = min(run+sparseBlock, len(data))
+		}
+		if run > 0 {
+			if _, err := dst.WriteAt(data[:run], offset); err != nil {
+				return err
+			}
+		}
+		next := min(run+sparseBlock, len(data))
+		data, offset = data[next:], offset+int64(next)
+	}
+	return nil
+}
+
+// allZero reports whether the first block of data is.
+func allZero(data []byte) bool {
+	block := data[:min(sparseBlock, len(data))]
+	return bytes.Equal(block, zeros[:len(block)])
+}
+
+// Chtimes sets the time of last change of name itself. A time that the system
+// does not have, and the zero time, change nothing.
+func (r *Root) Chtimes(name string, t time.Time) error {
+	ts, err := unix.TimeToTimespec(t)
+	if err != nil || t.IsZero() {
+		return nil
+	}
+	place, err := r.openParentOrRoot("utimes", name)
+	if err != nil {
+		return err
+	}
+	defer unix.Close(place.fd)
+	err = unix.UtimesNanoAt(place.fd, place.base, []unix.Timespec{ts, ts}, unix.AT_SYMLINK_NOFOLLOW)
+	return pathErr("utimes", name, err)
+}

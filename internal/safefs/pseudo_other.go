@@ -1,0 +1,5 @@
+//go:build unix && !linux
+
+package safefs
+
+func isPseudo(int) bool { return false }
