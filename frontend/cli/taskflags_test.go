@@ -159,7 +159,7 @@ func TestWrongFlags(t *testing.T) {
 		{"--env", "=x", "no name"},
 		{"--env", "NOPE", "you have no such variable, use NOPE=VALUE"},
 		{"--limit", "memory", "use WHAT=AMOUNT"},
-		{"--limit", "memory=lots", "not a number"},
+		{"--limit", "memory=lots", "unknown unit"},
 		{"--limit", "ram=1g", "no such limit, use cpus"},
 		{"--limit", "pids=0", "whole number of at least 1"},
 		{"--limit", "memory=1g,cpus=-1", "out of range"},

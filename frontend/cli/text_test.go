@@ -45,7 +45,7 @@ func TestTablesAreClean(t *testing.T) {
 	if err := printTasks(&b, list, time.Unix(1090, 0)); err != nil {
 		t.Fatal(err)
 	}
-	want := "ID                NAME                ENGINE  STATE        ATTEMPT  ACCEPTED   RESULT\n" +
+	want := "ID                NAME               ENGINE  STATE        ATTEMPT  ACCEPTED   RESULT\n" +
 		"0123456789abcdef  evil\\x1b[2J; name  mem     running 50%  2        1m30s ago  -\n"
 	if b.String() != want {
 		t.Errorf("table:\n%swant:\n%s", b.String(), want)

@@ -1,0 +1,257 @@
+package cli_test
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"runtime"
+	"strconv"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/rogpeppe/go-internal/testscript"
+)
+
+// patience is how long a script waits for something that takes no time.
+const patience = 60 * time.Second
+
+// buildOnce builds the real program and its keeper, once for all tests.
+var buildOnce = sync.OnceValues(func() (string, error) {
+	dir, err := os.MkdirTemp("", "caisson-bin-")
+	if err != nil {
+		return "", err
+	}
+	for _, name := range []string{"caisson", "caisson-keeper"} {
+		cmd := exec.Command("go", "build", "-o", filepath.Join(dir, name), "github.com/caissonrun/caisson/cmd/"+name)
+		cmd.Env = append(os.Environ(), "CGO_ENABLED=0")
+		if out, err := cmd.CombinedOutput(); err != nil {
+			return dir, fmt.Errorf("go build %s: %w\n%s", name, err, out)
+		}
+	}
+	// Tests that drop privileges run it too.
+	return dir, os.Chmod(dir, 0o755)
+})
+
+func TestMain(m *testing.M) {
+	status := m.Run()
+	if dir, _ := buildOnce(); dir != "" {
+		os.RemoveAll(dir)
+	}
+	os.Exit(status)
+}
+
+// program returns the folder of the real program.
+func program(t *testing.T) string {
+	t.Helper()
+	if runtime.GOOS != "linux" {
+		t.Skip("the sandboxes of these tests need Linux")
+	}
+	dir, err := buildOnce()
+	if err != nil {
+		t.Fatal(err)
+	}
+	return dir
+}
+
+// TestScripts drives the real program. Besides testscript's own commands there
+// are:
+//
+//	status N CMD...     runs CMD, which must exit with N
+//	eventually CMD...   runs CMD again until it exits with 0
+//	setenv NAME FILE    sets a variable to a file's (or stdout's) trimmed contents
+//	lines N FILE        the file has N lines
+//	processes N WORD    N processes have WORD in their command line
+//
+// Whatever happens, a script's tasks are removed at its end, and then nothing
+// of it may be left on the host.
+func TestScripts(t *testing.T) {
+	bin := program(t)
+	testscript.Run(t, testscript.Params{
+		Dir: filepath.Join("testdata", "script"),
+		Setup: func(env *testscript.Env) error {
+			env.Setenv("PATH", bin+string(os.PathListSeparator)+env.Getenv("PATH"))
+			env.Setenv("HOME", env.WorkDir)
+			return prepare(t, env)
+		},
+		Condition: func(cond string) (bool, error) {
+			switch cond {
+			case "root":
+				return os.Geteuid() == 0, nil
+			case "memory":
+				return limits(t, bin, "memory"), nil
+			}
+			return false, fmt.Errorf("no such condition %q", cond)
+		},
+		Cmds: map[string]func(*testscript.TestScript, bool, []string){
+			"status":     cmdStatus,
+			"eventually": cmdEventually,
+			"setenv":     cmdSetenv,
+			"lines":      cmdLines,
+			"processes":  cmdProcesses,
+		},
+	})
+}
+
+// prepare gives a script a state folder of its own and, at its end, checks
+// that nothing is left of it.
+func prepare(t *testing.T, env *testscript.Env) error {
+	state := filepath.Join(env.WorkDir, "state")
+	env.Setenv("CAISSON_STATE", state)
+	// Sockets have short paths, so the runtime folder can't be in WORK.
+	runtimeDir, err := os.MkdirTemp("", "caisson-run-")
+	if err != nil {
+		return err
+	}
+	env.Setenv("CAISSON_RUNTIME", runtimeDir)
+	vars := append([]string{}, env.Vars...)
+	env.Defer(func() {
+		defer os.RemoveAll(runtimeDir)
+		for _, left := range leftovers(state, env.Getenv("PATH"), vars) {
+			env.T().Log("left behind: ", left)
+			defer env.T().FailNow()
+		}
+	})
+	return nil
+}
+
+// leftovers removes all tasks of a state folder and returns what is there
+// after that.
+func leftovers(state, path string, vars []string) []string {
+	caisson := func(args ...string) (string, error) {
+		cmd := exec.Command(filepath.Join(strings.Split(path, string(os.PathListSeparator))[0], "caisson"), args...)
+		cmd.Env = vars
+		out, err := cmd.CombinedOutput()
+		return string(out), err
+	}
+	if _, err := os.Stat(filepath.Join(state, "tasks")); err != nil {
+		return nil
+	}
+	var left []string
+	ids, err := caisson("ps", "-a", "-q")
+	if err != nil {
+		// Scripts may leave a state folder that this program refuses.
+		return processesWith(state)
+	}
+	if list := strings.Fields(ids); len(list) > 0 {
+		if out, err := caisson(append([]string{"rm", "--force"}, list...)...); err != nil {
+			left = append(left, "rm --force: "+out)
+		}
+	}
+	deadline := time.Now().Add(patience)
+	for {
+		now := append(processesWith(state), mountsBelow(state)...)
+		tasks, _ := filepath.Glob(filepath.Join(state, "tasks", "*"))
+		now = append(now, tasks...)
+		if len(now) == 0 || time.Now().After(deadline) {
+			return append(left, now...)
+		}
+		time.Sleep(20 * time.Millisecond)
+	}
+}
+
+// processesWith returns the command lines of processes that have word in it.
+func processesWith(word string) []string {
+	var found []string
+	list, _ := filepath.Glob("/proc/[0-9]*/cmdline")
+	for _, path := range list {
+		if filepath.Base(filepath.Dir(path)) == strconv.Itoa(os.Getpid()) {
+			continue
+		}
+		data, err := os.ReadFile(path)
+		if line := strings.ReplaceAll(string(data), "\x00", " "); err == nil && strings.Contains(line, word) {
+			found = append(found, "process "+line)
+		}
+	}
+	return found
+}
+
+func mountsBelow(dir string) []string {
+	var found []string
+	data, _ := os.ReadFile("/proc/self/mountinfo")
+	for _, line := range strings.Split(string(data), "\n") {
+		if strings.Contains(line, dir) {
+			found = append(found, "mount "+line)
+		}
+	}
+	return found
+}
+
+// limits reports whether a limit can be enforced on this host.
+func limits(t *testing.T, bin, name string) bool {
+	out, err := exec.Command(filepath.Join(bin, "caisson"), "--state", t.TempDir(), "run",
+		"--limit", name+"=256m", "--", "true").CombinedOutput()
+	if err != nil {
+		t.Logf("no %s limit here: %s", name, out)
+	}
+	return err == nil
+}
+
+func cmdStatus(ts *testscript.TestScript, neg bool, args []string) {
+	if neg || len(args) < 2 {
+		ts.Fatalf("usage: status N CMD...")
+	}
+	got := 0
+	if err := ts.Exec(args[1], args[2:]...); err != nil {
+		var exit *exec.ExitError
+		if !errors.As(err, &exit) {
+			ts.Fatalf("%v", err)
+		}
+		got = exit.ExitCode()
+	}
+	if strconv.Itoa(got) != args[0] {
+		ts.Fatalf("exit status %d, want %s", got, args[0])
+	}
+}
+
+func cmdEventually(ts *testscript.TestScript, neg bool, args []string) {
+	deadline := time.Now().Add(patience)
+	for {
+		err := ts.Exec(args[0], args[1:]...)
+		if (err == nil) != neg {
+			return
+		}
+		if time.Now().After(deadline) {
+			ts.Fatalf("never: %v", err)
+		}
+		time.Sleep(20 * time.Millisecond)
+	}
+}
+
+func cmdSetenv(ts *testscript.TestScript, neg bool, args []string) {
+	if neg || len(args) != 2 {
+		ts.Fatalf("usage: setenv NAME FILE")
+	}
+	ts.Setenv(args[0], strings.TrimSpace(ts.ReadFile(args[1])))
+}
+
+func cmdLines(ts *testscript.TestScript, neg bool, args []string) {
+	if neg || len(args) != 2 {
+		ts.Fatalf("usage: lines N FILE")
+	}
+	if got := strings.Count(ts.ReadFile(args[1]), "\n"); strconv.Itoa(got) != args[0] {
+		ts.Fatalf("%s has %d lines, want %s", args[1], got, args[0])
+	}
+}
+
+// cmdProcesses waits until as many processes as wanted are there: ends are
+// not seen by whoever did not start them.
+func cmdProcesses(ts *testscript.TestScript, neg bool, args []string) {
+	if neg || len(args) != 2 {
+		ts.Fatalf("usage: processes N WORD")
+	}
+	deadline := time.Now().Add(patience)
+	for {
+		found := processesWith(args[1])
+		if strconv.Itoa(len(found)) == args[0] {
+			return
+		}
+		if time.Now().After(deadline) {
+			ts.Fatalf("%d processes with %q, want %s: %q", len(found), args[1], args[0], found)
+		}
+		time.Sleep(20 * time.Millisecond)
+	}
+}
