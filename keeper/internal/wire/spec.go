@@ -1,0 +1,114 @@
+// Package wire is what a keeper and its clients say to each other, and the
+// connection on which they do. It is apart from both so that the keeper's
+// small program links nothing of the client.
+package wire
+
+import (
+	"errors"
+	"fmt"
+	"path/filepath"
+
+	"github.com/caissonrun/caisson"
+	"github.com/caissonrun/caisson/internal/isolate"
+)
+
+// Version is the version of the Spec, of the requests and of keeper.json. A
+// keeper refuses a Spec of another version. A client refuses a keeper of a
+// newer one.
+const Version = 1
+
+// Names of files in Spec.Dir.
+const (
+	RecordFile = "keeper.json" // there while a keeper lives, unless it was killed
+	ExitFile   = "exit.json"   // there once the program has ended
+	// SpareFile is room that the keeper reserves, so that the exit can be
+	// written to a disk that is full.
+	SpareFile = "exit.json.spare"
+)
+
+// A Spec says what a keeper keeps. It reaches the keeper through a pipe and
+// is never on disk, because it holds secrets.
+type Spec struct {
+	Version int    `json:"version"` // Launch sets it
+	ID      string `json:"id"`      // of the sandbox, for messages
+	// Dir is an existing folder; keeper.json and exit.json go there.
+	Dir string `json:"dir"`
+	// Socket is the absolute path of the unix socket, of any length. Its
+	// folder exists and is open to its owner only.
+	Socket string `json:"socket"`
+	// Log is the absolute path of the log, in the format of package tasklog.
+	Log string `json:"log"`
+	// LogLimit is how many bytes of output the log keeps. Zero: all.
+	LogLimit caisson.Bytes `json:"log_limit,omitempty"`
+	// Redact lists secret values; see package redact. Empty ones are skipped.
+	Redact [][]byte `json:"redact,omitempty"`
+
+	Box     *isolate.Spec   `json:"box"`
+	Program isolate.Program `json:"program"`
+
+	// Timeout is how long the program may run, paused or not. Zero: for ever.
+	Timeout caisson.Duration `json:"timeout,omitempty"`
+	// StopSignal is sent first when the time is up or a stop is asked for.
+	// Zero: SIGTERM.
+	StopSignal int `json:"stop_signal,omitempty"`
+	// Grace is the time between StopSignal and the kill when the time is up.
+	Grace caisson.Duration `json:"grace,omitempty"`
+	// Linger is how long processes that the program leaves behind may hold its
+	// output. Zero: they are killed at once.
+	Linger caisson.Duration `json:"linger,omitempty"`
+
+	// OnExit is started once after the exit is durable, if no connection that
+	// called Own is open then, or as soon as the last such one closes without
+	// Destroy. If it ends, or can't be started, and the sandbox is still there
+	// with nobody owning it, it is started again, five times in all. Then the
+	// keeper destroys the sandbox and ends.
+	OnExit    []string `json:"on_exit,omitempty"`
+	OnExitEnv []string `json:"on_exit_env,omitempty"`
+	// OnExitDelay is the time before OnExit's second start; it doubles from
+	// start to start. Zero: one second.
+	OnExitDelay caisson.Duration `json:"on_exit_delay,omitempty"`
+}
+
+// Check returns an error of kind ErrInvalid unless s can be kept.
+func (s *Spec) Check() error {
+	switch {
+	case s.Version != Version:
+		return invalid(fmt.Errorf("spec is of version %d, this keeper reads %d", s.Version, Version))
+	case s.Box == nil:
+		return invalid(errors.New("spec has no box"))
+	case len(s.Program.Args) == 0:
+		return invalid(errors.New("program has no arguments"))
+	}
+	for _, path := range []string{s.Dir, s.Socket, s.Log} {
+		if !filepath.IsAbs(path) {
+			return invalid(fmt.Errorf("path %q is not absolute", path))
+		}
+	}
+	return nil
+}
+
+func invalid(err error) error {
+	return &caisson.Error{Op: caisson.OpCreate, Item: "keeper", Kind: caisson.ErrInvalid, Err: err}
+}
+
+// Status is what a keeper says of itself.
+type Status struct {
+	PID     int           `json:"pid"`      // the keeper's
+	Started bool          `json:"started"`  // the program was started
+	MainPID int           `json:"main_pid"` // on the host, 0 where not known
+	Exit    *caisson.Exit `json:"exit,omitempty"`
+	Execs   int           `json:"execs"`  // live exec sessions
+	Owners  int           `json:"owners"` // connections that called Own
+	Paused  bool          `json:"paused"`
+}
+
+// A Record is keeper.json: how a living keeper is found and told from another
+// process with its pid.
+type Record struct {
+	Version   int    `json:"version"`
+	ID        string `json:"id"`
+	PID       int    `json:"pid"`
+	StartTime uint64 `json:"start_time"` // of the process in clock ticks since boot; 0 where not known
+	BootID    string `json:"boot_id"`
+	Socket    string `json:"socket"`
+}
