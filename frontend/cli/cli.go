@@ -95,8 +95,8 @@ func (c *command) root() *cobra.Command {
 		Short: "run tasks in sandboxes",
 		Long: "Caisson makes a sandbox, feeds it its data, runs one task in it, brings back\n" +
 			"what the task made, and leaves nothing behind.",
-		Args:              cobra.NoArgs,
-		RunE:              func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
+		Args:              cobra.ArbitraryArgs,
+		RunE:              helpOrUnknown,
 		SilenceErrors:     true,
 		SilenceUsage:      true,
 		DisableAutoGenTag: true,
@@ -107,7 +107,7 @@ func (c *command) root() *cobra.Command {
 	flags.StringVar(&c.settings.state, "state", "", "keep tasks in this `folder`")
 	flags.StringVar(&c.settings.logLevel, "log-level", "", "log to stderr from this `level` on: debug, info, warn or error")
 	root.SetFlagErrorFunc(usageError)
-	root.SetHelpCommand(&cobra.Command{Use: "help", Hidden: true})
+	root.SetHelpCommand(helpCommand())
 	root.AddGroup(
 		&cobra.Group{ID: groupTask, Title: "Run and end tasks:"},
 		&cobra.Group{ID: groupLook, Title: "Look at tasks:"},
@@ -116,6 +116,33 @@ func (c *command) root() *cobra.Command {
 	)
 	c.addCommands(root)
 	return root
+}
+
+// helpOrUnknown is what the program does without a command that it knows.
+func helpOrUnknown(cmd *cobra.Command, args []string) error {
+	if len(args) == 0 {
+		return cmd.Help()
+	}
+	guess := ""
+	if near := cmd.SuggestionsFor(args[0]); len(near) > 0 {
+		guess = ", did you mean " + strings.Join(near, " or ") + "?"
+	}
+	return usagef("%q: no such command%s; see caisson --help", args[0], guess)
+}
+
+func helpCommand() *cobra.Command {
+	return &cobra.Command{
+		Use:     "help [COMMAND]",
+		Short:   "explain a command",
+		GroupID: groupHost,
+		RunE: func(cmd *cobra.Command, args []string) error {
+			found, rest, err := cmd.Root().Find(args)
+			if err != nil || len(rest) > 0 {
+				return helpOrUnknown(cmd.Root(), args)
+			}
+			return found.Help()
+		},
+	}
 }
 
 // The groups of commands in the help text.

@@ -36,7 +36,7 @@ shortened as long as it is the only one that begins so. Lists take ` + "`--json`
 | 128+N | signal N ended the program, or this command |
 | 137 | out of memory, or killed |
 
-Errors go to stderr, once, as ` + "`caisson: what: item: why`" + `; problems of a document as ` + "`caisson: FILE:LINE:COLUMN: path: message`" + `, one a line.
+Errors go to stderr, once, as ` + "`caisson: what: item: why`" + `; problems of a document as ` + "`FILE:LINE:COLUMN: path: message`" + `, one a line.
 
 ## Flags of every command
 

@@ -74,10 +74,15 @@ func message(err error) string {
 	return text
 }
 
-// printProblems prints one line for each thing that is wrong with a document.
+// printProblems prints one line for each thing that is wrong with a document:
+// FILE:LINE:COLUMN first, where there are any, as editors read them.
 func printProblems(w io.Writer, problems document.Problems) {
-	for _, line := range strings.Split(strings.TrimRight(problems.Error(), "\n"), "\n") {
-		fmt.Fprintf(w, "caisson: %s\n", clean(line))
+	for _, p := range problems {
+		prefix := ""
+		if p.File == "" {
+			prefix = "caisson: validate: "
+		}
+		fmt.Fprintf(w, "%s%s\n", prefix, oneLine(p.String()))
 	}
 }
 
@@ -98,7 +103,7 @@ func exactly(n int, what string) cobra.PositionalArgs {
 		if len(args) == n {
 			return nil
 		}
-		return usageError(cmd, fmt.Errorf("%d arguments, want %s", len(args), what))
+		return usageError(cmd, fmt.Errorf("arguments: want %s, got %d", what, len(args)))
 	}
 }
 
@@ -108,6 +113,6 @@ func someOf(least, most int, what string) cobra.PositionalArgs {
 		if len(args) >= least && len(args) <= most {
 			return nil
 		}
-		return usageError(cmd, fmt.Errorf("%d arguments, want %s", len(args), what))
+		return usageError(cmd, fmt.Errorf("arguments: want %s, got %d", what, len(args)))
 	}
 }
