@@ -65,6 +65,7 @@ func program(t *testing.T) string {
 //	setenv NAME FILE    sets a variable to a file's (or stdout's) trimmed contents
 //	lines N FILE        the file has N lines
 //	processes N WORD    N processes have WORD in their command line
+//	tmpfs DIR SIZE      mounts a small file system, until the script's end
 //
 // Whatever happens, a script's tasks are removed at its end, and then nothing
 // of it may be left on the host.
@@ -92,6 +93,7 @@ func TestScripts(t *testing.T) {
 			"setenv":     cmdSetenv,
 			"lines":      cmdLines,
 			"processes":  cmdProcesses,
+			"tmpfs":      cmdTmpfs,
 		},
 	})
 }
@@ -254,4 +256,18 @@ func cmdProcesses(ts *testscript.TestScript, neg bool, args []string) {
 		}
 		time.Sleep(20 * time.Millisecond)
 	}
+}
+
+func cmdTmpfs(ts *testscript.TestScript, neg bool, args []string) {
+	if neg || len(args) != 2 {
+		ts.Fatalf("usage: tmpfs DIR SIZE")
+	}
+	dir := ts.MkAbs(args[0])
+	ts.Check(os.MkdirAll(dir, 0o755))
+	ts.Check(ts.Exec("mount", "-t", "tmpfs", "-o", "size="+args[1], "caisson-test", dir))
+	ts.Defer(func() {
+		if out, err := exec.Command("umount", "-l", dir).CombinedOutput(); err != nil {
+			ts.Logf("umount %s: %v: %s", dir, err, out)
+		}
+	})
 }
