@@ -108,17 +108,17 @@ type place struct {
 	data   []byte
 	offset int
 	line   int // of offset, from 0
-	start  int // of that line
+	column int // of offset, from 0
 }
 
 func (p *place) find(offset int) (line, column int) {
 	offset = max(p.offset, min(offset, len(p.data)))
-	for i := p.offset; i < offset; i++ {
-		if p.data[i] == '\n' {
-			p.line++
-			p.start = i + 1
-		}
+	passed := p.data[p.offset:offset]
+	if i := bytes.LastIndexByte(passed, '\n'); i >= 0 {
+		p.line += bytes.Count(passed, []byte("\n"))
+		p.column, passed = 0, passed[i+1:]
 	}
+	p.column += utf8.RuneCount(passed)
 	p.offset = offset
-	return p.line + 1, utf8.RuneCount(p.data[p.start:offset]) + 1
+	return p.line + 1, p.column + 1
 }

@@ -84,7 +84,7 @@ var isOwnStepName = regexp.MustCompile("^(" + ownStepNames + ")$")
 
 func checkStepName(s string) error {
 	if isOwnStepName.MatchString(s) {
-		return fmt.Errorf("%q is the name of a step that has none; choose another", short(s))
+		return fmt.Errorf("%q is reserved for the main program and for steps without a name; choose another", short(s))
 	}
 	return nil
 }

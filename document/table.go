@@ -230,12 +230,14 @@ func deviceType() *fields.Type {
 }
 
 func registryType() *fields.Type {
+	password := secretName()
+	password.Private = true // somebody may put the password itself there
 	return &fields.Type{
 		Form: fields.Object, Want: "a mapping with username, password and pull",
 		Fields: []fields.Field{
 			{Name: "username", Type: line("a user's name"), Doc: "The user's name at the registry."},
 			{
-				Name: "password", Type: secretName(),
+				Name: "password", Type: password,
 				Doc: "The name of the secret (see `secrets`) that holds the password. The password itself never stands in a document.",
 			},
 			{

@@ -277,8 +277,9 @@ func secretName() *fields.Type {
 
 func secretFields() []fields.Field {
 	from := word(`"env:NAME" or "file:PATH"`, `(env:[^=\x00-\x1F\x7F]+|file:[^\x00-\x1F\x7F]+)`)
+	from.Private = true // somebody may put the value itself there
 	secret := &fields.Type{
-		Form: fields.Object, Want: "a mapping with from and as",
+		Form: fields.Object, Want: "a mapping with from and as", Private: true,
 		Fields: []fields.Field{
 			{
 				Name: "from", Type: from, Default: "given by the submitter beside the document", Also: []string{"source", "value"},

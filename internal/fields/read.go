@@ -99,13 +99,18 @@ func wrongKind(v *Value, t *Type) string {
 	switch {
 	case v.Kind == Null:
 		return fmt.Sprintf("has no value; want %s, or remove the key", want)
-	case t.takes(String) && (v.Kind == Int || v.Kind == Float || v.Kind == Bool) && !t.Private:
+	case t.Form == Text && v.isScalar() && !t.Private && t.checkText(v.Text, String) == "":
 		return fmt.Sprintf("is %s, not text; write it in quotes: %s", v.Kind, quote(v.Text))
+	case (t.Form == Whole || t.Form == Real) && v.Kind == String && plainNumber.MatchString(v.Text):
+		return fmt.Sprintf("is text, not a number; write it without quotes: %.60s", v.Text)
 	case v.Kind == String && !t.Private:
 		return fmt.Sprintf("is the text %s; want %s", quote(v.Text), want)
 	}
 	return fmt.Sprintf("is %s; want %s", v.Kind, want)
 }
+
+// isScalar reports whether v is a number, true or false.
+func (v *Value) isScalar() bool { return v.Kind == Int || v.Kind == Float || v.Kind == Bool }
 
 func (r *reader) text(v *Value, t *Type, path string) any {
 	if problem := t.checkText(v.Text, v.Kind); problem != "" {
@@ -132,7 +137,7 @@ func (t *Type) checkText(s string, k Kind) string {
 	case len(t.Enum) > 0 && !slices.Contains(t.Enum, s):
 		message := fmt.Sprintf("%s is not known; want %s", shown, oneOf(t.Enum))
 		if near := Suggest(s, t.Enum); near != "" {
-			message = fmt.Sprintf("%s is not known; did you mean %q? known are %s", shown, near, oneOf(t.Enum))
+			message = fmt.Sprintf("%s is not known; did you mean %q? known are %s", shown, near, words(t.Enum, " and "))
 		}
 		return message
 	}
@@ -295,13 +300,33 @@ func (t *Type) unknown(key string) string {
 		}
 		names = append(names, f.Name)
 	}
-	if near := Suggest(key, names); near != "" {
-		return fmt.Sprintf("unknown key %s; did you mean %q?", quote(key), near)
+	near := Suggest(key, names)
+	if near == "" {
+		near = t.below(key)
 	}
-	if len(names) <= 12 {
-		return fmt.Sprintf("unknown key %s; known are %s", quote(key), oneOf(names))
+	switch {
+	case near != "":
+		return fmt.Sprintf("unknown key %s; did you mean %q?", quote(key), near)
+	case len(names) <= 12:
+		return fmt.Sprintf("unknown key %s; known are %s", quote(key), words(names, " and "))
 	}
 	return fmt.Sprintf("unknown key %s", quote(key))
+}
+
+// below returns the path of a key that belongs one level deeper, or "".
+func (t *Type) below(key string) string {
+	for i := range t.Fields {
+		inner := t.Fields[i].Type
+		if inner.Form != Object {
+			continue
+		}
+		for j := range inner.Fields {
+			if f := &inner.Fields[j]; f.Name == key || slices.Contains(f.Also, key) {
+				return t.Fields[i].Name + "." + f.Name
+			}
+		}
+	}
+	return ""
 }
 
 func (r *reader) open(v *Value, path string) any {
@@ -341,7 +366,7 @@ func (r *reader) plain(v *Value, path string) any {
 	return out
 }
 
-var plainKey = regexp.MustCompile(`^[A-Za-z0-9_-]+$`)
+var plainKey = regexp.MustCompile(`^[A-Za-z0-9_-]{1,60}$`)
 
 // Join returns the path of a key below path.
 func Join(path, key string) string {

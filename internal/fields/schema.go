@@ -48,8 +48,12 @@ func (w *schemaWriter) schema(t *Type, f *Field) map[string]any {
 	if f == nil {
 		return out
 	}
-	if f.Doc != "" {
-		out["description"] = strings.ReplaceAll(f.Doc, "`", "")
+	doc := f.Doc
+	if f.Default != "" {
+		doc += " Default: " + f.Default + "."
+	}
+	if doc != "" {
+		out["description"] = strings.ReplaceAll(doc, "`", "")
 	}
 	if len(f.Examples) > 0 {
 		out["examples"] = f.Examples

@@ -8,10 +8,7 @@ import (
 // Suggest returns the known word that somebody who wrote word most likely
 // meant, or "" where none is near.
 func Suggest(word string, known []string) string {
-	best, least := "", len(word)/3+1
-	if least > 3 {
-		least = 3
-	}
+	best, least := "", max(1, min(3, len(word)/3))
 	for _, k := range known {
 		if d := distance(strings.ToLower(word), strings.ToLower(k)); d <= least && d < len(k) {
 			if best == "" || d < least {
@@ -51,13 +48,16 @@ func distance(a, b string) int {
 }
 
 // oneOf lists words for a message: `"a", "b" or "c"`.
-func oneOf(words []string) string {
+func oneOf(list []string) string { return words(list, " or ") }
+
+// words lists words for a message with last before the last one.
+func words(list []string, last string) string {
 	var b strings.Builder
-	for i, w := range words {
+	for i, w := range list {
 		switch {
 		case i == 0:
-		case i == len(words)-1:
-			b.WriteString(" or ")
+		case i == len(list)-1:
+			b.WriteString(last)
 		default:
 			b.WriteString(", ")
 		}
