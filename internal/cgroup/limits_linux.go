@@ -35,7 +35,7 @@ func (g *Group) set(l Limits) error {
 	}
 	if l.PIDs > 0 {
 		if err := g.setPIDs(l.PIDs); err != nil {
-			return unsupported("pids limit", err)
+			return unsupported("process limit", err)
 		}
 	}
 	return nil

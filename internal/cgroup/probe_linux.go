@@ -19,7 +19,7 @@ func Probe() Support {
 		return Support{Missing: []Missing{
 			{"cpu limit", err.Error(), advice()},
 			{"memory limit", err.Error(), advice()},
-			{"pids limit", err.Error(), advice()},
+			{"process limit", err.Error(), advice()},
 			{"stats of a control group", err.Error(), advice()},
 		}}
 	}
@@ -33,7 +33,7 @@ func Probe() Support {
 	}
 	s.CPUs = try("cpu limit", func() error { return g.setCPUs(1000) })
 	s.Memory = try("memory limit", func() error { return g.setMemory(64 << 20) })
-	s.PIDs = try("pids limit", func() error { return g.setPIDs(64) })
+	s.PIDs = try("process limit", func() error { return g.setPIDs(64) })
 	s.Freeze = try("pause", func() error { return g.freezeEmpty() })
 	if fd, ok := g.FD(); ok {
 		s.FD = os.NewFile(uintptr(fd), "cgroup").Close() == nil
