@@ -86,6 +86,9 @@ func (r *Root) Glob(ctx context.Context, p *Pattern, opts *WalkOptions, f func(*
 	}
 	err := r.Walk(ctx, start, &bounded, func(e *Entry) error {
 		if e.Path == start && !p.Literal() {
+			if e.Mode&fs.ModeSymlink != 0 {
+				return pathErr("glob", e.Path, ErrLink)
+			}
 			return nil
 		}
 		if !p.Match(e.Path) {

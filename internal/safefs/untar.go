@@ -213,7 +213,11 @@ func (u *untarrer) symlink(header *tar.Header) error {
 	if err := u.clear(header.Name); err != nil {
 		return err
 	}
-	if err := u.dst.Symlink(header.Linkname, header.Name, u.Owner); err != nil {
+	err := u.dst.Symlink(header.Linkname, header.Name, u.Owner)
+	if err == nil {
+		err = u.dst.Chtimes(header.Name, header.ModTime)
+	}
+	if err != nil {
 		return inArchive(header.Name, err)
 	}
 	return nil
