@@ -170,3 +170,13 @@ type EventSource interface {
 	// Events calls f for each event, in order, until ctx or the sandbox ends.
 	Events(ctx context.Context, f func(caisson.Event)) error
 }
+
+// A Looker is an Engine that can tell at once, from what lies on disk, whether
+// a program still runs: every command asks that of every running task. It
+// belongs to no field of Features, because it only saves time.
+type Looker interface {
+	// Running reports whether the program of the sandbox whose Spec.Dir is dir
+	// was started and has not ended, so that whoever keeps it will see its end
+	// and start Spec.OnExit. It never waits.
+	Running(dir string) (bool, error)
+}
