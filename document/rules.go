@@ -4,7 +4,6 @@ import (
 	"errors"
 	"fmt"
 	"path"
-	"regexp"
 	"strconv"
 	"strings"
 
@@ -80,10 +79,10 @@ func checkNetworkMode(s string) error {
 // ownStepNames are those that steps without a name have, and main's.
 const ownStepNames = `main|(pre|post|finally|sidecar)-[0-9]+`
 
-var isOwnStepName = regexp.MustCompile("^(" + ownStepNames + ")$")
+var isOwnStepName = fields.Match(ownStepNames)
 
 func checkStepName(s string) error {
-	if isOwnStepName.MatchString(s) {
+	if isOwnStepName.Matches(s) {
 		return fmt.Errorf("%q is reserved for the main program and for steps without a name; choose another", short(s))
 	}
 	return nil
@@ -147,7 +146,7 @@ func checkMount(o *fields.Found) {
 	source := o.Text("source")
 	switch kind := o.Text("type"); kind {
 	case "volume", "cache":
-		if source != "" && !isMountName.MatchString(source) {
+		if source != "" && !isMountName.Matches(source) {
 			o.Problem("source", "%q is not the name of a %s; want up to 63 letters, digits, and . _ -", short(source), kind)
 		}
 	case "tmpfs":
@@ -155,7 +154,7 @@ func checkMount(o *fields.Found) {
 	}
 }
 
-var isMountName = regexp.MustCompile("^" + mountName + "$")
+var isMountName = fields.Match(mountName)
 
 func checkTarget(target string) error {
 	if target == "/" || target == caisson.WorkDir {
@@ -169,7 +168,7 @@ func checkTarget(target string) error {
 	return nil
 }
 
-var isTmpfsMode = regexp.MustCompile("^" + tmpfsMode + "$")
+var isTmpfsMode = fields.Match(tmpfsMode)
 
 func checkTmpfs(o *fields.Found) {
 	opts := o.Value("opts")
@@ -184,7 +183,7 @@ func checkTmpfs(o *fields.Found) {
 				o.ProblemIn(e.Value, below, "%v", err)
 			}
 		case "mode":
-			if e.Value.Kind != fields.String || !isTmpfsMode.MatchString(e.Value.Text) {
+			if e.Value.Kind != fields.String || !isTmpfsMode.Matches(e.Value.Text) {
 				o.ProblemIn(e.Value, below, `%q is not valid; want permission bits as octal digits in quotes, such as "0700"`,
 					short(e.Value.Text))
 			}

@@ -1,12 +1,22 @@
 // Package config reads Caisson's configuration: caisson.toml files, CAISSON_*
-// variables and flags, in rising order of precedence, checked against one
-// table of keys.
+// variables and flags, each overriding those before it, setting by setting.
+// All of them are checked against one table of settings, of which the JSON
+// Schema and the tables of docs/configuration.md are made too.
+//
+// Files are ./caisson.toml, $XDG_CONFIG_HOME/caisson/caisson.toml and
+// /etc/caisson/caisson.toml; a setting of a nearer one wins, lists are not
+// joined. A variable's name is CAISSON_ and the setting's key in capitals with
+// each dot as _: engine.native.allow_none is CAISSON_ENGINE_NATIVE_ALLOW_NONE.
+// It is found by comparing whole names, so that keys with _ are not special.
 package config
 
 import (
 	"encoding/json"
+	"os"
+	"strings"
 
 	"github.com/caissonrun/caisson"
+	"github.com/caissonrun/caisson/internal/fields"
 )
 
 // A Config is the effective configuration, defaults filled in.
@@ -18,14 +28,27 @@ type Config struct {
 	Mount    Mount    `json:"mount"`
 	Stage    Stage    `json:"stage"`
 	// Sections holds, by its dotted name, each section of Options.Sections that
-	// was configured, as JSON.
+	// was configured, as a JSON object.
 	Sections map[string]json.RawMessage `json:"-"`
+	// Files are the files that were read, absolute, nearest first.
+	Files []string `json:"-"`
+
+	settings []Setting
+}
+
+// FileList returns what Options.File has to be for another process to read the
+// same files, from wherever it is started.
+func (c *Config) FileList() string {
+	if len(c.Files) == 0 {
+		return os.DevNull
+	}
+	return strings.Join(c.Files, string(os.PathListSeparator))
 }
 
 // Executor is the section [executor].
 type Executor struct {
-	Prefer   []string      `json:"prefer"`    // engine names, most wanted first
-	LogLimit caisson.Bytes `json:"log_limit"` // of a log where the task sets none; 0: none
+	// Prefer lists engine names, most wanted first. Empty: Caisson's own order.
+	Prefer []string `json:"prefer"`
 }
 
 // Engine is the section [engine].
@@ -36,12 +59,12 @@ type Engine struct {
 // Native is the section [engine.native].
 type Native struct {
 	Shell            []string `json:"shell"`              // argv that a script is appended to; empty: bash -c or sh -c
-	UID              int      `json:"uid"`                // inside, where the task asks for no user
-	GID              int      `json:"gid"`                //
-	IDBase           uint32   `json:"id_base"`            // first host id given to sandboxes
-	IDCount          uint32   `json:"id_count"`           // how many host ids
+	UID              int      `json:"uid"`                // inside, where the task names no user
+	GID              int      `json:"gid"`                // that user's group
+	IDBase           uint32   `json:"id_base"`            // first id of the host for sandboxes
+	IDCount          uint32   `json:"id_count"`           // how many ids of the host
 	Isolation        string   `json:"isolation"`          // full or none
-	Paths            []string `json:"paths"`              // host paths that every sandbox sees read-only
+	Paths            []string `json:"paths"`              // of the host, that every sandbox sees read-only
 	AllowNone        bool     `json:"allow_none"`         // tasks may ask for isolation none
 	AllowHostNetwork bool     `json:"allow_host_network"` // tasks may ask for network host
 }
@@ -60,7 +83,6 @@ type MountBind struct {
 type Stage struct {
 	File StageFile `json:"file"`
 	HTTP StageHTTP `json:"http"`
-	Git  StageGit  `json:"git"`
 }
 
 // StageFile is the section [stage.file].
@@ -70,22 +92,15 @@ type StageFile struct {
 
 // StageHTTP is the section [stage.http].
 type StageHTTP struct {
-	AllowPrivate []string         `json:"allow_private"` // host names, addresses and CIDR ranges
-	MaxSize      caisson.Bytes    `json:"max_size"`
-	Timeout      caisson.Duration `json:"timeout"`
-}
-
-// StageGit is the section [stage.git].
-type StageGit struct {
-	AllowPrivate []string         `json:"allow_private"`
-	Timeout      caisson.Duration `json:"timeout"`
+	AllowPrivate bool `json:"allow_private"` // inputs may come from private addresses
 }
 
 // Options says where the configuration comes from. The zero value reads the
 // usual files and the process's environment.
 type Options struct {
-	// File is the one file to read, instead of the usual ones. Empty:
-	// CAISSON_CONFIG, or the usual ones.
+	// File is what to read instead of the usual files: one path, or several
+	// separated as in PATH, nearest first. Empty: CAISSON_CONFIG, or else the
+	// usual files. Who a file named here belongs to is not checked.
 	File string
 	// Flags are settings of the command line by dotted key, such as
 	// "engine.native.shell", in the same text form as in variables.
@@ -95,31 +110,54 @@ type Options struct {
 	// Sections are those of the embedding program, by dotted name such as
 	// "engine.docker".
 	Sections map[string]*Section
+	// Dir is where ./caisson.toml is looked for and relative paths of variables
+	// and flags start. Empty: the current folder.
+	Dir string
+	// System is the folder of the host's file. Empty: /etc/caisson.
+	System string
 }
 
 // A Section is a part of the configuration that only its owner knows.
 type Section struct {
-	// Schema is the JSON Schema of the section: an object whose top level
-	// properties are its keys. Values of a key marked writeOnly are never shown.
+	// Schema is the JSON Schema of the section, an object. See
+	// fields.FromSchema for the keywords that it may have; keys that it does
+	// not name are refused, and values of keys with writeOnly are never shown.
 	Schema json.RawMessage
 }
 
-// Load reads the configuration.
-//
-// Errors: Problems, of kind ErrInvalid, with everything that is wrong;
-// ErrNotFound if the file that was asked for does not exist; ErrDenied if a file
-// can't be read or could have been written by somebody else.
-func Load(opts *Options) (*Config, error) { panic("todo") }
-
-// Schema returns the JSON Schema (draft 2020-12) of caisson.toml.
-func Schema(sections map[string]*Section) []byte { panic("todo") }
-
-// A Setting is one key with its effective value and where that came from.
-type Setting struct {
-	Key    string `json:"key"`    // dotted
-	Value  string `json:"value"`  // as TOML; hidden for secrets
-	Origin string `json:"origin"` // "default", "FILE:LINE", a variable's name, or "flag"
+// A Problem is one thing that is wrong with the configuration.
+type Problem struct {
+	File    string // or the variable's name, or "flag"
+	Line    int    // from 1; 0 where not known
+	Column  int    // from 1, in characters; 0 where not known
+	Path    string // the setting's dotted key
+	Message string // what is wrong and what would be right
 }
 
-// Show returns every setting in the order of the keys' table.
-func (c *Config) Show() []Setting { panic("todo") }
+// String returns the problem on one line.
+func (p Problem) String() string { return fields.Problem(p).String() }
+
+// Problems is all that is wrong with the configuration. It is an error of kind
+// caisson.ErrInvalid.
+type Problems []Problem
+
+// Error returns one line for each problem.
+func (p Problems) Error() string {
+	lines := make([]string, len(p))
+	for i := range p {
+		lines[i] = p[i].String()
+	}
+	return strings.Join(lines, "\n")
+}
+
+// Is reports whether target is caisson.ErrInvalid.
+func (p Problems) Is(target error) bool { return target == caisson.ErrInvalid }
+
+// As sets a target of type *caisson.Kind, so that caisson.KindOf knows the kind.
+func (p Problems) As(target any) bool {
+	kind, ok := target.(*caisson.Kind)
+	if ok {
+		*kind = caisson.ErrInvalid
+	}
+	return ok
+}

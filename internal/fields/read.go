@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"math"
 	"math/big"
-	"regexp"
 	"slices"
 	"strconv"
 	"strings"
@@ -101,7 +100,7 @@ func wrongKind(v *Value, t *Type) string {
 		return fmt.Sprintf("has no value; want %s, or remove the key", want)
 	case t.Form == Text && v.isScalar() && !t.Private && t.checkText(v.Text, String) == "":
 		return fmt.Sprintf("is %s, not text; write it in quotes: %s", v.Kind, quote(v.Text))
-	case (t.Form == Whole || t.Form == Real) && v.Kind == String && plainNumber.MatchString(v.Text):
+	case (t.Form == Whole || t.Form == Real) && v.Kind == String && plainNumber.Matches(v.Text):
 		return fmt.Sprintf("is text, not a number; write it without quotes: %.60s", v.Text)
 	case v.Kind == String && !t.Private:
 		return fmt.Sprintf("is the text %s; want %s", quote(v.Text), want)
@@ -146,7 +145,7 @@ func (t *Type) checkText(s string, k Kind) string {
 			return err.Error()
 		}
 	}
-	if t.Pattern != nil && !t.Pattern.matches(s) || t.Deny != nil && t.Deny.matches(s) {
+	if t.Pattern != nil && !t.Pattern.Matches(s) || t.Deny != nil && t.Deny.Matches(s) {
 		return fmt.Sprintf("%s is not valid; want %s", shown, t.want())
 	}
 	return ""
@@ -154,12 +153,12 @@ func (t *Type) checkText(s string, k Kind) string {
 
 func isControl(c rune) bool { return c < ' ' || c == 0x7f }
 
-var plainNumber = regexp.MustCompile(`^-?(0|[1-9][0-9]*)(\.[0-9]+)?([eE][-+]?[0-9]+)?$`)
+var plainNumber = Match(`-?(0|[1-9][0-9]*)(\.[0-9]+)?([eE][-+]?[0-9]+)?`)
 
 // jsonNumber returns the number text as JSON, exactly where it is a whole
 // number, and "" where it is none.
 func jsonNumber(text string, k Kind) json.Number {
-	if plainNumber.MatchString(text) {
+	if plainNumber.Matches(text) {
 		return json.Number(text)
 	}
 	digits := strings.TrimLeft(text, "+-")
@@ -366,12 +365,12 @@ func (r *reader) plain(v *Value, path string) any {
 	return out
 }
 
-var plainKey = regexp.MustCompile(`^[A-Za-z0-9_-]{1,60}$`)
+var plainKey = Match(`[A-Za-z0-9_-]{1,60}`)
 
 // Join returns the path of a key below path.
 func Join(path, key string) string {
 	switch {
-	case !plainKey.MatchString(key):
+	case !plainKey.Matches(key):
 		return path + "[" + quote(key) + "]"
 	case path == "":
 		return key

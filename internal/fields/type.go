@@ -115,7 +115,8 @@ func Match(source string) *Pattern { return Contain("^(?:" + source + ")$") }
 // Contain returns the pattern of texts that have a match of source in them.
 func Contain(source string) *Pattern { return &Pattern{source: source} }
 
-func (p *Pattern) matches(s string) bool {
+// Matches reports whether s is a text of the pattern.
+func (p *Pattern) Matches(s string) bool {
 	p.once.Do(func() { p.re = regexp.MustCompile(p.source) })
 	return p.re.MatchString(s)
 }

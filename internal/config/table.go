@@ -1,0 +1,153 @@
+package config
+
+import (
+	"errors"
+	"fmt"
+	"strings"
+
+	"github.com/caissonrun/caisson/internal/fields"
+)
+
+// table describes the whole configuration. It is the one source of what Load
+// accepts, of the JSON Schema and of the tables in docs/configuration.md.
+func table() *fields.Type {
+	return section("settings",
+		fields.Field{
+			Name: "state", Type: folder(), Also: []string{"state_dir", "data"}, Examples: []any{"/var/lib/caisson"},
+			Default: "`/var/lib/caisson` for root, else `$XDG_STATE_HOME/caisson` or `~/.local/state/caisson`",
+			Doc:     "The folder of all that must survive: tasks, logs, volumes, caches.",
+		},
+		fields.Field{
+			Name: "runtime", Type: folder(), Also: []string{"runtime_dir", "run"}, Examples: []any{"/run/caisson"},
+			Default: "`/run/caisson` for root on Linux, else `$XDG_RUNTIME_DIR/caisson`, else `run` in the state folder",
+			Doc:     "The folder of sockets and secrets. It should not be on a disk.",
+		},
+		fields.Field{Name: "executor", Type: executorSection(), Doc: "How tasks are run, whatever the engine."},
+		fields.Field{
+			Name: "engine", Doc: "The engines, a section each.",
+			Type: section("a section for each engine", fields.Field{
+				Name: "native", Type: nativeSection(), Doc: "Processes of this host.",
+			}),
+		},
+		fields.Field{
+			Name: "mount", Also: []string{"mounts"}, Doc: "Where mounts may come from.",
+			Type: section("a section for each type of mount", fields.Field{
+				Name: "bind", Doc: "Paths of this host.",
+				Type: section("settings of bind mounts", fields.Field{
+					Name: "allow", Type: list(folder()), Default: "none", Also: []string{"allowed", "sources", "paths"}, Examples: []any{[]any{"/srv/data"}},
+					Doc: "Folders below which tasks that come through a front door other than the command line may bind paths, after symbolic " +
+						"links are resolved. On the command line, binds act with the caller's rights.",
+				}),
+			}),
+		},
+		fields.Field{
+			Name: "stage", Also: []string{"staging"}, Doc: "Where inputs may come from and outputs go.",
+			Type: section("a section for each kind of place",
+				fields.Field{
+					Name: "file", Doc: "Files of this host.",
+					Type: section("settings of file: URLs", fields.Field{
+						Name: "allow", Type: list(folder()), Default: "none", Also: []string{"allowed", "paths"}, Examples: []any{[]any{"/srv/data"}},
+						Doc: "Folders below which `file:` and `git+file:` inputs and outputs may lie for tasks that come through a front door other " +
+							"than the command line, after symbolic links are resolved.",
+					}),
+				},
+				fields.Field{
+					Name: "http", Also: []string{"https"}, Doc: "Web servers.",
+					Type: section("settings of http: and https: URLs", fields.Field{
+						Name: "allow_private", Type: flag(), Default: "false",
+						Doc: "Lets inputs come from loopback, private and link-local addresses.",
+					}),
+				},
+			),
+		},
+	)
+}
+
+func section(want string, list ...fields.Field) *fields.Type {
+	return &fields.Type{Form: fields.Object, Want: want, Fields: list}
+}
+
+func executorSection() *fields.Type {
+	name := &fields.Type{Form: fields.Text, Want: "an engine's name", Pattern: fields.Match(`[a-z][a-z0-9-]{0,31}`)}
+	prefer := list(name)
+	prefer.Unique = true
+	return section("settings of the executor", fields.Field{
+		Name: "prefer", Type: prefer, Default: "the order of `caisson engines`", Also: []string{"engines", "engine"},
+		Examples: []any{[]any{"native"}},
+		Doc:      "Names of engines, most wanted first. A task that names none gets the first that can do all it asks for.",
+	})
+}
+
+func nativeSection() *fields.Type {
+	id := func() *fields.Type { return whole("an id, 1 to 4294967294", 1, maxID) }
+	argument := &fields.Type{Form: fields.Text, Want: "text", NotEmpty: true}
+	return section("settings of the engine native",
+		fields.Field{
+			Name: "shell", Type: list(argument), Default: "`bash -c`, or `sh -c` where there is no bash",
+			Examples: []any{[]any{"sh", "-eu", "-c"}}, Doc: "The command that the script of `run` is appended to.",
+		},
+		fields.Field{Name: "uid", Type: id(), Default: "1000", Doc: "Who programs run as, in the sandbox, where the task names no user."},
+		fields.Field{Name: "gid", Type: id(), Default: "1000", Doc: "The group of that user."},
+		fields.Field{
+			Name: "id_base", Type: whole("an id of the host, 65536 to 4294901760", 65536, 1<<32-65536), Default: "1879048192",
+			Doc: "As root, the first user and group id of the host that is given to sandboxes. The range must belong to nobody else.",
+		},
+		fields.Field{
+			Name: "id_count", Type: whole("a number of ids, 2 or more", 2, 1<<31-1), Default: "65536",
+			Doc: "How many ids of the host are given to sandboxes.",
+		},
+		fields.Field{
+			Name: "isolation", Type: &fields.Type{Form: fields.Text, Enum: []string{"full", "none"}}, Default: "full",
+			Doc: "What a task gets that asks for nothing else: full isolation, or none at all.",
+		},
+		fields.Field{
+			Name: "paths", Type: list(folder()), Default: "none", Also: []string{"path", "readonly"}, Examples: []any{[]any{"/opt/tools"}},
+			Doc: "Paths of the host that every sandbox sees, read-only, beside /usr.",
+		},
+		fields.Field{
+			Name: "allow_none", Type: flag(), Default: "false",
+			Doc: "Lets tasks ask for no isolation: `options: {isolation: none}`.",
+		},
+		fields.Field{
+			Name: "allow_host_network", Type: flag(), Default: "false",
+			Doc: "Lets tasks ask for the host's network: `network: host`.",
+		},
+	)
+}
+
+// maxID is the largest user or group id.
+const maxID = 1<<32 - 2
+
+func flag() *fields.Type { return &fields.Type{Form: fields.Flag} }
+
+func whole(want string, least, most float64) *fields.Type {
+	return &fields.Type{Form: fields.Whole, Want: want, Min: least, Max: most}
+}
+
+func list(elem *fields.Type) *fields.Type { return &fields.Type{Form: fields.Series, Elem: elem} }
+
+// pathName marks types whose relative paths are made absolute.
+const pathName = "path"
+
+// folder is a path of the host. A relative one starts at the folder of the
+// file that it stands in.
+func folder() *fields.Type {
+	return &fields.Type{
+		Form: fields.Text, Name: pathName, Want: "a path", NotEmpty: true, MaxLength: 4096,
+		Check: func(s string) error {
+			if s == "~" || strings.HasPrefix(s, "~/") {
+				return errors.New("~ is not expanded; write the whole path")
+			}
+			return nil
+		},
+	}
+}
+
+// checkWhole reports what is wrong with settings that are right each by
+// itself.
+func (c *Config) checkWhole(report func(key, message string)) {
+	n := &c.Engine.Native
+	if last := uint64(n.IDBase) + uint64(n.IDCount) - 1; last > maxID {
+		report("engine.native.id_count", fmt.Sprintf("the last id would be %d; ids end at %d", last, uint32(maxID)))
+	}
+}

@@ -1,0 +1,125 @@
+package fields
+
+import (
+	"bytes"
+	"encoding/json"
+	"fmt"
+	"strings"
+)
+
+// Markdown returns tables of all fields of t, an Object: one for t itself and
+// one for each object below it, under a heading with its path.
+func Markdown(t *Type) string {
+	var out strings.Builder
+	writeTables(&out, t, "", map[string]string{})
+	return strings.TrimSpace(out.String()) + "\n"
+}
+
+// writeTables writes the table of an object and then those of what is in it.
+// Done says under which path a named type stands already.
+func writeTables(out *strings.Builder, t *Type, path string, done map[string]string) {
+	if path != "" {
+		fmt.Fprintf(out, "\n### `%s`\n\n", path)
+	}
+	fmt.Fprintf(out, "| field | value | meaning |\n|---|---|---|\n")
+	for i := range t.Fields {
+		f := &t.Fields[i]
+		name := "`" + f.Name + "`"
+		if f.Required {
+			name += " (required)"
+		}
+		fmt.Fprintf(out, "| %s | %s | %s |\n", name, cell(f.Type.brief()), cell(f.meaning()))
+	}
+	for i := range t.Fields {
+		f := &t.Fields[i]
+		at := f.Name
+		if path != "" {
+			at = path + "." + at
+		}
+		inner, suffix := f.Type.inner()
+		if inner == nil {
+			continue
+		}
+		if inner.Name != "" {
+			if first := done[inner.Name]; first != "" {
+				continue
+			}
+			done[inner.Name] = at + suffix
+		}
+		writeTables(out, inner, at+suffix, done)
+	}
+}
+
+// inner returns the object that t holds, and how a path leads there, or nil.
+func (t *Type) inner() (*Type, string) {
+	switch t.Form {
+	case Object:
+		return t, ""
+	case Series:
+		inner, suffix := t.Elem.inner()
+		return inner, "[]" + suffix
+	case Table:
+		inner, suffix := t.Elem.inner()
+		return inner, ".NAME" + suffix
+	case Choice:
+		for _, c := range t.Choices {
+			if inner, suffix := c.inner(); inner != nil {
+				return inner, suffix
+			}
+		}
+	}
+	return nil, ""
+}
+
+// meaning returns the description with default and example.
+func (f *Field) meaning() string {
+	out := f.Doc
+	if f.Default != "" {
+		out += " Default: " + f.Default + "."
+	}
+	if len(f.Examples) > 0 {
+		var example bytes.Buffer
+		enc := json.NewEncoder(&example)
+		enc.SetEscapeHTML(false)
+		if enc.Encode(f.Examples[0]) == nil {
+			out += " Example: `" + strings.TrimSpace(example.String()) + "`."
+		}
+	}
+	return out
+}
+
+// brief says in a word or two what t takes.
+func (t *Type) brief() string {
+	switch t.Form {
+	case Text:
+		switch {
+		case len(t.Enum) > 0:
+			return "`" + strings.Join(t.Enum, "`, `") + "`"
+		case t.Name == "duration", t.Name == "size", t.Name == "path":
+			return t.Name
+		case t.Numbers != NoNumbers && t.Bools:
+			return "text, number, true or false"
+		case t.Numbers != NoNumbers:
+			return "text or number"
+		}
+		return "text"
+	case Whole, Real:
+		return "number"
+	case Flag:
+		return "true or false"
+	case Series:
+		return "list of " + t.Elem.brief()
+	case Table:
+		return "mapping of " + t.Elem.brief()
+	case Choice:
+		var forms []string
+		for _, c := range t.Choices {
+			forms = append(forms, c.brief())
+		}
+		return strings.Join(forms, ", or ")
+	}
+	return "mapping"
+}
+
+// cell makes text fit for a cell of a table.
+func cell(s string) string { return strings.NewReplacer("|", `\|`, "\n", " ").Replace(s) }
