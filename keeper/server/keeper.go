@@ -1,0 +1,315 @@
+//go:build unix
+
+package server
+
+import (
+	"errors"
+	"os"
+	"runtime/debug"
+	"sync"
+	"time"
+
+	"github.com/caissonrun/caisson"
+	"github.com/caissonrun/caisson/internal/isolate"
+	"github.com/caissonrun/caisson/keeper/internal/wire"
+)
+
+// A phase is how far the program has come.
+type phase int
+
+const (
+	created  phase = iota // nothing was started
+	starting              // it is being started
+	running               // it runs
+	leaving               // it has ended, what it left behind has not, or the exit is not durable
+	ended                 // the exit is durable
+)
+
+// A keeper is the one sandbox of this process, with its program.
+type keeper struct {
+	spec     *wire.Spec
+	box      *isolate.Box
+	output   *output
+	files    *files
+	listener *wire.Listener
+	oom      oomGuard
+
+	// spawning is held while a program is started, so that none is started
+	// once the sandbox is being ended.
+	spawning sync.Mutex
+	// using is held for reading while the box is used, and for writing while it
+	// is closed.
+	using sync.RWMutex
+	// killing is held while everything is killed.
+	killing sync.Mutex
+	// destroying is held while the sandbox is destroyed.
+	destroying sync.Mutex
+
+	mu      sync.Mutex
+	phase   phase
+	main    *isolate.Proc
+	began   time.Time
+	timeout *time.Timer
+	stop    *stopping // nil until a stop is asked for
+	exit    *caisson.Exit
+	usage   isolate.Stats // the last, once it has ended
+	paused  bool
+	doomed  bool // it is being, or was, destroyed
+	conns   map[*conn]struct{}
+	owners  int
+	execs   int
+	next    following
+
+	hurry chan struct{} // closed when no grace is left
+	over  chan struct{} // closed when the exit is durable
+	quit  chan struct{} // closed when the keeper has to end
+}
+
+// open makes the sandbox and all that the keeper needs. On error nothing is
+// left.
+func open(spec *wire.Spec) (k *keeper, err error) {
+	k = &keeper{
+		spec:  spec,
+		conns: map[*conn]struct{}{},
+		hurry: make(chan struct{}),
+		over:  make(chan struct{}),
+		quit:  make(chan struct{}),
+	}
+	var undo []func() error
+	defer func() {
+		if err == nil {
+			return
+		}
+		for i := len(undo) - 1; i >= 0; i-- {
+			err = joinUndo(err, undo[i]())
+		}
+	}()
+
+	if k.output, err = newOutput(spec); err != nil {
+		return nil, err
+	}
+	undo = append(undo, k.output.log.Close)
+	if k.files, err = newFiles(spec.Dir); err != nil {
+		return nil, err
+	}
+	undo = append(undo, k.files.remove)
+	if k.box, err = isolate.Start(spec.Box); err != nil {
+		return nil, err
+	}
+	undo = append(undo, k.box.Close)
+	// From here on the sandbox's init is forked and has its own score.
+	k.oom = protect()
+	protectMemory()
+
+	if k.listener, err = wire.Listen(spec.Socket); err != nil {
+		return nil, err
+	}
+	undo = append(undo, k.listener.Close)
+	if err = k.files.writeRecord(spec); err != nil {
+		return nil, err
+	}
+	go k.accept()
+	return k, nil
+}
+
+func joinUndo(err, undoErr error) error {
+	if undoErr == nil {
+		return err
+	}
+	return errors.Join(err, undoErr)
+}
+
+// trimDelay is how long after its start a keeper gives back the memory that
+// the start took: not while somebody waits for it.
+const trimDelay = 300 * time.Millisecond
+
+func (k *keeper) trimLater() { time.AfterFunc(trimDelay, debug.FreeOSMemory) }
+
+// start starts the main program. A program that can't be executed has ended.
+func (k *keeper) start() error {
+	k.mu.Lock()
+	switch {
+	case k.doomed:
+		k.mu.Unlock()
+		return errDestroyed(caisson.OpStart)
+	case k.phase != created:
+		k.mu.Unlock()
+		return failure(caisson.OpStart, caisson.ErrExists, "the program was started before")
+	}
+	k.phase = starting
+	k.mu.Unlock()
+
+	stdout, stderr, err := k.output.open()
+	if err == nil {
+		err = k.launchMain(stdout, stderr)
+		stdout.Close()
+		stderr.Close()
+	}
+	if err == nil {
+		return nil
+	}
+	var execErr *isolate.ExecError
+	if errors.As(err, &execErr) {
+		k.failToExec(execErr)
+		return nil
+	}
+	k.output.reset()
+	k.mu.Lock()
+	k.phase = created
+	k.mu.Unlock()
+	return err
+}
+
+func (k *keeper) launchMain(stdout, stderr *os.File) error {
+	k.spawning.Lock()
+	defer k.spawning.Unlock()
+	if k.isDoomed() {
+		return errDestroyed(caisson.OpStart)
+	}
+	// Read before the program can end, so that no time is negative.
+	began := time.Now()
+	proc, err := k.spawn(&k.spec.Program, stdout, stderr)
+	if err != nil {
+		return err
+	}
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	k.phase, k.main, k.began = running, proc, began
+	if limit := k.spec.Timeout.Std(); limit > 0 {
+		k.timeout = time.AfterFunc(limit-time.Since(began), k.timeUp)
+	}
+	go k.supervise(proc)
+	return nil
+}
+
+// spawn starts a program whose children are not spared when memory runs out.
+func (k *keeper) spawn(p *isolate.Program, stdout, stderr *os.File) (*isolate.Proc, error) {
+	return k.spawnWith(p, nil, stdout, stderr)
+}
+
+func (k *keeper) spawnWith(p *isolate.Program, stdin, stdout, stderr *os.File) (proc *isolate.Proc, err error) {
+	err = k.use(func() error {
+		return k.oom.lowered(func() (err error) {
+			proc, err = k.box.Spawn(p, stdin, stdout, stderr)
+			return err
+		})
+	})
+	return proc, err
+}
+
+// use calls f unless the box is closed.
+func (k *keeper) use(f func() error) error {
+	k.using.RLock()
+	defer k.using.RUnlock()
+	if k.box == nil {
+		return errDestroyed("")
+	}
+	return f()
+}
+
+func (k *keeper) isDoomed() bool {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	return k.doomed
+}
+
+// signal sends a signal to the main program.
+func (k *keeper) signal(number int) error {
+	k.mu.Lock()
+	phase, proc := k.phase, k.main
+	k.mu.Unlock()
+	switch {
+	case phase < running:
+		return errNotStarted(caisson.OpSignal)
+	case phase > running:
+		return errEnded(caisson.OpSignal)
+	}
+	return signalProc(proc, number)
+}
+
+// maxSignal is the last of Linux's real-time signals.
+const maxSignal = 64
+
+func signalProc(proc *isolate.Proc, number int) error {
+	if number < 1 || number > maxSignal {
+		return failure(caisson.OpSignal, caisson.ErrInvalid, "there is no such signal")
+	}
+	err := proc.Signal(number)
+	if errors.Is(err, os.ErrProcessDone) {
+		return errEnded(caisson.OpSignal)
+	}
+	return err
+}
+
+// pause halts everything in the sandbox, or continues it.
+func (k *keeper) pause(on bool) error {
+	// No program is being started meanwhile, and no stop begins.
+	k.spawning.Lock()
+	defer k.spawning.Unlock()
+	k.mu.Lock()
+	phase, stopping := k.phase, k.stop != nil
+	k.mu.Unlock()
+	switch {
+	case phase < running:
+		return errNotStarted(caisson.OpSignal)
+	case phase > running:
+		return errEnded(caisson.OpSignal)
+	case on && stopping:
+		return failure(caisson.OpSignal, caisson.ErrEnded, "the program is being stopped")
+	}
+	return k.freeze(on)
+}
+
+func (k *keeper) freeze(on bool) error {
+	err := k.use(func() error { return k.box.Freeze(on) })
+	if err == nil {
+		k.mu.Lock()
+		k.paused = on
+		k.mu.Unlock()
+	}
+	return err
+}
+
+// stats returns what the sandbox uses now, after the end what it used.
+func (k *keeper) stats() (usage isolate.Stats, err error) {
+	k.mu.Lock()
+	usage, phase := k.usage, k.phase
+	k.mu.Unlock()
+	if phase == ended {
+		return usage, nil
+	}
+	err = k.use(func() error {
+		usage, err = k.box.Stats()
+		return err
+	})
+	return usage, err
+}
+
+func (k *keeper) status() *wire.Status {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	s := &wire.Status{
+		PID: os.Getpid(), Started: k.phase >= running, Exit: k.exit,
+		Execs: k.execs, Owners: k.owners, Paused: k.paused,
+	}
+	if k.main != nil && k.phase == running {
+		s.MainPID = k.main.PID
+	}
+	return s
+}
+
+func failure(op caisson.Op, kind caisson.Kind, cause string) error {
+	return &caisson.Error{Op: op, Kind: kind, Err: errors.New(cause)}
+}
+
+func errDestroyed(op caisson.Op) error {
+	return failure(op, caisson.ErrAborted, "the sandbox is being destroyed")
+}
+
+func errEnded(op caisson.Op) error {
+	return failure(op, caisson.ErrEnded, "the program has ended")
+}
+
+func errNotStarted(op caisson.Op) error {
+	return failure(op, caisson.ErrNotFound, "the program was not started")
+}
