@@ -104,17 +104,15 @@ func (f *Folder) Join(elem ...string) string {
 // sandboxes and exclusive to who looks for orphans.
 func (f *Folder) SweepLock() string { return f.Join(sweepLock) }
 
+// TasksDir returns the folder of all tasks.
+func (f *Folder) TasksDir() string { return f.Join(tasksDir) }
+
 // Task returns where the task is kept, whether it exists or not.
 func (f *Folder) Task(id string) Task { return Task{ID: id, Dir: f.Join(tasksDir, id)} }
 
 // Tasks returns the ids of all task folders, also half-made ones, oldest first.
 func (f *Folder) Tasks() ([]string, error) {
-	d, err := os.Open(f.Join(tasksDir))
-	if err != nil {
-		return nil, classify(f.path, err)
-	}
-	defer d.Close()
-	entries, err := os.ReadDir(d.Name()) // in order of names: ids sort by time
+	entries, err := os.ReadDir(f.TasksDir()) // in order of names: ids sort by time
 	if err != nil {
 		return nil, classify(f.path, err)
 	}
@@ -128,7 +126,7 @@ func (f *Folder) Tasks() ([]string, error) {
 }
 
 // SyncTasks makes the names of the task folders durable.
-func (f *Folder) SyncTasks() error { return atomicfile.SyncDir(f.Join(tasksDir)) }
+func (f *Folder) SyncTasks() error { return atomicfile.SyncDir(f.TasksDir()) }
 
 func readVersion(path string) (*version, error) {
 	data, err := os.ReadFile(filepath.Join(path, versionFile))

@@ -1,0 +1,154 @@
+//go:build unix
+
+package executor
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"slices"
+
+	"github.com/caissonrun/caisson"
+	"github.com/caissonrun/caisson/internal/crash"
+	"github.com/caissonrun/caisson/internal/disk"
+	"github.com/caissonrun/caisson/internal/safefs"
+)
+
+func exists(path string) (bool, error) {
+	_, err := os.Lstat(path)
+	if errors.Is(err, fs.ErrNotExist) {
+		return false, nil
+	}
+	return err == nil, safefs.Sorted(caisson.OpState, path, err)
+}
+
+// cleanAttempt removes everything of the attempt at hand but its logs: first
+// the sandboxes, then what they used. It goes on after an error, can be called
+// again, and returns by name what it had to leave.
+func (a *attendant) cleanAttempt(ctx context.Context) error {
+	ctx = context.WithoutCancel(ctx)
+	crash.Point(crash.CleanBefore)
+	var errs []error
+	for _, name := range a.sandboxes() {
+		errs = append(errs, a.dispose(ctx, name))
+	}
+	if err := errors.Join(errs...); err != nil {
+		return err // mounts may still be in use
+	}
+	if err := a.knowPlaces(); err != nil {
+		return err
+	}
+	if err := a.release(ctx); err != nil {
+		return err
+	}
+	att := a.attempt()
+	if err := a.removeAll(ctx, att.Disk(), att.Files(), att.Steps()); err != nil {
+		return err
+	}
+	a.mounted = false
+	err := a.places.remove(att)
+	a.places = nil
+	crash.Point(crash.CleanAfter)
+	return safefs.Sorted(caisson.OpDestroy, att.Places(), err)
+}
+
+// sandboxes lists the steps that may have a sandbox, the last made first.
+func (a *attendant) sandboxes() []string {
+	entries, err := os.ReadDir(a.attempt().Steps())
+	if err != nil {
+		return nil
+	}
+	var names []string
+	for _, e := range entries {
+		names = append(names, e.Name())
+	}
+	age := func(name string) int { return slices.Index(a.h.order, name) }
+	slices.SortFunc(names, func(x, y string) int { return age(y) - age(x) })
+	return names
+}
+
+// dispose destroys the sandbox of a step, if there is one, and removes its
+// folder.
+func (a *attendant) dispose(ctx context.Context, name string) error {
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), a.x.limits.destroy)
+	defer cancel()
+	defer a.clock(string(caisson.OpDestroy))()
+	dir := a.attempt().Step(name)
+	err := a.x.guard(caisson.OpDestroy, func() error {
+		sb := a.live[name]
+		if sb == nil {
+			var err error
+			sb, err = a.engine.engine.Recover(ctx, dir)
+			if errors.Is(err, caisson.ErrNotFound) {
+				return nil // it was never made, or is destroyed already
+			}
+			if err != nil {
+				return err
+			}
+		}
+		return sb.Destroy(ctx)
+	})
+	if err != nil {
+		// An engine that can't clean up gets no new task before it has shown
+		// that it still works.
+		a.engine.doubt()
+		return fmt.Errorf("sandbox %s: %w", caisson.SandboxID(a.task.ID, a.h.attempt, name), err)
+	}
+	delete(a.live, name)
+	if err := os.RemoveAll(dir); err != nil {
+		return safefs.Sorted(caisson.OpDestroy, dir, err)
+	}
+	return nil
+}
+
+// release gives back the attempt's mounts, the last made first, and then the
+// disk that bounds them.
+func (a *attendant) release(ctx context.Context) error {
+	p := a.places
+	for len(p.Mounts) > 0 {
+		place := p.Mounts[len(p.Mounts)-1]
+		mounter := a.x.mounters[place.Type]
+		if mounter == nil {
+			return &caisson.Error{Op: caisson.OpMount, Item: place.Target, Kind: caisson.ErrUnsupported, Err: fmt.Errorf("no mounts of type %q here", place.Type)}
+		}
+		limited, cancel := context.WithTimeout(ctx, a.x.limits.destroy)
+		err := a.x.guard(caisson.OpMount, func() error { return mounter.Release(limited, place) })
+		cancel()
+		if err != nil {
+			return fmt.Errorf("mount %s: %w", place.Target, err)
+		}
+		p.Mounts = p.Mounts[:len(p.Mounts)-1]
+	}
+	if p.Disk != nil {
+		if err := disk.Remove(ctx, p.Disk); err != nil {
+			return fmt.Errorf("limits.disk: %w", err)
+		}
+		p.Disk = nil
+	}
+	return nil
+}
+
+// removeAll removes folders of the attempt whatever a task has made of them.
+func (a *attendant) removeAll(ctx context.Context, dirs ...string) error {
+	root, err := safefs.Open(a.attempt().Dir, nil)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	if err != nil {
+		return safefs.Sorted(caisson.OpDestroy, a.attempt().Dir, err)
+	}
+	defer root.Close()
+	for _, dir := range dirs {
+		rel, err := filepath.Rel(a.attempt().Dir, dir)
+		if err == nil {
+			err = root.RemoveAll(ctx, rel)
+		}
+		if err != nil && !errors.Is(err, fs.ErrNotExist) {
+			return safefs.Sorted(caisson.OpDestroy, dir, err)
+		}
+	}
+	return nil
+}

@@ -1,0 +1,199 @@
+//go:build unix
+
+package executor
+
+import (
+	"context"
+	"fmt"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/caissonrun/caisson"
+	"github.com/caissonrun/caisson/engine"
+)
+
+// How long a probe's findings are believed, and how long it may take.
+const (
+	probeAge   = 5 * time.Minute
+	probeLimit = 30 * time.Second
+)
+
+// A prober wraps an engine and remembers what its probe has found: probing
+// does the real thing, which takes longer than many a task.
+type prober struct {
+	engine engine.Engine
+
+	mu       sync.Mutex
+	features engine.Features
+	err      error
+	at       time.Time // zero: never probed, or in doubt
+}
+
+// look returns what the engine can do, from memory if it is not too old.
+func (p *prober) look(ctx context.Context, x *Executor, fresh bool) (engine.Features, error) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if !fresh && !p.at.IsZero() && time.Since(p.at) < probeAge {
+		return p.features, p.err
+	}
+	limited, cancel := context.WithTimeout(ctx, probeLimit)
+	defer cancel()
+	p.features = engine.Features{}
+	p.err = x.guard(caisson.OpProbe, func() (err error) {
+		p.features, err = p.engine.Probe(limited)
+		return err
+	})
+	if ctx.Err() != nil {
+		return engine.Features{}, ctx.Err()
+	}
+	p.at = time.Now()
+	return p.features, p.err
+}
+
+// doubt has the engine probed again before it gets another task.
+func (p *prober) doubt() {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.at = time.Time{}
+}
+
+// EngineStatus is an engine with what its probe found.
+type EngineStatus struct {
+	Name     string          `json:"name"`
+	Features engine.Features `json:"features"`
+	Error    string          `json:"error,omitempty"`
+}
+
+// Engines probes all engines, in order of preference.
+func (x *Executor) Engines(ctx context.Context) ([]EngineStatus, error) {
+	list := make([]EngineStatus, len(x.engines))
+	var wg sync.WaitGroup
+	for i, p := range x.engines {
+		wg.Go(func() {
+			f, err := p.look(ctx, x, true)
+			list[i] = EngineStatus{Name: p.engine.Name(), Features: f}
+			if err != nil {
+				list[i].Error = err.Error()
+			}
+		})
+	}
+	wg.Wait()
+	return list, ctx.Err()
+}
+
+// engine returns the engine by its name. Errors: ErrNotFound.
+func (x *Executor) engine(name string) (*prober, error) {
+	var known []string
+	for _, p := range x.engines {
+		if p.engine.Name() == name {
+			return p, nil
+		}
+		known = append(known, p.engine.Name())
+	}
+	return nil, &caisson.Error{
+		Op: caisson.OpValidate, Item: fmt.Sprintf("engine %q", name), Kind: caisson.ErrNotFound,
+		Err: fmt.Errorf("there is no such engine; there are: %s", strings.Join(known, ", ")),
+	}
+}
+
+// choose fills in the record's engine: the one that the task names, or the
+// first preferred one that is usable and accepts all that the task asks for.
+//
+// Errors: ErrNotFound if there is no such engine; ErrInvalid if no engine could
+// run the task; ErrUnsupported, with each engine's reason, otherwise.
+func (x *Executor) choose(ctx context.Context, r *record) error {
+	if name := r.Task.Engine; name != "" {
+		p, err := x.engine(name)
+		if err != nil {
+			return err
+		}
+		return x.fits(ctx, p, r)
+	}
+	var reasons []string
+	for _, p := range x.engines {
+		if len(x.opts.Prefer) > 0 && !slices.Contains(x.opts.Prefer, p.engine.Name()) {
+			continue
+		}
+		err := x.fits(ctx, p, r)
+		if err == nil || ctx.Err() != nil || caisson.KindOf(err) == caisson.ErrInvalid {
+			return err
+		}
+		reasons = append(reasons, err.Error())
+	}
+	if len(reasons) == 1 {
+		return &caisson.Error{Op: caisson.OpValidate, Kind: caisson.ErrUnsupported, Err: fmt.Errorf("%s", reasons[0])}
+	}
+	if len(reasons) == 0 {
+		reasons = []string{"none is configured"}
+	}
+	return &caisson.Error{
+		Op: caisson.OpValidate, Item: "no engine can run this task", Kind: caisson.ErrUnsupported,
+		Err: fmt.Errorf("%s", strings.Join(reasons, "; ")),
+	}
+}
+
+// fits makes p the record's engine, or says why it can't be.
+func (x *Executor) fits(ctx context.Context, p *prober, r *record) error {
+	f, err := p.look(ctx, x, false)
+	if err == nil && !f.Usable {
+		err = unusable(&f)
+	}
+	if err != nil {
+		return fmt.Errorf("engine %s: %w", p.engine.Name(), err)
+	}
+	r.Engine, r.Sharing = p.engine.Name(), sharingOf(&f)
+	if err := x.checkSpecs(r, &f); err != nil {
+		return fmt.Errorf("engine %s: %w", p.engine.Name(), err)
+	}
+	return nil
+}
+
+func unusable(f *engine.Features) error {
+	why := "not usable on this host; see caisson engines"
+	if len(f.Missing) > 0 {
+		m := f.Missing[0]
+		why = fmt.Sprintf("not usable on this host: %s: %s", m.What, m.String())
+	}
+	return &caisson.Error{Kind: caisson.ErrUnsupported, Err: fmt.Errorf("%s", why)}
+}
+
+// checkSpecs checks what each step would ask of the engine.
+func (x *Executor) checkSpecs(r *record, f *engine.Features) error {
+	if !f.ShareWork && !f.Files && len(r.Task.Inputs)+len(r.Task.Outputs) > 0 {
+		return &caisson.Error{
+			Op: caisson.OpValidate, Item: "inputs, outputs", Kind: caisson.ErrUnsupported,
+			Err: fmt.Errorf("this engine can't exchange files with its sandboxes"),
+		}
+	}
+	steps := stepsOf(r.Task)
+	b := &blueprint{record: r, attempt: x.folder.Task(r.ID).Attempt(1), proxies: x.opts.Proxies}
+	for _, st := range steps.all() {
+		s, err := b.spec(&st)
+		if err != nil {
+			return err
+		}
+		if err := s.Validate(); err != nil {
+			return stepError(&st, err)
+		}
+		if err := f.Check(s); err != nil {
+			return stepError(&st, err)
+		}
+		if err := checkProbe(&st, r.Task, f); err != nil {
+			return stepError(&st, err)
+		}
+	}
+	return nil
+}
+
+// stepError says which step err is about, unless that goes without saying.
+func stepError(st *step, err error) error {
+	switch {
+	case st.kind == kindMain:
+		return err
+	case st.title != "":
+		return fmt.Errorf("%s %q: %w", st.name, st.title, err)
+	}
+	return fmt.Errorf("%s: %w", st.name, err)
+}

@@ -1,0 +1,130 @@
+//go:build unix
+
+package executor
+
+import (
+	"time"
+
+	"github.com/caissonrun/caisson"
+)
+
+// A history is what a task's journal says, up to some event.
+type history struct {
+	last     int64 // number of the last event
+	state    caisson.State
+	started  time.Time // the first attempt's beginning
+	asked    int       // how many requests to end it the journal tells of
+	progress float64
+	attempt  int // the newest one's number; 0: none has begun
+	open     bool
+	// Of the newest attempt:
+	boot    string
+	staged  *caisson.Event // inputs and mounts are in place, or could not be
+	steps   map[string]*past
+	order   []string       // of steps, as they were created
+	out     *caisson.Event // outputs are at their places, or could not be
+	finally int64          // number of the first event of a finally step
+	phases  []caisson.Phase
+	verdict *caisson.Result // once it is over
+	retry   *caisson.Event  // that another attempt will follow it
+	// ended is the task's last event.
+	ended *caisson.Event
+}
+
+// past is what has happened to a step.
+type past struct {
+	created bool // its sandbox is there, and its program may run
+	started bool // its program runs, or has run
+	exit    *caisson.Exit
+	failure *caisson.Failure // Caisson could not do its part
+}
+
+// over reports whether the step has ended. A nil past has not begun.
+func (p *past) over() bool { return p != nil && (p.exit != nil || p.failure != nil) }
+
+// running reports whether the step's program may run.
+func (p *past) running() bool { return p != nil && p.created && !p.over() }
+
+func newHistory(events []caisson.Event) *history {
+	h := new(history)
+	for i := range events {
+		h.add(&events[i])
+	}
+	return h
+}
+
+// add takes note of one more event.
+func (h *history) add(ev *caisson.Event) {
+	h.last = ev.Seq
+	if ev.State != "" {
+		h.state = ev.State
+	}
+	if ev.Type == caisson.EventAttempt {
+		h.begin(ev)
+	}
+	h.phases = append(h.phases, ev.Phases...)
+	switch ev.Type {
+	case caisson.EventStaged:
+		h.staged = ev
+	case caisson.EventCreated:
+		h.step(ev).created = true
+	case caisson.EventStarted:
+		h.step(ev).started = true
+	case caisson.EventExited:
+		p := h.step(ev)
+		p.exit, p.failure = ev.Exit, ev.Error
+	case caisson.EventStopAsked:
+		h.asked++
+	case caisson.EventProgress:
+		h.progress = ev.Progress
+	case caisson.EventStagedOut:
+		h.out = ev
+	case caisson.EventAttemptEnd:
+		h.open, h.verdict = false, ev.Result
+	case caisson.EventRetry:
+		h.retry = ev
+	case caisson.EventEnded:
+		h.ended = ev
+	}
+}
+
+// begin forgets the attempt before.
+func (h *history) begin(ev *caisson.Event) {
+	started := h.started
+	if started.IsZero() {
+		started = ev.Time
+	}
+	*h = history{
+		last: ev.Seq, state: ev.State, started: started, asked: h.asked,
+		attempt: ev.Attempt, open: true, boot: ev.Boot, steps: make(map[string]*past),
+	}
+}
+
+// step returns the event's step, new if nothing was known of it.
+func (h *history) step(ev *caisson.Event) *past {
+	p := h.steps[ev.Step]
+	if p == nil {
+		p = new(past)
+		if h.steps == nil {
+			h.steps = make(map[string]*past)
+		}
+		h.steps[ev.Step] = p
+		h.order = append(h.order, ev.Step)
+		if h.finally == 0 && kindOf(ev.Step) == kindFinally {
+			h.finally = ev.Seq
+		}
+	}
+	return p
+}
+
+// current returns the step whose program runs, the main one before its
+// sidecars, or nothing.
+func (h *history) current() string {
+	name := ""
+	for _, s := range h.order {
+		if h.steps[s].running() && (name == "" || kindOf(name) == kindSidecar) {
+			name = s
+		}
+	}
+	return name
+}

@@ -1,0 +1,416 @@
+//go:build unix
+
+package executor
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"time"
+
+	"github.com/caissonrun/caisson"
+	"github.com/caissonrun/caisson/engine"
+	"github.com/caissonrun/caisson/internal/crash"
+	"github.com/caissonrun/caisson/internal/lockfile"
+	"github.com/caissonrun/caisson/internal/safefs"
+)
+
+// How long an attendant that may leave stays with a program.
+const (
+	// stay is for a program that it has started: most end soon, and it saves
+	// another attendant.
+	stay = time.Second
+	// staySure is for one that was started before. Its keeper may have started
+	// this very attendant to see to the end and will start no other, so there
+	// must be no doubt that it still runs.
+	staySure = 15 * time.Second
+)
+
+// waitTries is how often an outcome that an engine could not tell is asked for
+// again.
+const waitTries = 5
+
+// runStep takes a step from where it is to its end and logs that. It reports
+// whether the program runs on by itself.
+func (a *attendant) runStep(ctx context.Context, st *step) (leave bool, err error) {
+	exit, leave, err := a.tryStep(ctx, st)
+	var open undecided
+	switch {
+	case leave:
+		return true, nil
+	case ctx.Err() != nil:
+		return false, ctx.Err()
+	case errors.As(err, &open):
+		return false, err
+	}
+	return false, a.exited(ctx, st, exit, err)
+}
+
+// exited logs how a step ended and, unless its sandbox is to be kept, destroys
+// it. An error that is left of the sandbox waits for the attempt's end.
+func (a *attendant) exited(ctx context.Context, st *step, exit *caisson.Exit, err error) error {
+	ev := &caisson.Event{Type: caisson.EventExited, Step: st.name, Exit: exit, Error: failure(err)}
+	if st.kind == kindMain {
+		ev.State = caisson.StateEnding
+	}
+	if exit != nil {
+		a.took = append(a.took, caisson.Phase{Name: "run " + st.name, Took: exit.Usage.Wall})
+	}
+	crash.Point(crash.ExitedBefore)
+	if err := a.append(ev, true); err != nil {
+		return err
+	}
+	crash.Point(crash.ExitedAfter)
+	if a.record.Task.Keep > 0 && st.kind != kindFinally {
+		return nil
+	}
+	crash.Point(crash.RetrievedBefore)
+	if err := a.dispose(ctx, st.name); err != nil {
+		a.log.Warn("destroy", "err", err)
+	}
+	crash.Point(crash.RetrievedAfter)
+	return nil
+}
+
+// tryStep creates the step's sandbox, or finds it, starts the program, or finds
+// it, and waits for its end. An exit with an error means that the program ended
+// and its files could not be had.
+func (a *attendant) tryStep(ctx context.Context, st *step) (exit *caisson.Exit, leave bool, err error) {
+	fresh := !a.h.steps[st.name].running()
+	var sb engine.Sandbox
+	if fresh {
+		sb, err = a.create(ctx, st)
+	} else {
+		sb, err = a.recover(ctx, st)
+	}
+	if err != nil || sb == nil {
+		return a.unmade(ctx, st, err)
+	}
+	p, exit, err := a.start(ctx, st, sb, fresh)
+	if p == nil {
+		return exit, false, err
+	}
+	exit, leave, err = a.wait(ctx, st, sb, p)
+	if err != nil || leave {
+		return exit, leave, err
+	}
+	if err := a.retrieve(ctx, st, sb); err != nil {
+		return exit, false, err
+	}
+	return exit, false, nil
+}
+
+// unmade returns how a step ended that has no sandbox: by err, or because it
+// was asked to end, or because its sandbox is gone.
+func (a *attendant) unmade(ctx context.Context, st *step, err error) (*caisson.Exit, bool, error) {
+	var open undecided
+	if errors.As(err, &open) || ctx.Err() != nil {
+		return nil, false, err
+	}
+	if lookErr := a.look(); lookErr != nil {
+		return nil, false, undecided{lookErr}
+	}
+	if asked := a.view().askedOf(st.kind); len(asked) > 0 {
+		exit := exitAsked(asked)
+		return &exit, false, nil
+	}
+	if err != nil {
+		return nil, false, err
+	}
+	return &caisson.Exit{Reason: caisson.ReasonLost, Message: "its sandbox is gone"}, false, nil
+}
+
+// create makes the step's sandbox and logs that its program may start. Whatever
+// an earlier try has left is destroyed first: no program has run in it.
+func (a *attendant) create(ctx context.Context, st *step) (engine.Sandbox, error) {
+	applies := func(v *view) bool { return len(v.askedOf(st.kind)) > 0 }
+	var sb engine.Sandbox
+	err := a.interruptible(ctx, applies, func(ctx context.Context) (err error) {
+		if err := a.ensurePlaces(ctx); err != nil {
+			return err
+		}
+		if st.kind == kindMain {
+			if err := a.sidecarsReady(ctx); err != nil {
+				return err
+			}
+		}
+		sb, err = a.make(ctx, st)
+		return err
+	})
+	if err != nil {
+		return nil, err
+	}
+	a.live[st.name] = sb
+	crash.Point(crash.CreatedBefore)
+	if err := a.append(&caisson.Event{Type: caisson.EventCreated, Step: st.name}, true); err != nil {
+		return nil, errors.Join(err, a.dispose(ctx, st.name))
+	}
+	crash.Point(crash.CreatedAfter)
+	return sb, nil
+}
+
+// make has the engine make the step's sandbox, with the document's files in it.
+func (a *attendant) make(ctx context.Context, st *step) (sb engine.Sandbox, err error) {
+	crash.Point(crash.StepBefore)
+	if err := a.makeStepFolder(ctx, st); err != nil {
+		return nil, err
+	}
+	crash.Point(crash.StepAfter)
+	b := a.blueprint()
+	if err := a.writeFiles(ctx, b, st); err != nil {
+		return nil, err
+	}
+	spec, err := b.spec(st)
+	if err != nil {
+		return nil, err
+	}
+	defer a.clock(string(caisson.OpCreate))()
+	sb, err = a.createShared(ctx, spec)
+	if err != nil {
+		if kind := caisson.KindOf(err); kind == caisson.ErrUnknown || kind == caisson.ErrUnavailable || kind == caisson.ErrInternal {
+			a.engine.doubt()
+		}
+		return nil, err
+	}
+	if err := a.give(ctx, sb); err != nil {
+		a.live[st.name] = sb
+		return nil, errors.Join(err, a.dispose(ctx, st.name))
+	}
+	return sb, nil
+}
+
+func (a *attendant) makeStepFolder(ctx context.Context, st *step) error {
+	dir := a.attempt().Step(st.name)
+	err := os.Mkdir(dir, 0o700)
+	if errors.Is(err, fs.ErrExist) {
+		if err := a.dispose(ctx, st.name); err != nil {
+			return fmt.Errorf("what an earlier try left: %w", err)
+		}
+		err = os.Mkdir(dir, 0o700)
+	}
+	if err == nil && a.record.Sharing.Work {
+		if err = a.removeAll(ctx, a.attempt().Tmp(st.name)); err == nil {
+			return makeOwned(a.attempt().Tmp(st.name), 0o777|os.ModeSticky, a.record.Owner)
+		}
+	}
+	return safefs.Sorted(caisson.OpCreate, dir, err)
+}
+
+// createShared calls Create while nobody looks for orphans.
+func (a *attendant) createShared(ctx context.Context, spec *engine.Spec) (sb engine.Sandbox, err error) {
+	lock, err := lockfile.AcquireShared(ctx, a.x.folder.SweepLock())
+	if err != nil {
+		return nil, safefs.Sorted(caisson.OpCreate, a.x.folder.SweepLock(), err)
+	}
+	defer lock.Release()
+	limited, cancel := context.WithTimeout(ctx, a.x.limits.create)
+	defer cancel()
+	err = a.x.guard(caisson.OpCreate, func() (err error) {
+		sb, err = a.engine.engine.Create(limited, spec)
+		return err
+	})
+	return sb, overtime(ctx, err, caisson.OpCreate, a.x.limits.create)
+}
+
+// overtime turns the end of our own time limit into an error that says so.
+func overtime(ctx context.Context, err error, op caisson.Op, limit time.Duration) error {
+	if ctx.Err() == nil && errors.Is(err, context.DeadlineExceeded) {
+		return &caisson.Error{Op: op, Kind: caisson.ErrUnavailable, Err: fmt.Errorf("the engine did not answer within %v", limit)}
+	}
+	return err
+}
+
+// recover finds a sandbox that an earlier attendant made, or returns nil where
+// there is none any more.
+func (a *attendant) recover(ctx context.Context, st *step) (sb engine.Sandbox, err error) {
+	if sb := a.live[st.name]; sb != nil {
+		return sb, nil
+	}
+	limited, cancel := context.WithTimeout(ctx, a.x.limits.call)
+	defer cancel()
+	err = a.x.guard(caisson.OpRecover, func() (err error) {
+		sb, err = a.engine.engine.Recover(limited, a.attempt().Step(st.name))
+		return err
+	})
+	if errors.Is(err, caisson.ErrNotFound) {
+		return nil, nil
+	}
+	if err != nil {
+		// What became of the program is not known, and must not be decided.
+		return nil, undecided{fmt.Errorf("step %s: %w", st.name, overtime(ctx, err, caisson.OpRecover, a.x.limits.call))}
+	}
+	a.live[st.name] = sb
+	return sb, nil
+}
+
+// start returns the step's process: the one that runs or has run, or a new one
+// unless somebody has asked for the end before. Without a process there is an
+// exit or an error.
+func (a *attendant) start(ctx context.Context, st *step, sb engine.Sandbox, fresh bool) (p engine.Process, exit *caisson.Exit, err error) {
+	limited, cancel := context.WithTimeout(ctx, a.x.limits.start)
+	defer cancel()
+	if !fresh {
+		p, err = a.process(limited, sb)
+	}
+	if fresh || errors.Is(err, caisson.ErrNotFound) {
+		if err := a.look(); err != nil {
+			return nil, nil, undecided{err}
+		}
+		if asked := a.view().askedOf(st.kind); len(asked) > 0 {
+			exit := exitAsked(asked)
+			return nil, &exit, nil
+		}
+		p, err = a.startNew(limited, st, sb)
+	}
+	if errors.Is(err, caisson.ErrAborted) {
+		exit, _, err := a.unmade(ctx, st, nil)
+		return nil, exit, err
+	}
+	if err != nil {
+		return nil, nil, overtime(ctx, err, caisson.OpStart, a.x.limits.start)
+	}
+	return p, nil, nil
+}
+
+func (a *attendant) process(ctx context.Context, sb engine.Sandbox) (p engine.Process, err error) {
+	err = a.x.guard(caisson.OpStart, func() (err error) {
+		p, err = sb.Process(ctx)
+		return err
+	})
+	return p, err
+}
+
+func (a *attendant) startNew(ctx context.Context, st *step, sb engine.Sandbox) (p engine.Process, err error) {
+	stop := a.clock(string(caisson.OpStart))
+	err = a.x.guard(caisson.OpStart, func() (err error) {
+		p, err = sb.Start(ctx)
+		return err
+	})
+	stop()
+	if err != nil {
+		return nil, err
+	}
+	crash.Point(crash.StartedBefore)
+	ev := &caisson.Event{Type: caisson.EventStarted, Step: st.name}
+	if st.kind != kindFinally {
+		ev.State = caisson.StateRunning
+	}
+	if err := a.append(ev, false); err != nil {
+		return nil, err
+	}
+	crash.Point(crash.StartedAfter)
+	return p, nil
+}
+
+// mayLeave reports whether the step's end will start another attendant, and
+// nothing on this host must serve it until then.
+func (a *attendant) mayLeave() bool {
+	return a.detach && len(a.x.opts.Attend) > 0 && len(a.record.Task.Proxies) == 0
+}
+
+// wait waits for the program's end, and sees to it that it ends when somebody
+// asks for that.
+func (a *attendant) wait(ctx context.Context, st *step, sb engine.Sandbox, p engine.Process) (exit *caisson.Exit, leave bool, err error) {
+	waiting, cancel := context.WithCancel(ctx)
+	answer := make(chan error, 1)
+	got := new(caisson.Exit)
+	go func() { answer <- a.waitFor(waiting, p, got) }()
+	joined := false
+	defer func() {
+		cancel()
+		if !joined {
+			<-answer
+		}
+	}()
+
+	end := time.Now().Add(stay)
+	if !a.h.steps[st.name].started {
+		end = time.Now().Add(staySure)
+	}
+	obeyed := 0
+	for {
+		news := a.x.hub.wait(a.task.ID)
+		if err := a.look(); err != nil {
+			return nil, false, undecided{err}
+		}
+		if asked := a.view().askedOf(st.kind); len(asked) > obeyed {
+			obeyed = a.obey(ctx, sb, asked, obeyed)
+		}
+		if err := a.watchProgress(st); err != nil {
+			return nil, false, err
+		}
+		timer := time.NewTimer(pollEvery)
+		select {
+		case err := <-answer:
+			joined = true
+			timer.Stop()
+			if err != nil {
+				return a.unknown(ctx, st, err)
+			}
+			return got, false, nil
+		case <-ctx.Done():
+			timer.Stop()
+			return nil, false, ctx.Err()
+		case <-news:
+		case <-timer.C:
+		}
+		timer.Stop()
+		if a.mayLeave() && time.Now().After(end) && obeyed == len(a.view().askedOf(st.kind)) {
+			return nil, true, nil
+		}
+	}
+}
+
+// waitFor waits for the exit. An engine that can't tell it is asked again: its
+// daemon may be starting anew.
+func (a *attendant) waitFor(ctx context.Context, p engine.Process, exit *caisson.Exit) error {
+	pause := 100 * time.Millisecond
+	for try := 1; ; try++ {
+		err := a.x.guard(caisson.OpWait, func() (err error) {
+			*exit, err = p.Wait(ctx)
+			return err
+		})
+		if err == nil || ctx.Err() != nil || try == waitTries || !caisson.KindOf(err).Retryable() {
+			return err
+		}
+		if pauseFor(ctx, nil, pause) != nil {
+			return ctx.Err()
+		}
+		pause *= 2
+	}
+}
+
+// unknown decides a step whose end the engine can't tell: once its sandbox is
+// destroyed nothing of it runs any more, and it is lost. Before that nothing is
+// decided.
+func (a *attendant) unknown(ctx context.Context, st *step, err error) (*caisson.Exit, bool, error) {
+	if ctx.Err() != nil {
+		return nil, false, ctx.Err()
+	}
+	if destroyErr := a.dispose(ctx, st.name); destroyErr != nil {
+		return nil, false, undecided{errors.Join(err, destroyErr)}
+	}
+	return &caisson.Exit{Reason: caisson.ReasonLost, Message: err.Error()}, false, err
+}
+
+// obey passes on what was asked for since the last time, and returns how much
+// was passed on.
+func (a *attendant) obey(ctx context.Context, sb engine.Sandbox, asked []request, obeyed int) int {
+	limited, cancel := context.WithTimeout(ctx, a.x.limits.call)
+	defer cancel()
+	for _, r := range asked[obeyed:] {
+		err := a.x.end(limited, sb, r.Stop)
+		switch caisson.KindOf(err) {
+		case caisson.ErrEnded, caisson.ErrAborted, caisson.ErrNotFound:
+			err = nil
+		}
+		if err != nil {
+			a.log.Warn("stop", "err", err)
+			return obeyed // the next look tries again
+		}
+		obeyed++
+	}
+	return obeyed
+}

@@ -1,0 +1,247 @@
+//go:build unix
+
+package executor
+
+import (
+	"errors"
+	"fmt"
+	"maps"
+	"net/http"
+	"path"
+	"path/filepath"
+	"slices"
+	"strconv"
+
+	"github.com/caissonrun/caisson"
+	"github.com/caissonrun/caisson/engine"
+	"github.com/caissonrun/caisson/internal/state"
+)
+
+// hiddenDir is the folder in the work folder that holds what a task says to
+// Caisson. It is not staged out.
+const hiddenDir = ".caisson"
+
+// The files in it.
+const (
+	outputFile   = hiddenDir + "/output"
+	progressFile = hiddenDir + "/progress"
+)
+
+// A blueprint is all that a step's engine.Spec is made from.
+type blueprint struct {
+	record  *record
+	attempt state.Attempt
+	places  *places
+	secrets map[string][]byte // only the names matter while a task is checked
+	proxies map[string]http.Handler
+	// logLimit is for tasks that set none.
+	logLimit caisson.Bytes
+	onExit   []string
+	env      []string // of onExit
+}
+
+// spec describes the sandbox of a step. It only looks at its arguments, so that
+// a task can be checked against an engine before anything of it exists.
+func (b *blueprint) spec(st *step) (*engine.Spec, error) {
+	task := b.record.Task
+	s := &engine.Spec{
+		ID:        caisson.SandboxID(b.record.ID, b.attempt.Number, st.name),
+		Dir:       b.attempt.Step(st.name),
+		Log:       b.attempt.Log(st.name),
+		Task:      b.record.ID,
+		Attempt:   b.attempt.Number,
+		Step:      st.name,
+		Env:       b.environ(st),
+		Workdir:   workdir(&st.program),
+		User:      st.program.User,
+		Group:     task.Group,
+		Image:     st.program.Image,
+		Registry:  task.Registry,
+		Options:   task.Options,
+		WorkOwner: b.record.Owner,
+		Network:   task.Network,
+		DNS:       task.DNS,
+		Hostname:  task.Hostname,
+		Limits:    task.Limits,
+		Timeout:   st.timeout,
+		Grace:     graceOf(task),
+		Linger:    graceOf(task),
+	}
+	s.Args, s.Run = argv(&st.program)
+	if s.Limits.Log == 0 {
+		s.Limits.Log = b.logLimit
+	}
+	if task.StopSignal != "" {
+		signal, err := caisson.ParseSignal(task.StopSignal)
+		if err != nil {
+			return nil, invalid("stop_signal", err)
+		}
+		s.StopSignal = signal
+	}
+	if b.record.Sharing.Work {
+		s.Work, s.Tmp = b.attempt.Work(), b.attempt.Tmp(st.name)
+		s.WorkLimited = s.Limits.Disk > 0
+	}
+	if st.kind == kindMain {
+		b.forMain(s)
+	}
+	if st.kind != kindSidecar {
+		// A sidecar that ends leaves nothing to be done before main ends.
+		s.OnExit, s.OnExitEnv = b.onExit, b.env
+	}
+	b.addSecrets(s)
+	b.addMounts(s, st)
+	return s, b.addProxies(s)
+}
+
+// forMain adds what only the main program has.
+func (b *blueprint) forMain(s *engine.Spec) {
+	task := b.record.Task
+	s.Module = task.Module
+	s.Machine = task.Machine
+	s.Ports = task.Ports
+	s.Displays = task.Displays
+	s.Privileged = task.Privileged
+	s.Devices = task.Devices
+	s.GPUs = task.GPUs
+	if (s.Module != "" || s.Machine != nil) && s.Workdir == caisson.WorkDir && task.Workdir == "" {
+		s.Workdir = "" // theirs to choose
+	}
+}
+
+func (b *blueprint) environ(st *step) map[string]string {
+	env := make(map[string]string, len(st.program.Env)+6)
+	maps.Copy(env, st.program.Env)
+	env["CAISSON_WORK"] = caisson.WorkDir
+	env["CAISSON_TASK"] = b.record.ID
+	env["CAISSON_ATTEMPT"] = strconv.Itoa(b.attempt.Number)
+	env["CAISSON_STEP"] = st.name
+	env["CAISSON_OUTPUT"] = path.Join(caisson.WorkDir, outputFile)
+	env["CAISSON_PROGRESS"] = path.Join(caisson.WorkDir, progressFile)
+	return env
+}
+
+func (b *blueprint) addSecrets(s *engine.Spec) {
+	for _, name := range slices.Sorted(maps.Keys(b.record.Task.Secrets)) {
+		secret := b.record.Task.Secrets[name]
+		as := secret.As
+		if as == "" {
+			as = caisson.SecretEnv
+		}
+		s.Secrets = append(s.Secrets, engine.Secret{Name: name, Value: b.secrets[name], As: as, Once: secret.Once})
+	}
+}
+
+// addMounts adds inputs that are bound, the task's mounts in their order, and
+// the step's files outside of the work folder. A mount may lie below /work, so
+// inputs come first.
+func (b *blueprint) addMounts(s *engine.Spec, st *step) {
+	if b.places == nil {
+		s.Mounts = planned(b.record.Task.Mounts)
+	} else {
+		for _, bind := range b.places.Binds {
+			s.Mounts = append(s.Mounts, engine.Mount{Type: engine.MountBind, Source: bind.Source, Target: bind.Target, ReadOnly: true})
+		}
+		for _, p := range b.places.Mounts {
+			m := engine.Mount{
+				Type: engine.MountBind, Source: p.Source, Target: p.Target,
+				ReadOnly: p.ReadOnly, Owned: p.Owned, Size: p.Size, Mode: p.Mode,
+			}
+			if p.Source == "" {
+				m.Type = engine.MountTmpfs
+			}
+			s.Mounts = append(s.Mounts, m)
+		}
+	}
+	for i, name := range outsideFiles(&st.program) {
+		s.Mounts = append(s.Mounts, engine.Mount{Type: engine.MountBind, Source: b.outside(st, i), Target: name, ReadOnly: true})
+	}
+}
+
+// outside is where the step's i-th file outside of the work folder lies on the
+// host.
+func (b *blueprint) outside(st *step, i int) string {
+	return filepath.Join(b.attempt.Files(), fmt.Sprintf("%s-%d", st.name, i))
+}
+
+// planned is what the task's mounts will ask of the engine.
+func planned(mounts []caisson.Mount) []engine.Mount {
+	var list []engine.Mount
+	for _, m := range mounts {
+		p := engine.Mount{Type: engine.MountBind, Source: "/", Target: inside(m.Target), ReadOnly: m.ReadOnly}
+		if m.Type == engine.MountTmpfs {
+			p.Type, p.Source = engine.MountTmpfs, ""
+		}
+		list = append(list, p)
+	}
+	return list
+}
+
+func (b *blueprint) addProxies(s *engine.Spec) error {
+	for name, p := range b.record.Task.Proxies {
+		h := b.proxies[p.Upstream]
+		if h == nil {
+			return &caisson.Error{
+				Op: caisson.OpValidate, Item: "proxies." + name + ".upstream", Kind: caisson.ErrDenied,
+				Err: fmt.Errorf("%q: the operator has configured no such upstream", p.Upstream),
+			}
+		}
+		if s.Proxies == nil {
+			s.Proxies = make(map[string]http.Handler)
+		}
+		s.Proxies[name] = h
+	}
+	return nil
+}
+
+// inside returns the absolute form of a path in the sandbox: relative ones
+// start at the work folder.
+func inside(name string) string {
+	if path.IsAbs(name) {
+		return path.Clean(name)
+	}
+	return path.Join(caisson.WorkDir, name)
+}
+
+// insideWork returns where in the work folder a path of a document lies, and
+// whether it does.
+func insideWork(name string) (string, bool) {
+	rel, err := filepath.Rel(caisson.WorkDir, inside(name))
+	return rel, err == nil && filepath.IsLocal(rel)
+}
+
+// outsideFiles lists, in order, the files of a program that lie outside of the
+// work folder.
+func outsideFiles(p *caisson.Program) []string {
+	var names []string
+	for _, name := range slices.Sorted(maps.Keys(p.Files)) {
+		if _, inside := insideWork(name); !inside {
+			names = append(names, path.Clean(name))
+		}
+	}
+	return names
+}
+
+func graceOf(task *caisson.Task) caisson.Duration {
+	if task.Grace > 0 {
+		return task.Grace
+	}
+	return caisson.DefaultGrace
+}
+
+func invalid(item string, err error) error {
+	return &caisson.Error{Op: caisson.OpValidate, Item: item, Kind: caisson.ErrInvalid, Err: err}
+}
+
+// brokered refuses secrets that would need a broker, which nobody is.
+func brokered(task *caisson.Task) error {
+	for _, name := range slices.Sorted(maps.Keys(task.Secrets)) {
+		if task.Secrets[name].Broker != nil {
+			return &caisson.Error{
+				Op: caisson.OpValidate, Item: "secrets." + name + ".broker", Kind: caisson.ErrUnsupported,
+				Err: errors.New("there is no broker here; leave it out to hand the value to the task"),
+			}
+		}
+	}
+	return nil
+}
