@@ -20,7 +20,7 @@ func Probe() Support {
 			{"cpu limit", err.Error(), advice()},
 			{"memory limit", err.Error(), advice()},
 			{"process limit", err.Error(), advice()},
-			{"stats of a control group", err.Error(), advice()},
+			{"stats", err.Error(), advice()},
 		}}
 	}
 	s := Support{Version: g.version, Usable: true}

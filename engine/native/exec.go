@@ -1,0 +1,83 @@
+package native
+
+import (
+	"context"
+	"maps"
+	"path"
+	"slices"
+	"strings"
+
+	"github.com/caissonrun/caisson"
+	"github.com/caissonrun/caisson/engine"
+	"github.com/caissonrun/caisson/internal/isolate"
+	"github.com/caissonrun/caisson/keeper"
+)
+
+// standardTerm is what TERM is in a terminal if nobody says: every list of
+// terminals has it.
+const standardTerm = "xterm"
+
+// Exec implements engine.Execer.
+func (b bare) Exec(ctx context.Context, spec *engine.ExecSpec) (engine.Session, error) {
+	return b.exec(ctx, spec)
+}
+
+func (s *sandbox) exec(ctx context.Context, spec *engine.ExecSpec) (engine.Session, error) {
+	if err := spec.Validate(); err != nil {
+		return nil, err
+	}
+	if err := s.alive(caisson.OpExec); err != nil {
+		return nil, err
+	}
+	if s.client == nil {
+		return nil, ended(caisson.OpExec, s.id)
+	}
+	main, err := readProgram(s.rec.Run)
+	if err != nil {
+		return nil, s.said(caisson.OpExec, err)
+	}
+	e, err := s.client.Exec(ctx, main.beside(spec), spec.Timeout.Std())
+	if err != nil {
+		if s.gone(ctx, err) {
+			return nil, ended(caisson.OpExec, s.id)
+		}
+		return nil, s.said(caisson.OpExec, err)
+	}
+	return session{e}, nil
+}
+
+// beside returns the program that runs beside the main one.
+func (p *program) beside(spec *engine.ExecSpec) *isolate.Program {
+	out := &isolate.Program{
+		Args: slices.Clone(spec.Args), Dir: p.Dir, Terminal: spec.Terminal, Cols: spec.Size.Cols, Rows: spec.Size.Rows,
+	}
+	if len(out.Args) == 0 {
+		out.Args = []string{p.Shell}
+	}
+	if spec.Workdir != "" {
+		out.Dir = path.Clean(spec.Workdir)
+	}
+	all := map[string]string{}
+	if spec.Terminal {
+		all["TERM"] = standardTerm
+	}
+	for _, v := range p.Env {
+		name, value, _ := strings.Cut(v, "=")
+		all[name] = value
+	}
+	maps.Copy(all, spec.Env)
+	for _, name := range slices.Sorted(maps.Keys(all)) {
+		out.Env = append(out.Env, name+"="+all[name])
+	}
+	return out
+}
+
+// A session wraps a keeper.Exec and has sizes as the contract has them.
+type session struct{ *keeper.Exec }
+
+var _ engine.Session = session{}
+
+// Resize implements engine.Session.
+func (s session) Resize(ctx context.Context, size engine.Size) error {
+	return s.Exec.Resize(ctx, size.Cols, size.Rows)
+}

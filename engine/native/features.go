@@ -1,0 +1,135 @@
+package native
+
+import (
+	_ "embed"
+	"runtime"
+
+	"github.com/caissonrun/caisson/engine"
+	"github.com/caissonrun/caisson/internal/cgroup"
+	"github.com/caissonrun/caisson/internal/disk"
+)
+
+// The engine's documentation and schemas, as Features carries them.
+var (
+	//go:embed doc.md
+	doc string
+	//go:embed config.schema.json
+	configSchema []byte
+	//go:embed options.schema.json
+	optionsSchema []byte
+)
+
+// found is what the last Probe has found out about the host.
+type found struct {
+	host    *host
+	support support
+	// broken is why the sandbox of the probe did not work, or nil.
+	broken error
+	// pausable, measured and terminal are what worked in it.
+	pausable, measured, terminal bool
+}
+
+// support is what parts of the kernel can do.
+type support struct {
+	version  string // of the kernel
+	cgroup   cgroup.Support
+	disk     disk.Support
+	landlock int // version of the ABI, 0: none
+}
+
+// features turns what was found into what is declared, for one isolation.
+func (o *Options) features(f *found, isolation string) engine.Features {
+	full := isolation == Full
+	s := &f.support
+	out := engine.Features{
+		Usable: f.broken == nil, Version: s.version,
+		Command: true, Script: true, Options: false, ShareWork: true,
+		Limits: engine.LimitFeatures{
+			CPUs: s.cgroup.CPUs, Memory: s.cgroup.Memory, PIDs: s.cgroup.PIDs,
+			Disk: full && s.disk.Method != "", Log: true, Files: true,
+		},
+		Networks: engine.NetworkFeatures{None: full, Host: !full || o.AllowHostNetwork},
+		Mounts:   engine.MountFeatures{Bind: full, Tmpfs: full, ReadOnly: full},
+		User:     full || f.host.root, Hostname: full, Secrets: true,
+		Exec: true, Terminal: f.terminal, Files: full, Stats: f.measured, Pause: f.pausable,
+		ConfigSchema: configSchema, OptionsSchema: optionsSchema, Doc: doc,
+	}
+	if full && f.host.root {
+		out.MaxSandboxes = o.slots()
+	}
+	out.Isolation = o.isolates(f, full)
+	out.Missing = o.missing(f, full)
+	return out
+}
+
+// isolates lists what separates a program from the host.
+func (o *Options) isolates(f *found, full bool) []string {
+	list := []string{engine.CleanDescriptors, engine.CleanEnvironment}
+	if f.support.cgroup.Usable || full {
+		list = append(list, engine.KilledTogether)
+	}
+	if !full {
+		return list
+	}
+	list = append(list, engine.IsolatedMounts, engine.IsolatedPIDs, engine.IsolatedIPC, engine.IsolatedHostname,
+		engine.IsolatedNetwork, engine.IsolatedUsers, engine.IsolatedRoot, engine.NoNewPrivileges,
+		engine.NoCapabilities, engine.FilteredSyscalls, engine.InvisibleHostProc)
+	if f.host.root {
+		list = append(list, engine.IsolatedUserID)
+	}
+	if f.support.landlock > 0 {
+		list = append(list, engine.RestrictedFiles)
+	}
+	return list
+}
+
+// missing says why what is not there is not.
+func (o *Options) missing(f *found, full bool) []engine.Missing {
+	var list []engine.Missing
+	add := func(what, why, do string) {
+		list = append(list, engine.Missing{What: what, Why: why, Do: do})
+	}
+	if f.broken != nil {
+		add("isolation "+o.Isolation, f.broken.Error(), remedy(full))
+	}
+	for _, m := range f.support.cgroup.Missing {
+		add(m.What, m.Why, m.Do)
+	}
+	const unasked = "a task with isolation none has none"
+	switch {
+	case !full:
+		for _, what := range []string{
+			engine.WhatDisk, engine.WhatNoNetwork, engine.WhatBinds, engine.WhatTmpfs, engine.WhatReadOnly, engine.WhatHostname,
+		} {
+			add(what, unasked, "use isolation: full")
+		}
+	case f.support.disk.Method == "":
+		add(engine.WhatDisk, f.support.disk.Why, f.support.disk.Do)
+	}
+	if full && !o.AllowHostNetwork {
+		add(engine.WhatHostNet, "the operator does not permit it", "set engine.native.allow_host_network")
+	}
+	if full && f.support.landlock == 0 {
+		add(engine.RestrictedFiles, "the kernel has no Landlock, or it is switched off", "boot with lsm=landlock,...")
+	}
+	if full && !f.host.root {
+		add(engine.IsolatedUserID, "without root all sandboxes have this user's id", "run as root")
+	}
+	const other = "native runs what is on this host"
+	add(engine.WhatNetwork, other+", with the host's network or none", "use engine oci")
+	add(engine.WhatAllowList, "native has no filter for networks", "use engine oci")
+	add(engine.WhatImages, other, "use engine oci or docker")
+	return list
+}
+
+// remedy is what an operator can do where sandboxes do not work.
+func remedy(full bool) string {
+	switch {
+	case runtime.GOOS != "linux":
+		return "use Linux, or set engine.native.isolation = \"none\""
+	case full:
+		return "allow user namespaces (sysctl kernel.unprivileged_userns_clone=1, user.max_user_namespaces, " +
+			"kernel.apparmor_restrict_unprivileged_userns=0), or run as root"
+	}
+	return ""
+}

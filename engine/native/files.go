@@ -1,0 +1,119 @@
+package native
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"path"
+	"runtime"
+	"strings"
+
+	"github.com/caissonrun/caisson"
+	"github.com/caissonrun/caisson/engine"
+	"github.com/caissonrun/caisson/internal/safefs"
+)
+
+// maxLinks is how many links a name may lead through, as in the kernel.
+const maxLinks = 40
+
+// FS implements engine.Filer. It also shows what is mounted in the sandbox.
+func (f filed) FS(ctx context.Context) (engine.FS, error) {
+	root, err := f.root(ctx)
+	if err != nil {
+		return nil, err
+	}
+	return root.FS(), nil
+}
+
+// Tar implements engine.Filer.
+func (f filed) Tar(ctx context.Context, name string, w io.Writer) error {
+	return f.at(ctx, name, func(root *safefs.Root, name string) error { return root.Tar(ctx, name, w) })
+}
+
+// Put implements engine.Filer.
+func (f filed) Put(ctx context.Context, name string, r io.Reader) error {
+	main, err := readProgram(f.rec.Run)
+	if err != nil {
+		return f.said(caisson.OpFiles, err)
+	}
+	return f.at(ctx, name, func(root *safefs.Root, name string) error {
+		return asUser(main.UID, main.GID, func() error { return root.Untar(ctx, name, r, nil) })
+	})
+}
+
+// at calls do with the root folder and a name without links.
+func (s *sandbox) at(ctx context.Context, name string, do func(root *safefs.Root, name string) error) error {
+	root, err := s.root(ctx)
+	if err != nil {
+		return err
+	}
+	defer root.Close()
+	clean, err := resolve(root.FS(), strings.Trim(path.Clean("/"+name), "/"))
+	if err == nil {
+		err = do(root, clean)
+	}
+	return safefs.Sorted(caisson.OpFiles, name, err)
+}
+
+// root opens the sandbox's root folder.
+func (s *sandbox) root(ctx context.Context) (*safefs.Root, error) {
+	if err := s.alive(caisson.OpFiles); err != nil {
+		return nil, err
+	}
+	if s.client == nil {
+		return nil, s.lostBefore(caisson.OpFiles)
+	}
+	file, err := s.client.Root(ctx)
+	if err != nil {
+		return nil, s.said(caisson.OpFiles, err)
+	}
+	root, err := safefs.FromFile(file, &safefs.Options{CrossMounts: true})
+	return root, s.said(caisson.OpFiles, err)
+}
+
+// resolve follows the links in name inside of the root, so that none is left.
+// The task may change them again at once; then what uses the result fails,
+// because it follows none.
+func resolve(files engine.FS, name string) (string, error) {
+	done, rest := "", name
+	for links := 0; rest != ""; {
+		element, after, _ := strings.Cut(rest, "/")
+		rest = after
+		next := path.Join(done, element)
+		target, err := files.ReadLink(next)
+		switch {
+		case errors.Is(err, fs.ErrNotExist):
+			return "", err
+		case err != nil:
+			// It is no link.
+			done = next
+			continue
+		}
+		if links++; links > maxLinks {
+			return "", &fs.PathError{Op: "open", Path: name, Err: fmt.Errorf("more than %d links", maxLinks)}
+		}
+		if !path.IsAbs(target) {
+			target = path.Join("/", done, target)
+		}
+		// What comes after a link begins at its target again, in which there
+		// may be more links.
+		done, rest = "", strings.Trim(path.Join("/", target, rest), "/")
+	}
+	if done == "" {
+		return ".", nil
+	}
+	return done, nil
+}
+
+// onThread calls f on an OS thread of its own, which ends with it: whatever f
+// makes of it, nobody else meets.
+func onThread(f func() error) error {
+	done := make(chan error, 1)
+	go func() {
+		runtime.LockOSThread()
+		done <- f()
+	}()
+	return <-done
+}

@@ -1,0 +1,164 @@
+package native
+
+import (
+	"os"
+	"path/filepath"
+	"strings"
+)
+
+// A host is what a sandbox's root view is made of, as it was found. Paths in it
+// have no symbolic links.
+type host struct {
+	// root says that sandboxes can have ids of their own; otherwise they have
+	// uid and gid.
+	root     bool
+	uid, gid int
+	// links are those in the root, such as /bin, with their targets; binds are
+	// folders and files that appear at the same or another place.
+	links []link
+	binds []bind
+	shell string // the path of the default shell
+	// resolv is the host's resolv.conf, for sandboxes on the host's network.
+	resolv []byte
+}
+
+type link struct{ path, target string }
+
+type bind struct{ source, target string }
+
+// rootLinks are links into /usr on most systems and folders on the rest.
+var rootLinks = []string{"/bin", "/sbin", "/lib", "/lib32", "/lib64", "/libx32"}
+
+// etcPaths are what programs need of /etc in order to start, to check
+// certificates and to know the time: nothing that is about this host, its
+// people or its secrets.
+var etcPaths = []string{
+	"/etc/alternatives",
+	"/etc/ca-certificates",
+	"/etc/ca-certificates.conf",
+	"/etc/fonts",
+	"/etc/ld.so.cache",
+	"/etc/ld.so.conf",
+	"/etc/ld.so.conf.d",
+	"/etc/locale.alias",
+	"/etc/localtime",
+	"/etc/magic",
+	"/etc/mime.types",
+	"/etc/perl",
+	"/etc/pki/ca-trust",
+	"/etc/pki/tls/certs",
+	"/etc/protocols",
+	"/etc/rpc",
+	"/etc/services",
+	"/etc/ssl/certs",
+	"/etc/ssl/openssl.cnf",
+	"/etc/terminfo",
+	"/etc/timezone",
+}
+
+// etcPatterns are those of which the names have versions.
+var etcPatterns = []string{"/etc/java-*", "/etc/python3*"}
+
+// maxResolv is the most of a resolv.conf that is passed on, in bytes.
+const maxResolv = 64 << 10
+
+// look finds out what this host is made of. Extra paths are the operator's.
+func look(extra []string) (*host, error) {
+	h := &host{uid: os.Geteuid(), gid: os.Getegid(), shell: defaultShell()}
+	h.addBind("/usr")
+	for _, p := range rootLinks {
+		if target, err := os.Readlink(p); err == nil {
+			h.links = append(h.links, link{p, target})
+		} else {
+			h.addBind(p)
+		}
+	}
+	paths := etcPaths
+	for _, pattern := range etcPatterns {
+		found, _ := filepath.Glob(pattern)
+		paths = append(paths[:len(paths):len(paths)], found...)
+	}
+	for _, p := range paths {
+		h.addBind(p)
+	}
+	for _, p := range extra {
+		if err := h.addExtra(p); err != nil {
+			return nil, err
+		}
+	}
+	if f, err := os.Open("/etc/resolv.conf"); err == nil {
+		h.resolv = make([]byte, maxResolv)
+		n, _ := f.Read(h.resolv)
+		h.resolv = h.resolv[:n]
+		f.Close()
+	}
+	return h, nil
+}
+
+// addBind adds a path, if it exists. What it leads to may be visible already.
+func (h *host) addBind(path string) {
+	source, err := filepath.EvalSymlinks(path)
+	switch {
+	case err != nil:
+	case path != source && below(source, "/usr"):
+		h.links = append(h.links, link{path, source})
+	case path != source && forbidden(source):
+		// A link of the administrator's to somewhere private stays outside.
+	default:
+		h.binds = append(h.binds, bind{source, path})
+	}
+}
+
+// addExtra adds a path that the operator wants to be seen.
+func (h *host) addExtra(path string) error {
+	source, err := filepath.EvalSymlinks(path)
+	if err == nil {
+		err = checkPath(source)
+	}
+	if err != nil {
+		return invalid("engine.native.paths", err)
+	}
+	h.binds = append(h.binds, bind{source, path})
+	return nil
+}
+
+// defaultShell returns bash, or sh where there is none.
+func defaultShell() string {
+	for _, p := range []string{"/bin/bash", "/usr/bin/bash", "/usr/local/bin/bash"} {
+		if info, err := os.Stat(p); err == nil && info.Mode()&0o111 != 0 {
+			return p
+		}
+	}
+	return "/bin/sh"
+}
+
+// private are the folders that no sandbox sees anything of, and those that
+// every sandbox has of its own.
+var private = []string{"/home", "/root", "/var", "/proc", "/sys", "/dev", "/run", "/tmp", "/work"}
+
+// checkPath refuses a path of the operator's that would show what no task may
+// see.
+func checkPath(path string) error {
+	switch {
+	case !filepath.IsAbs(path) || filepath.Clean(path) != path || strings.ContainsRune(path, 0):
+		return &os.PathError{Op: "show", Path: path, Err: errNotClean}
+	case forbidden(path):
+		return &os.PathError{Op: "show", Path: path, Err: errPrivate}
+	}
+	return nil
+}
+
+// forbidden reports whether path is, holds, or lies in a private folder.
+func forbidden(path string) bool {
+	for _, p := range private {
+		if below(path, p) || below(p, path) {
+			return true
+		}
+	}
+	return false
+}
+
+// below reports whether path is dir or lies in it.
+func below(path, dir string) bool {
+	return path == dir || dir == "/" || strings.HasPrefix(path, dir+"/")
+}

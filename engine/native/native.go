@@ -1,0 +1,180 @@
+// Package native runs a program as a process of this host, with all the
+// isolation that the host and the caller's rights can give: mount, pid, ipc,
+// uts, user and network namespaces, control groups, a system call filter,
+// Landlock, no capabilities, and a root view that holds the host's programs
+// and nothing else of it. Every live sandbox has user ids of its own if
+// Caisson runs as root; otherwise it has the caller's.
+//
+// It shares the host's kernel. It needs Linux 5.12 with user namespaces; for
+// the caller that is not root they must be open to everybody. On other systems,
+// and where the operator asks for it, it runs programs without isolation.
+//
+// The making of a sandbox is package internal/isolate, called in the keeper
+// (package keeper). This package decides what a sandbox is to be: see Create,
+// which turns an engine.Spec into a keeper.Spec by a pure function. What it is
+// for users stands in doc.md.
+package native
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"path/filepath"
+	"slices"
+	"strings"
+	"sync/atomic"
+
+	"github.com/caissonrun/caisson"
+	"github.com/caissonrun/caisson/engine"
+	"github.com/caissonrun/caisson/keeper"
+)
+
+// Name is the engine's name.
+const Name = "native"
+
+// The values of Options.Isolation and of a task's option isolation.
+const (
+	Full = "full"
+	None = "none"
+)
+
+// What Options are where they say nothing.
+const (
+	// DefaultUID and DefaultGID are who programs run as.
+	DefaultUID = 1000
+	DefaultGID = 1000
+	// DefaultIDBase is far above what systems give to people and containers.
+	DefaultIDBase = 1879048192
+	// DefaultIDCount is for 21845 sandboxes.
+	DefaultIDCount = 65536
+)
+
+// Options configures an Engine. Only Runtime and Keeper are required.
+type Options struct {
+	// Shell is the command that a script is appended to. Empty: bash -c, and
+	// sh -c where the host has no bash.
+	Shell []string
+	// UID and GID are who programs run as where the task names no user: ids of
+	// the inside with full isolation, the host's without. Zero: DefaultUID and
+	// DefaultGID with full isolation, the caller without.
+	UID, GID int
+	// IDBase is the first of IDCount host ids (users and groups alike) that
+	// sandboxes are given where Caisson runs as root. Nobody else may use them.
+	// Zero: DefaultIDBase and DefaultIDCount.
+	IDBase, IDCount uint32
+	// Isolation is Full or None. Empty: Full.
+	Isolation string
+	// AllowNone lets tasks ask for isolation none.
+	AllowNone bool
+	// AllowHostNetwork lets tasks ask for the host's network.
+	AllowHostNetwork bool
+	// Paths are folders and files of the host that every sandbox sees, read
+	// only and at the same place, in addition to /usr.
+	Paths []string
+	// Installation names the state folder that this engine works for: [a-z0-9],
+	// at most 16. Sweep touches nothing of another one. Empty: "0".
+	Installation string
+	// Runtime is an absolute folder for sockets and records of live sandboxes
+	// that may be shared by installations. It is made if it does not exist.
+	Runtime string
+	// Keeper is how keepers are started.
+	Keeper keeper.Command
+	// Logger is told what has no other way to be seen. Nil: nobody.
+	Logger *slog.Logger
+}
+
+// An Engine makes sandboxes out of processes of this host.
+type Engine struct {
+	opts   Options
+	found  atomic.Pointer[found] // by the last Probe, or by the first Create
+	closed atomic.Bool
+}
+
+var _ engine.Engine = (*Engine)(nil)
+
+// New returns an engine. It looks at nothing but opts.
+//
+// Errors: ErrInvalid, for all options that are wrong.
+func New(opts *Options) (*Engine, error) {
+	e := &Engine{opts: *opts}
+	o := &e.opts
+	o.Shell, o.Paths = slices.Clone(o.Shell), slices.Clone(o.Paths)
+	setDefault(&o.IDBase, DefaultIDBase)
+	setDefault(&o.IDCount, DefaultIDCount)
+	setDefault(&o.Isolation, Full)
+	setDefault(&o.Installation, "0")
+	if o.Logger == nil {
+		o.Logger = slog.New(slog.NewTextHandler(io.Discard, nil))
+	}
+	if err := o.check(); err != nil {
+		return nil, err
+	}
+	return e, nil
+}
+
+// setDefault gives an option that is not set its default.
+func setDefault[T comparable](v *T, value T) {
+	var zero T
+	if *v == zero {
+		*v = value
+	}
+}
+
+// check names everything that is wrong, by the keys of the configuration.
+func (o *Options) check() error {
+	var wrong []string
+	add := func(bad bool, format string, args ...any) {
+		if bad {
+			wrong = append(wrong, fmt.Sprintf(format, args...))
+		}
+	}
+	add(len(o.Shell) > 0 && o.Shell[0] == "", "shell: no program is named")
+	add(o.UID < 0 || o.UID > maxID, "uid: %d: use 0 to %d", o.UID, maxID)
+	add(o.GID < 0 || o.GID > maxID, "gid: %d: use 0 to %d", o.GID, maxID)
+	add(o.IDBase < 65536, "id_base: %d: below 65536 are the ids of people", o.IDBase)
+	add(o.IDCount < idsPerSandbox, "id_count: %d: a sandbox needs %d", o.IDCount, idsPerSandbox)
+	add(uint64(o.IDBase)+uint64(o.IDCount) > maxID, "id_base, id_count: beyond %d", maxID)
+	add(o.Isolation != Full && o.Isolation != None, "isolation: %q is neither full nor none", o.Isolation)
+	for _, p := range o.Paths {
+		if err := checkPath(p); err != nil {
+			add(true, "paths: %v", err)
+		}
+	}
+	add(len(o.Installation) > 16 || strings.Trim(o.Installation, lowerCase+digits) != "", "installation: %q is no name", o.Installation)
+	add(!filepath.IsAbs(o.Runtime), "runtime: %q is not an absolute path", o.Runtime)
+	add(len(o.Keeper) == 0, "keeper: no command is given")
+	if len(wrong) == 0 {
+		return nil
+	}
+	return &caisson.Error{
+		Op: caisson.OpConfig, Item: "engine.native", Kind: caisson.ErrInvalid,
+		Err: errors.New(strings.Join(wrong, "; ")),
+	}
+}
+
+const (
+	lowerCase = "abcdefghijklmnopqrstuvwxyz"
+	digits    = "0123456789"
+)
+
+// Name implements engine.Engine.
+func (e *Engine) Name() string { return Name }
+
+// Close implements engine.Engine. There is nothing to release.
+func (e *Engine) Close() error {
+	e.closed.Store(true)
+	return nil
+}
+
+// open returns an error unless the engine can be used.
+func (e *Engine) open(ctx context.Context, op caisson.Op) error {
+	if err := ctx.Err(); err != nil {
+		return err
+	}
+	if e.closed.Load() {
+		return &caisson.Error{Op: op, Item: Name, Kind: caisson.ErrUnavailable, Err: errors.New("the engine is closed")}
+	}
+	return nil
+}

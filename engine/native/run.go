@@ -1,0 +1,99 @@
+package native
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+
+	"github.com/caissonrun/caisson"
+)
+
+// What is in a sandbox's runtime folder, which is RUNTIME/INSTALLATION/ID, mode
+// 0700, and, as everything in the runtime folder, gone after a reboot.
+const (
+	socketName  = "keeper"  // the keeper's socket
+	dirName     = "dir"     // a link to Spec.Dir: Sweep finds the sandbox by it
+	programName = "program" // what Exec needs to know; it may hold secrets
+)
+
+// A record is what the handle says of a sandbox.
+type record struct {
+	Isolation    string `json:"isolation"`
+	Installation string `json:"installation"`
+	Run          string `json:"run"`              // the runtime folder
+	Cgroup       string `json:"cgroup,omitempty"` // its name, if there is one
+	// Chowned are folders whose files belong to the sandbox's ids until it is
+	// destroyed, and then to Owner again.
+	Chowned []string `json:"chowned,omitempty"`
+	UID     int      `json:"uid"` // of Owner
+	GID     int      `json:"gid"`
+}
+
+// A program is what Exec starts programs with.
+type program struct {
+	Env   []string `json:"env"`
+	Dir   string   `json:"dir"`
+	Shell string   `json:"shell"`
+	UID   int      `json:"uid"` // of the program's user, on the host
+	GID   int      `json:"gid"`
+}
+
+// runDir is the runtime folder of a sandbox.
+func (o *Options) runDir(sandbox string) string {
+	return filepath.Join(o.Runtime, o.Installation, sandbox)
+}
+
+// makeRun makes a sandbox's runtime folder.
+//
+// Errors: ErrExists if the sandbox lives.
+func makeRun(run, sandbox, dir string) error {
+	for range 100 {
+		if err := os.MkdirAll(filepath.Dir(run), 0o700); err != nil {
+			return err
+		}
+		err := os.Mkdir(run, 0o700)
+		switch {
+		case err == nil:
+			return os.Symlink(dir, filepath.Join(run, dirName))
+		case errors.Is(err, fs.ErrExist):
+			return &caisson.Error{Op: caisson.OpCreate, Item: sandbox, Kind: caisson.ErrExists, Err: errors.New("the sandbox exists")}
+		case !errors.Is(err, fs.ErrNotExist):
+			return err
+		}
+	}
+	return fmt.Errorf("%s: %w", filepath.Dir(run), fs.ErrNotExist)
+}
+
+// removeRun removes a sandbox's runtime folder, unless it belongs to a sandbox
+// with another Spec.Dir. It can be called again.
+func removeRun(run, dir string) error {
+	if owner, err := os.Readlink(filepath.Join(run, dirName)); err == nil && owner != dir {
+		return nil
+	}
+	if err := os.RemoveAll(run); err != nil {
+		return err
+	}
+	// The folder of the installation goes with the last one.
+	_ = os.Remove(filepath.Dir(run))
+	return nil
+}
+
+func writeProgram(run string, p *program) error {
+	data, err := json.Marshal(p)
+	if err != nil {
+		return err
+	}
+	return os.WriteFile(filepath.Join(run, programName), data, 0o600)
+}
+
+func readProgram(run string) (*program, error) {
+	data, err := os.ReadFile(filepath.Join(run, programName))
+	if err != nil {
+		return nil, err
+	}
+	p := new(program)
+	return p, json.Unmarshal(data, p)
+}
