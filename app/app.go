@@ -1,0 +1,158 @@
+// Package app wires Caisson's parts together: for its own command line, and
+// for programs that embed it. An embedding program does
+//
+//	func main() {
+//		app.Reexec() // first of all: sandboxes begin as copies of this program
+//		cfg, err := app.LoadConfig(nil)
+//		...
+//		a, err := app.New(cfg, nil)
+//		...
+//		defer a.Close()
+//		id, err := a.Executor.Submit(ctx, task, &executor.Submission{BaseDir: dir})
+//		...
+//		err = a.Executor.Attend(ctx, id, false)
+//		...
+//		result, err := a.Executor.Wait(ctx, id)
+//	}
+//
+// and adds engines, mounters and stagers of its own by Options.
+package app
+
+import (
+	"errors"
+	"fmt"
+	"log/slog"
+
+	"github.com/caissonrun/caisson"
+	"github.com/caissonrun/caisson/engine"
+	"github.com/caissonrun/caisson/engine/all"
+	"github.com/caissonrun/caisson/executor"
+	"github.com/caissonrun/caisson/internal/config"
+	"github.com/caissonrun/caisson/internal/state"
+	"github.com/caissonrun/caisson/keeper"
+	"github.com/caissonrun/caisson/mount"
+	"github.com/caissonrun/caisson/mount/volume"
+	"github.com/caissonrun/caisson/stage"
+)
+
+// Config is the configuration; its fields are those of caisson.toml.
+type Config = config.Config
+
+// ConfigOptions says where a configuration comes from.
+type ConfigOptions = config.Options
+
+// LoadConfig reads caisson.toml and CAISSON_* variables. Nil opts mean the
+// usual files and this process's environment.
+//
+// Errors: ErrInvalid with everything that is wrong, a line each; ErrNotFound;
+// ErrDenied.
+func LoadConfig(opts *ConfigOptions) (*Config, error) {
+	if opts == nil {
+		opts = &ConfigOptions{}
+	}
+	return config.Load(opts)
+}
+
+// Options is what an embedding program adds.
+type Options struct {
+	// Engines, Mounters and Stagers are added to Caisson's own. One whose name,
+	// type or scheme is there already is an error of kind ErrExists.
+	Engines  []engine.Engine
+	Mounters []mount.Mounter
+	Stagers  []stage.Stager
+	// Attend is the argv that starts an attendant with the same configuration;
+	// the task's id is appended. Empty: none can be started, and what is left
+	// to do for a task is done by the next Recover or Attend.
+	Attend []string
+	// Logger is told what no caller is told. Nil: discard.
+	Logger *slog.Logger
+}
+
+// An App is Caisson wired together for one state folder.
+type App struct {
+	Executor *executor.Executor
+	Volumes  *volume.Store // named volumes
+	Engines  []string      // names of all engines, in order of preference
+}
+
+// New wires everything that cfg asks for. It makes the state folder if it does
+// not exist and touches no task. Nil opts add nothing.
+//
+// Errors: ErrExists for a duplicate name; those of executor.New; ErrInvalid
+// for a setting that an engine, mounter or stager refuses.
+func New(cfg *Config, opts *Options) (*App, error) {
+	if opts == nil {
+		opts = &Options{}
+	}
+	logger := opts.Logger
+	if logger == nil {
+		logger = slog.New(slog.DiscardHandler)
+	}
+	folder, err := state.Open(cfg.State)
+	if err != nil {
+		return nil, err
+	}
+	engines, err := engines(cfg, opts, folder, logger)
+	if err != nil {
+		return nil, err
+	}
+	volumes := volume.NewStore(folder.Join("volumes"))
+	mounters, err := mounters(cfg, opts, folder, volumes)
+	if err != nil {
+		return nil, err
+	}
+	stagers, err := stagers(cfg, opts)
+	if err != nil {
+		return nil, err
+	}
+	x, err := executor.New(&executor.Options{
+		State: cfg.State, Runtime: cfg.Runtime,
+		Engines: engines, Prefer: cfg.Executor.Prefer,
+		Mounters: mounters, Stagers: stagers,
+		Attend: opts.Attend, Logger: logger,
+	})
+	if err != nil {
+		return nil, err
+	}
+	return &App{Executor: x, Volumes: volumes, Engines: engineNames(engines)}, nil
+}
+
+// Close releases what the app holds. Tasks run on.
+func (a *App) Close() error { return a.Executor.Close() }
+
+// duplicate is the error of a name that is there twice.
+func duplicate(what, name string) error {
+	return &caisson.Error{
+		Op: caisson.OpConfig, Item: fmt.Sprintf("%s %q", what, name), Kind: caisson.ErrExists,
+		Err: errors.New("there are two of that name, rename or leave out one"),
+	}
+}
+
+// engines returns Caisson's own engines and those of opts.
+func engines(cfg *Config, opts *Options, folder *state.Folder, logger *slog.Logger) ([]engine.Engine, error) {
+	command, err := keeper.Program(folder.Join("bin"))
+	if err != nil {
+		return nil, err
+	}
+	list, err := all.Engines(&all.Options{Config: cfg, Installation: folder.Short(), Keeper: command, Logger: logger})
+	if err != nil {
+		return nil, err
+	}
+	list = append(list, opts.Engines...)
+	seen := map[string]bool{}
+	for _, name := range engineNames(list) {
+		if seen[name] {
+			return nil, duplicate("engine", name)
+		}
+		seen[name] = true
+	}
+	return list, nil
+}
+
+func engineNames(list []engine.Engine) []string {
+	names := make([]string, len(list))
+	for i, e := range list {
+		names[i] = e.Name()
+	}
+	return names
+}

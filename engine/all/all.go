@@ -1,0 +1,46 @@
+// Package all is the one list of engines.
+package all
+
+import (
+	"log/slog"
+
+	"github.com/caissonrun/caisson/engine"
+	"github.com/caissonrun/caisson/engine/native"
+	"github.com/caissonrun/caisson/internal/config"
+	"github.com/caissonrun/caisson/keeper"
+)
+
+// Options is what all engines are made from.
+type Options struct {
+	Config *config.Config
+	// Installation names the state folder, see native.Options.
+	Installation string
+	// Keeper is how keepers are started.
+	Keeper keeper.Command
+	Logger *slog.Logger // nil: discard
+}
+
+// Engines returns every engine, whether it works on this host or not, in the
+// order in which they are preferred where the configuration says nothing.
+//
+// Errors: ErrInvalid for a setting that an engine refuses.
+func Engines(opts *Options) ([]engine.Engine, error) {
+	section := &opts.Config.Engine.Native
+	direct, err := native.New(&native.Options{
+		Shell: section.Shell,
+		UID:   section.UID, GID: section.GID,
+		IDBase: section.IDBase, IDCount: section.IDCount,
+		Isolation:        section.Isolation,
+		AllowNone:        section.AllowNone,
+		AllowHostNetwork: section.AllowHostNetwork,
+		Paths:            section.Paths,
+		Installation:     opts.Installation,
+		Runtime:          opts.Config.Runtime,
+		Keeper:           opts.Keeper,
+		Logger:           opts.Logger,
+	})
+	if err != nil {
+		return nil, err
+	}
+	return []engine.Engine{direct}, nil
+}
