@@ -147,5 +147,5 @@ func fromTOML(text string) (*fields.Value, error) {
 	if err := toml.Unmarshal([]byte("value = "+text), &doc); err != nil || len(doc) != 1 {
 		return nil, fmt.Errorf("is not a value of TOML, such as [\"a\", \"b\"] or {a = 1}")
 	}
-	return (&placer{}).value(doc["value"], ""), nil
+	return (&places{}).value(doc["value"], ""), nil
 }

@@ -26,18 +26,22 @@ func parseTOML(file string, data []byte) (*fields.Value, []fields.Problem) {
 		}
 		return nil, []fields.Problem{problem}
 	}
-	return (&placer{places: findPlaces(data)}).value(plain, ""), nil
+	return findPlaces(data).value(plain, ""), nil
 }
 
 // A spot is a line and column, from 1.
 type spot struct{ line, column int }
 
-// placer makes values of what the TOML library has decoded, with the places
-// that its tokenizer has found.
-type placer struct{ places map[string]spot }
+// places are where keys and values stand, by their path: what the tokenizer of
+// the TOML library has found.
+type places struct{ keys, values map[string]spot }
 
-func (p *placer) value(plain any, path string) *fields.Value {
-	at := p.places[path]
+// value makes a value of what the library has decoded.
+func (p *places) value(plain any, path string) *fields.Value {
+	at, ok := p.values[path]
+	if !ok {
+		at = p.keys[path] // of a table, for instance
+	}
 	v := &fields.Value{Line: at.line, Column: at.column}
 	switch x := plain.(type) {
 	case string:
@@ -57,21 +61,18 @@ func (p *placer) value(plain any, path string) *fields.Value {
 		v.Kind = fields.Map
 		for _, key := range slices.Sorted(maps.Keys(x)) {
 			below := fields.Join(path, key)
-			at := p.places[below]
+			at := p.keys[below]
 			v.Keys = append(v.Keys, fields.Entry{Key: key, Value: p.value(x[key], below), Line: at.line, Column: at.column})
 		}
 	default: // dates and times
 		v.Kind, v.Text = fields.String, fmt.Sprint(x)
 	}
-	if v.Line == 0 {
-		v.Line, v.Column = at.line, at.column
-	}
 	return v
 }
 
-// findPlaces returns where each key of valid TOML stands, by its path.
-func findPlaces(data []byte) map[string]spot {
-	f := &finder{places: map[string]spot{}, elements: map[string]int{}}
+// findPlaces returns where everything in valid TOML stands.
+func findPlaces(data []byte) *places {
+	f := &finder{places: places{map[string]spot{}, map[string]spot{}}, elements: map[string]int{}}
 	f.parser.Reset(data)
 	table := ""
 	for f.parser.NextExpression() {
@@ -88,12 +89,12 @@ func findPlaces(data []byte) map[string]spot {
 			f.value(e.Value(), f.key(e.Key(), table))
 		}
 	}
-	return f.places
+	return &f.places
 }
 
 type finder struct {
 	parser   unstable.Parser
-	places   map[string]spot
+	places   places
 	elements map[string]int // of arrays of tables
 }
 
@@ -106,20 +107,22 @@ func (f *finder) key(parts unstable.Iterator, path string) string {
 		}
 		part := parts.Node()
 		path = fields.Join(path, string(part.Data))
-		if _, known := f.places[path]; !known {
-			f.places[path] = f.spot(part)
+		if _, known := f.places.keys[path]; !known {
+			f.places.keys[path] = f.spot(part)
 		}
 	}
 	return path
 }
 
 func (f *finder) value(v *unstable.Node, path string) {
+	if v.Raw.Length > 0 {
+		f.places.values[path] = f.spot(v)
+	}
 	switch v.Kind {
 	case unstable.Array:
 		items := v.Children()
 		for i := 0; items.Next(); i++ {
 			at := fmt.Sprintf("%s[%d]", path, i)
-			f.places[at] = f.spot(items.Node())
 			f.value(items.Node(), at)
 		}
 	case unstable.InlineTable:

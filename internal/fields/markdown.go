@@ -11,13 +11,13 @@ import (
 // one for each object below it, under a heading with its path.
 func Markdown(t *Type) string {
 	var out strings.Builder
-	writeTables(&out, t, "", map[string]string{})
+	writeTables(&out, t, "", map[string]bool{})
 	return strings.TrimSpace(out.String()) + "\n"
 }
 
 // writeTables writes the table of an object and then those of what is in it.
-// Done says under which path a named type stands already.
-func writeTables(out *strings.Builder, t *Type, path string, done map[string]string) {
+// Done has the named types whose table is written already.
+func writeTables(out *strings.Builder, t *Type, path string, done map[string]bool) {
 	if path != "" {
 		fmt.Fprintf(out, "\n### `%s`\n\n", path)
 	}
@@ -36,39 +36,40 @@ func writeTables(out *strings.Builder, t *Type, path string, done map[string]str
 		if path != "" {
 			at = path + "." + at
 		}
-		inner, suffix := f.Type.inner()
-		if inner == nil {
-			continue
-		}
-		if inner.Name != "" {
-			if first := done[inner.Name]; first != "" {
-				continue
+		for _, inner := range f.Type.objects("") {
+			if name := inner.object.Name; name != "" {
+				if done[name] {
+					continue
+				}
+				done[name] = true
 			}
-			done[inner.Name] = at + suffix
+			writeTables(out, inner.object, at+inner.suffix, done)
 		}
-		writeTables(out, inner, at+suffix, done)
 	}
 }
 
-// inner returns the object that t holds, and how a path leads there, or nil.
-func (t *Type) inner() (*Type, string) {
+// A nested object with what leads to it: "[]", ".NAME".
+type nested struct {
+	suffix string
+	object *Type
+}
+
+// objects returns the objects that t holds, t itself or those in its lists,
+// mappings and forms.
+func (t *Type) objects(suffix string) []nested {
 	switch t.Form {
 	case Object:
-		return t, ""
+		return []nested{{suffix, t}}
 	case Series:
-		inner, suffix := t.Elem.inner()
-		return inner, "[]" + suffix
+		return t.Elem.objects(suffix + "[]")
 	case Table:
-		inner, suffix := t.Elem.inner()
-		return inner, ".NAME" + suffix
-	case Choice:
-		for _, c := range t.Choices {
-			if inner, suffix := c.inner(); inner != nil {
-				return inner, suffix
-			}
-		}
+		return t.Elem.objects(suffix + ".NAME")
 	}
-	return nil, ""
+	var out []nested
+	for _, c := range t.Choices {
+		out = append(out, c.objects(suffix)...)
+	}
+	return out
 }
 
 // meaning returns the description with default and example.
