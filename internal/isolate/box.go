@@ -7,7 +7,9 @@ package isolate
 
 import (
 	"errors"
+	"fmt"
 	"os"
+	"sync"
 	"time"
 
 	"github.com/caissonrun/caisson"
@@ -29,56 +31,89 @@ type Program struct {
 
 // A Box is a live sandbox, held by the process that called Start. When that
 // process dies, everything in the sandbox dies with it.
-type Box struct{}
+//
+// Its methods may be called from any goroutine.
+type Box struct{ backend backend }
 
-// IsInit reports whether this process was started by Start to be a sandbox's
-// init. A main function must then call Main, before anything else.
-func IsInit() bool { panic("todo") }
-
-// Main is pid 1 of a sandbox. It does not return.
-func Main() { panic("todo") }
-
-// CheckIdmap returns nil if a bind of the folder or file at path may have an
-// Owner, and ErrNoIdmap if its file system can't do that. It needs root.
-func CheckIdmap(path string) error { panic("todo") }
+// A backend is what makes up a box: a sandbox with isolation, or none.
+type backend interface {
+	pid() int
+	spawn(p *Program, stdio [3]*os.File) (*Proc, error)
+	root() (*os.File, error)
+	kill() error
+	alive() bool
+	freeze(on bool) error
+	stats() (Stats, error)
+	close() error
+}
 
 // Start makes the sandbox: namespaces, root view, mounts, cgroup. Nothing of
 // the task runs in it yet. On error nothing is left.
 //
-// Errors: kind ErrNotFound if RootFS or a mount's source is absent; ErrNoIdmap;
-// ErrUnsupported if the kernel or the caller's rights do not suffice; ErrInvalid
-// if spec contradicts itself.
-func Start(spec *Spec) (*Box, error) { panic("todo") }
+// With Spec.None the calling process becomes the parent of everything that
+// programs leave behind, and reaps it: until Close it must have no children
+// of other making that it waits for.
+//
+// Errors: ErrNotFound if RootFS or a mount's source is absent; ErrDenied if it
+// can't be reached or leads through a symbolic link; ErrNoIdmap; ErrUnsupported
+// if the kernel or the caller's rights do not suffice; ErrExhausted;
+// ErrInvalid if spec contradicts itself; what cgroup.Create returns.
+func Start(spec *Spec) (*Box, error) {
+	b, err := startBackend(spec)
+	if err != nil {
+		return nil, err
+	}
+	return &Box{b}, nil
+}
+
+// checkUser refuses a user that, without isolation, this process can't become.
+func checkUser(u *User) error {
+	if u == nil || os.Geteuid() == 0 || u.UID == os.Getuid() && u.GID == os.Getgid() {
+		return nil
+	}
+	return &caisson.Error{
+		Item: "user", Kind: caisson.ErrDenied,
+		Err: fmt.Errorf("%d:%d: only root can run programs as another user", u.UID, u.GID),
+	}
+}
 
 // PID returns the pid, on the host, of the sandbox's init, and 0 where there
 // is none.
-func (b *Box) PID() int { panic("todo") }
+func (b *Box) PID() int { return b.backend.pid() }
 
 // Spawn starts a program in the sandbox with stdin, stdout and stderr as its
-// descriptors 0 to 2 (nil: /dev/null). With Program.Terminal they are ignored
-// and Proc.Terminal is the master side. A program that can't be executed is an
-// *ExecError.
-func (b *Box) Spawn(p *Program, stdin, stdout, stderr *os.File) (*Proc, error) { panic("todo") }
+// descriptors 0 to 2 (nil: /dev/null). They stay the caller's. With
+// Program.Terminal they are ignored and Proc.Terminal is the master side.
+//
+// Errors: *ExecError if the program can't be executed; ErrAborted if the
+// sandbox is over; ErrUnavailable if it is paused.
+func (b *Box) Spawn(p *Program, stdin, stdout, stderr *os.File) (*Proc, error) {
+	return b.backend.spawn(p, [3]*os.File{stdin, stdout, stderr})
+}
 
-// Root returns the sandbox's root folder as an O_PATH descriptor.
-func (b *Box) Root() (*os.File, error) { panic("todo") }
+// Root returns the sandbox's root folder as an O_PATH descriptor, which is the
+// caller's. What is mounted inside is seen through it until Close.
+func (b *Box) Root() (*os.File, error) { return b.backend.root() }
 
-// Kill kills every process in the sandbox but its init, and returns when none
-// is left. It can be called again; the sandbox's files stay.
-func (b *Box) Kill() error { panic("todo") }
+// Kill kills every process in the sandbox but its init, also while they are
+// halted, and returns when none is left. It can be called again; the sandbox's
+// files stay, and programs may be spawned again.
+func (b *Box) Kill() error { return b.backend.kill() }
 
 // Alive reports whether a process other than init still runs in the sandbox.
-func (b *Box) Alive() bool { panic("todo") }
+func (b *Box) Alive() bool { return b.backend.alive() }
 
-// Freeze halts (or, with false, continues) every process in the sandbox.
-func (b *Box) Freeze(on bool) error { panic("todo") }
+// Freeze halts (or, with false, continues) every process in the sandbox. While
+// they are halted nothing can be spawned.
+func (b *Box) Freeze(on bool) error { return b.backend.freeze(on) }
 
 // Stats returns what the sandbox uses; what can't be measured is -1.
-func (b *Box) Stats() (Stats, error) { panic("todo") }
+func (b *Box) Stats() (Stats, error) { return b.backend.stats() }
 
-// Close kills everything, ends the sandbox and removes its cgroups. It can be
-// called again; an error says what is left behind.
-func (b *Box) Close() error { panic("todo") }
+// Close kills everything, ends the sandbox and removes its cgroup. It returns
+// when all mounts are gone. It can be called again; an error says what is left
+// behind.
+func (b *Box) Close() error { return b.backend.close() }
 
 // Stats is what a sandbox uses. What can't be measured is -1.
 type Stats struct {
@@ -90,19 +125,67 @@ type Stats struct {
 	Throttled  time.Duration
 }
 
-// A Proc is a program started by Box.Spawn.
+// A Proc is a program started by Box.Spawn. Its methods may be called from any
+// goroutine.
 type Proc struct {
 	PID      int      // on the host; 0 where it is not known
-	Terminal *os.File // the master side of the terminal, or nil
+	Terminal *os.File // the master side of the terminal, or nil; the caller's
+
+	done         chan struct{} // closed when the end is known
+	code, signal int
+
+	mu   sync.Mutex
+	send func(signal int) error // nil once it has ended
+	drop func()                 // releases what send uses
 }
 
+func newProc() *Proc { return &Proc{done: make(chan struct{})} }
+
+// control tells how the program is signalled, and what to do when it has ended.
+func (p *Proc) control(send func(signal int) error, drop func()) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	select {
+	case <-p.done:
+		drop()
+	default:
+		p.send, p.drop = send, drop
+	}
+}
+
+// finish makes the end known.
+func (p *Proc) finish(code, signal int) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.code, p.signal = code, signal
+	close(p.done)
+	if p.drop != nil {
+		p.drop()
+		p.send, p.drop = nil, nil
+	}
+}
+
+// Done is closed when the program has ended.
+func (p *Proc) Done() <-chan struct{} { return p.done }
+
 // Wait blocks until the program has ended and returns its exit code, or the
-// signal that ended it. It is called once.
-func (p *Proc) Wait() (code, signal int, err error) { panic("todo") }
+// signal that ended it. A program that ends because the sandbox does has been
+// killed. Any number of callers get the same answer.
+func (p *Proc) Wait() (code, signal int, err error) {
+	<-p.done
+	return p.code, p.signal, nil
+}
 
 // Signal sends a signal to the program; it never reaches another process. A
 // program that has ended is os.ErrProcessDone.
-func (p *Proc) Signal(signal int) error { panic("todo") }
+func (p *Proc) Signal(signal int) error {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.send == nil {
+		return os.ErrProcessDone
+	}
+	return p.send(signal)
+}
 
 // An ExecError says that a program could not be executed.
 type ExecError struct {

@@ -1,0 +1,383 @@
+package isolate
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"runtime"
+	"sync"
+	"syscall"
+	"unsafe"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/caissonrun/caisson"
+	"github.com/caissonrun/caisson/internal/landlock"
+	"github.com/caissonrun/caisson/internal/seccomp"
+)
+
+// IsInit reports whether this process was started by Start to be a sandbox's
+// init. A main function must then call Main, before anything else.
+func IsInit() bool { return len(os.Args) == 1 && os.Args[0] == initName && os.Getpid() == 1 }
+
+// Main is pid 1 of a sandbox: it builds the root view, starts programs when it
+// is asked to, reaps whatever they leave behind, and ends, and everything with
+// it, when its parent is gone. It does not return.
+func Main() {
+	p := pid1{conn: blocking(initSocket), procs: map[int]uint64{}, born: make(chan struct{}, 1)}
+	p.empty.L = &p.mu
+	if hide() == nil {
+		p.serve()
+	}
+	os.Exit(1)
+}
+
+// hide puts init out of reach of what will run in the sandbox.
+func hide() error {
+	// No signal from inside ends init: the kernel drops those that pid 1 has no
+	// handler for, so the Go runtime's go, but for the one by which it
+	// interrupts its own threads.
+	for sig := uintptr(1); sig <= 64; sig++ {
+		if sig != uintptr(unix.SIGURG) {
+			syscall.RawSyscall6(unix.SYS_RT_SIGACTION, sig, uintptr(unsafe.Pointer(&noAction)), 0, 8, 0, 0)
+		}
+	}
+	name := append([]byte(initName), 0)
+	if err := unix.Prctl(unix.PR_SET_NAME, uintptr(unsafe.Pointer(&name[0])), 0, 0, 0); err != nil {
+		return err
+	}
+	// Its memory, descriptors and root can't be opened through /proc/1.
+	if err := unix.Prctl(unix.PR_SET_DUMPABLE, 0, 0, 0, 0); err != nil {
+		return err
+	}
+	if err := unix.Prctl(unix.PR_SET_PDEATHSIG, uintptr(unix.SIGKILL), 0, 0, 0); err != nil {
+		return err
+	}
+	// The caller's keys could be used by whoever inherits its keyring. A host
+	// where this fails has none, or is out of them: keyctl is also refused by
+	// the seccomp filter.
+	_, _, _ = unix.Syscall(unix.SYS_KEYCTL, unix.KEYCTL_JOIN_SESSION_KEYRING, 0, 0)
+	unix.CloseOnExec(initSocket)
+	unix.Umask(0)
+	return nil
+}
+
+// A pid1 is init. Requests are served one after another by the main
+// goroutine; another one reaps.
+type pid1 struct {
+	conn   rawConn
+	setup  *setup
+	filter *syscall.SockFprog
+
+	sending sync.Mutex // one frame at a time
+
+	mu      sync.Mutex
+	procs   map[int]uint64 // by pid: the id of the request that started it
+	reaping bool
+	born    chan struct{} // tells the reaper that there is a child again
+	empty   sync.Cond     // there is none left
+}
+
+// serve answers requests until the parent is gone.
+func (p *pid1) serve() {
+	for {
+		f, err := receive(p.conn)
+		if err != nil {
+			return
+		}
+		answer := &frame{kind: frameOK, id: f.id}
+		switch f.kind {
+		case frameSetup:
+			err = p.build(f, answer)
+		case frameSpawn:
+			err = p.spawn(f, answer)
+		case frameKill:
+			err = p.kill()
+		case frameStop:
+			err = signalAll(unix.SIGSTOP)
+		case frameCont:
+			err = signalAll(unix.SIGCONT)
+		case frameAlive:
+			answer.body = []byte{0}
+			if alive() {
+				answer.body[0] = 1
+			}
+		default:
+			err = errors.New("caisson: bug: an unknown request")
+		}
+		if err != nil {
+			answer.kind, answer.body = frameError, encodeError(err)
+		}
+		if p.send(answer) != nil {
+			return
+		}
+		closeAll(answer.fds)
+	}
+}
+
+func (p *pid1) send(f *frame) error {
+	p.sending.Lock()
+	defer p.sending.Unlock()
+	return send(p.conn, f)
+}
+
+// build makes the sandbox what the setup says.
+func (p *pid1) build(f, answer *frame) error {
+	if p.setup != nil {
+		return errors.New("caisson: bug: a second setup")
+	}
+	s := decodeSetup(f.body, f.fds)
+	if s.seccomp {
+		list, err := seccomp.Filter()
+		if err != nil {
+			return err
+		}
+		filter := make([]syscall.SockFilter, len(list))
+		for i, x := range list {
+			filter[i] = syscall.SockFilter(x)
+		}
+		p.filter = &syscall.SockFprog{Len: uint16(len(filter)), Filter: &filter[0]}
+	}
+	root, err := buildView(s)
+	if err != nil {
+		return err
+	}
+	answer.fds = []int{root}
+	p.setup = s
+	if s.landlock {
+		return restrict(s)
+	}
+	return nil
+}
+
+// restrict puts this thread under Landlock's rules, for the programs that are
+// forked from it. All are in one domain, so that they may signal each other.
+func restrict(s *setup) error {
+	runtime.LockOSThread()
+	if err := unix.Prctl(unix.PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0); err != nil {
+		return fmt.Errorf("no_new_privs: %w", err)
+	}
+	rules := []landlock.Rule{
+		{Path: "/", Write: !s.rootReadOnly},
+		{Path: "/dev", Write: true}, {Path: "/proc", Write: true},
+	}
+	for i := range s.mounts {
+		if !s.mounts[i].ReadOnly {
+			rules = append(rules, landlock.Rule{Path: s.mounts[i].Target, Write: true})
+		}
+	}
+	return landlock.Restrict(rules)
+}
+
+// spawn starts a program.
+func (p *pid1) spawn(f, answer *frame) (err error) {
+	defer closeAll(f.fds)
+	if p.setup == nil {
+		return errors.New("caisson: bug: a program before the setup")
+	}
+	program := decodeProgram(f.body)
+	master, slave := -1, -1
+	stdio := f.fds
+	if program.Terminal {
+		if master, slave, err = openTerminal(program, p.setup.uid, p.setup.gid); err != nil {
+			return err
+		}
+		defer unix.Close(slave)
+		stdio = []int{slave, slave, slave}
+	}
+	c, err := p.child(program, stdio)
+	if err != nil {
+		closeAll([]int{master})
+		return err
+	}
+	p.mu.Lock()
+	_, pidfd, err := c.start(func(pid int) {
+		if pid > 0 {
+			p.procs[pid] = f.id
+			p.wakeReaper()
+		}
+		p.mu.Unlock()
+	})
+	if err != nil {
+		closeAll([]int{master})
+		return err
+	}
+	answer.fds = append(answer.fds, pidfd)
+	if master >= 0 {
+		answer.fds = append(answer.fds, master)
+	}
+	return nil
+}
+
+// child says what happens between fork and exec of a program.
+func (p *pid1) child(program *Program, stdio []int) (*child, error) {
+	if len(stdio) != 3 {
+		return nil, errors.New("caisson: bug: a program needs three descriptors")
+	}
+	s := p.setup
+	c := &child{
+		stdio: [3]int(stdio), terminal: program.Terminal, cgroups: s.cgroups, intoFD: -1,
+		oom: s.oom, drop: true, lastCap: lastCap(), setUser: true, uid: s.uid, gid: s.gid,
+		groups: s.groups, filter: p.filter,
+	}
+	if err := c.setLimits(s.files); err != nil {
+		return nil, err
+	}
+	return c, c.setProgram(program)
+}
+
+// wakeReaper sees to it that the reaper looks for children. p.mu is held.
+func (p *pid1) wakeReaper() {
+	if !p.reaping {
+		p.reaping = true
+		go p.reap()
+		return
+	}
+	select {
+	case p.born <- struct{}{}:
+	default:
+	}
+}
+
+// reap reaps children, those that were handed down to pid 1 too, and tells
+// the parent of those that it asked for.
+func (p *pid1) reap() {
+	for {
+		var status unix.WaitStatus
+		pid, err := unix.Wait4(-1, &status, 0, nil)
+		if err == unix.ECHILD {
+			p.mu.Lock()
+			p.empty.Broadcast()
+			p.mu.Unlock()
+			<-p.born
+			continue
+		}
+		if err != nil {
+			continue
+		}
+		p.mu.Lock()
+		id, ours := p.procs[pid]
+		delete(p.procs, pid)
+		p.mu.Unlock()
+		if ours {
+			var e encoder
+			e.int(int64(status))
+			// Where this fails the parent is gone, and the main goroutine knows.
+			_ = p.send(&frame{kind: frameExit, id: id, body: e.buf})
+		}
+	}
+}
+
+// kill kills everything and waits until nothing is left. Signals to all are
+// sent in one step: nothing can fork out of it.
+func (p *pid1) kill() error {
+	if err := signalAll(unix.SIGKILL); err != nil {
+		return err
+	}
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	for alive() {
+		p.empty.Wait()
+	}
+	return nil
+}
+
+// signalAll sends a signal to every process but this one, pid 1.
+func signalAll(sig unix.Signal) error {
+	if err := unix.Kill(-1, sig); err != nil && err != unix.ESRCH {
+		return fmt.Errorf("signal all: %w", err)
+	}
+	return nil
+}
+
+// alive reports whether a child is left that is not about to be reaped: pid 1
+// is handed down every process whose parent has ended.
+func alive() bool {
+	for {
+		var info unix.Siginfo
+		err := unix.Waitid(unix.P_ALL, 0, &info, unix.WEXITED|unix.WNOHANG|unix.WNOWAIT, nil)
+		if err == unix.EINTR {
+			continue
+		}
+		if err != nil {
+			return false
+		}
+		if info.Signo == 0 {
+			return true
+		}
+		runtime.Gosched()
+	}
+}
+
+// encodeError is the body of a frameError.
+func encodeError(err error) []byte {
+	var e encoder
+	var s *stepError
+	var errno syscall.Errno
+	var x *ExecError
+	if errors.As(err, &s) {
+		e.int(int64(s.step))
+	} else {
+		e.int(0)
+	}
+	if errors.As(err, &errno) {
+		e.int(int64(errno))
+	} else {
+		e.int(0)
+	}
+	e.int(int64(kindOf(err, errno)))
+	if errors.As(err, &x) {
+		e.int(int64(x.Code))
+	} else {
+		e.int(0)
+	}
+	e.text(err.Error())
+	return e.buf
+}
+
+// kindOf sorts what went wrong in init.
+func kindOf(err error, errno syscall.Errno) caisson.Kind {
+	if kind := caisson.KindOf(err); kind != caisson.ErrUnknown {
+		return kind
+	}
+	switch errno {
+	case unix.EPERM, unix.EACCES, unix.ENOSYS, unix.ENODEV, unix.EOPNOTSUPP:
+		return caisson.ErrUnsupported
+	case unix.ENOMEM, unix.ENOSPC, unix.EAGAIN, unix.EMFILE, unix.ENFILE, unix.EUSERS:
+		return caisson.ErrExhausted
+	}
+	return caisson.ErrUnknown
+}
+
+// decodeError makes an error of the body of a frameError.
+func decodeError(body []byte) error {
+	d := decoder{body}
+	step, errno, kind, code := int(d.int()), syscall.Errno(d.int()), caisson.Kind(d.int()), int(d.int())
+	cause := &initError{text: d.text(), errno: errno}
+	switch {
+	case step != 0:
+		return &stepError{step, errno}
+	case code != 0:
+		return &ExecError{Code: code, Err: cause}
+	case kind != caisson.ErrUnknown:
+		return &caisson.Error{Kind: kind, Err: cause}
+	}
+	return cause
+}
+
+// An initError is an error that init has sent.
+type initError struct {
+	text  string
+	errno syscall.Errno
+}
+
+// Error implements error.
+func (e *initError) Error() string { return e.text }
+
+// Unwrap returns the error number, if there was one.
+func (e *initError) Unwrap() error {
+	if e.errno == 0 {
+		return nil
+	}
+	return e.errno
+}

@@ -1,0 +1,346 @@
+package isolate
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/caissonrun/caisson"
+	"github.com/caissonrun/caisson/internal/cgroup"
+	"github.com/caissonrun/caisson/internal/landlock"
+	"github.com/caissonrun/caisson/internal/seccomp"
+)
+
+// A preparation turns a Spec into a setup, and holds the descriptors that go
+// with it.
+type preparation struct {
+	spec  *Spec
+	root  bool // whether this process is root
+	pid   int  // of init
+	setup setup
+	fds   []int
+
+	ownUserns   int // the sandbox's, once it is needed; -1 before
+	ownerUserns map[[2]int]int
+}
+
+// check refuses a spec that contradicts itself, or asks for more than the
+// caller's rights or the kernel allow.
+func check(spec *Spec, root bool) error {
+	switch {
+	case len(spec.UIDs) == 0 || len(spec.GIDs) == 0:
+		return invalid("user namespace", "it has no ids")
+	case root && (hostID(spec.UIDs, 0) < 0 || hostID(spec.GIDs, 0) < 0):
+		return invalid("user namespace", "id 0, for init, is not mapped")
+	case hostID(spec.UIDs, user(spec).UID) < 0 || hostID(spec.GIDs, user(spec).GID) < 0:
+		return invalid("user", "its ids are not mapped")
+	case spec.Sys && spec.HostNetwork:
+		return unsupported("/sys", "it needs a network of its own")
+	case len(spec.Devices) > 0 && !root:
+		return unsupported("devices", "only root can give them")
+	case spec.RootIDMap && !root:
+		return unsupported("root file system", "only root can show it with other ids")
+	case spec.Seccomp && !seccomp.Available():
+		return unsupported("seccomp", "this kernel has no seccomp filters")
+	case spec.Landlock && landlock.Available() == 0:
+		return unsupported("landlock", "this kernel has none, or it is switched off")
+	}
+	for _, g := range user(spec).Groups {
+		if root && hostID(spec.GIDs, g) < 0 {
+			return invalid("user", fmt.Sprintf("group %d is not mapped", g))
+		}
+	}
+	for i := range spec.Entries {
+		if err := checkPath(spec.Entries[i].Path); err != nil {
+			return err
+		}
+	}
+	for i := range spec.Mounts {
+		m := &spec.Mounts[i]
+		if m.Type != Bind && m.Type != Tmpfs {
+			return invalid(strconv.Quote(m.Target), fmt.Sprintf("unknown type of mount %q", m.Type))
+		}
+		if err := checkPath(m.Target); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// checkPath refuses paths that are not absolute and clean, and the root.
+func checkPath(path string) error {
+	if !filepath.IsAbs(path) || filepath.Clean(path) != path || path == "/" || strings.Contains(path, "\x00") {
+		return invalid(strconv.Quote(path), "not an absolute, clean path below the root")
+	}
+	return nil
+}
+
+func invalid(item, why string) error {
+	return &caisson.Error{Item: item, Kind: caisson.ErrInvalid, Err: errors.New(why)}
+}
+
+func unsupported(item, why string) error {
+	return &caisson.Error{Item: item, Kind: caisson.ErrUnsupported, Err: errors.New(why)}
+}
+
+// user returns who programs run as.
+func user(spec *Spec) User {
+	if spec.User == nil {
+		return User{}
+	}
+	return *spec.User
+}
+
+// hostID returns what an id of the inside is on the host, or -1.
+func hostID(ids []IDMap, inside int) int {
+	for _, m := range ids {
+		if inside >= m.Inside && inside-m.Inside < m.Size {
+			return m.Host + inside - m.Inside
+		}
+	}
+	return -1
+}
+
+// prepare gathers all that init needs from the host. On error it leaves
+// nothing; otherwise the caller closes the descriptors once they are sent.
+func prepare(spec *Spec, pid int, group *cgroup.Group) (*preparation, error) {
+	p := &preparation{spec: spec, root: os.Geteuid() == 0, pid: pid, ownUserns: -1, ownerUserns: map[[2]int]int{}}
+	err := p.gather(group)
+	closeAll([]int{p.ownUserns})
+	for _, fd := range p.ownerUserns {
+		unix.Close(fd)
+	}
+	if err != nil {
+		closeAll(p.fds)
+		return nil, err
+	}
+	return p, nil
+}
+
+func (p *preparation) gather(group *cgroup.Group) (err error) {
+	spec, who := p.spec, user(p.spec)
+	p.setup = setup{
+		hostname: spec.Hostname, alone: !p.root, loopback: !spec.HostNetwork, nested: spec.Nested,
+		uid: who.UID, gid: who.GID,
+		root: -1, rootPath: spec.RootFS, rootReadOnly: spec.RootReadOnly || spec.RootFS == "", entries: spec.Entries,
+		dev: -1, sys: spec.Sys, masked: spec.Masked, readOnly: spec.ReadOnlyPaths, shm: int64(spec.Shm),
+		files: spec.Files, seccomp: spec.Seccomp, landlock: spec.Landlock,
+	}
+	s := &p.setup
+	if s.hostname == "" {
+		s.hostname = spec.ID
+	}
+	if s.masked == nil {
+		s.masked = DefaultMasked
+	}
+	if s.readOnly == nil {
+		s.readOnly = DefaultReadOnly
+	}
+	if s.shm == 0 {
+		s.shm = int64(64 * caisson.MiB)
+	}
+	if p.root {
+		s.groups = make([]uint32, 0, len(who.Groups))
+		for _, g := range who.Groups {
+			s.groups = append(s.groups, uint32(g))
+		}
+	}
+	if spec.RootFS != "" {
+		if err := p.gatherRoot(); err != nil {
+			return err
+		}
+	}
+	for i := range spec.Mounts {
+		if err := p.gatherMount(&spec.Mounts[i]); err != nil {
+			return err
+		}
+	}
+	if err := p.gatherDev(); err != nil {
+		return err
+	}
+	return p.gatherCgroup(group)
+}
+
+// add keeps a descriptor for init and returns its place in the frame.
+func (p *preparation) add(fd int) int {
+	p.fds = append(p.fds, fd)
+	return len(p.fds) - 1
+}
+
+// gatherRoot takes the root file system.
+func (p *preparation) gatherRoot() error {
+	fd, stat, err := openSource(p.spec.RootFS)
+	if err != nil {
+		return err
+	}
+	if stat.Mode&unix.S_IFMT != unix.S_IFDIR {
+		unix.Close(fd)
+		return invalid(strconv.Quote(p.spec.RootFS), "not a folder")
+	}
+	userns := -1
+	if p.spec.RootIDMap {
+		if userns, err = p.sandboxUserns(); err != nil {
+			unix.Close(fd)
+			return err
+		}
+	}
+	fd, err = p.take(fd, unix.MOUNT_ATTR_NOSUID|unix.MOUNT_ATTR_NODEV, userns)
+	if err != nil {
+		return fmt.Errorf("%q: %w", p.spec.RootFS, err)
+	}
+	p.setup.root = p.add(fd)
+	return nil
+}
+
+// gatherMount takes the source of one mount.
+func (p *preparation) gatherMount(m *Mount) error {
+	at := place{Mount: *m, source: -1}
+	if m.Type == Bind {
+		fd, stat, err := openSource(m.Source)
+		if err != nil {
+			return err
+		}
+		at.folder = stat.Mode&unix.S_IFMT == unix.S_IFDIR
+		userns, err := p.ownerNamespace(m.Owner)
+		if err != nil {
+			unix.Close(fd)
+			return err
+		}
+		fd, err = p.take(fd, bindAttrs(m), userns)
+		if err != nil {
+			return fmt.Errorf("%q: %w", m.Source, err)
+		}
+		at.source = p.add(fd)
+	}
+	p.setup.mounts = append(p.setup.mounts, at)
+	return nil
+}
+
+// bindAttrs returns a bind's mount attributes.
+func bindAttrs(m *Mount) uint64 {
+	attrs := uint64(unix.MOUNT_ATTR_NOSUID | unix.MOUNT_ATTR_NODEV)
+	if m.ReadOnly {
+		attrs |= unix.MOUNT_ATTR_RDONLY
+	}
+	return attrs
+}
+
+// take exchanges an open file for a tree of its mounts. Only root can do that
+// outside of the sandbox: otherwise init does it, and the open file tells it
+// what it must find at the path.
+func (p *preparation) take(fd int, attrs uint64, userns int) (int, error) {
+	if !p.root {
+		return fd, nil
+	}
+	defer unix.Close(fd)
+	return cloneTree(fd, attrs, userns)
+}
+
+// ownerNamespace returns a user namespace that shows files of owner as the
+// sandbox's user's, or -1 where none is needed. The caller does not close it.
+func (p *preparation) ownerNamespace(owner *User) (int, error) {
+	if owner == nil || !p.root {
+		return -1, nil
+	}
+	who := user(p.spec)
+	uid, gid := hostID(p.spec.UIDs, who.UID), hostID(p.spec.GIDs, who.GID)
+	if hostID(p.spec.UIDs, owner.UID) == uid && hostID(p.spec.GIDs, owner.GID) == gid {
+		return p.sandboxUserns()
+	}
+	key := [2]int{owner.UID, owner.GID}
+	if fd, ok := p.ownerUserns[key]; ok {
+		return fd, nil
+	}
+	fd, err := newUserNamespace([]IDMap{{owner.UID, uid, 1}}, []IDMap{{owner.GID, gid, 1}})
+	if err == nil {
+		p.ownerUserns[key] = fd
+	}
+	return fd, err
+}
+
+// sandboxUserns returns the sandbox's own user namespace.
+func (p *preparation) sandboxUserns() (fd int, err error) {
+	if p.ownUserns < 0 {
+		p.ownUserns, err = userNamespace(p.pid)
+	}
+	return p.ownUserns, err
+}
+
+// gatherDev makes /dev where device nodes can be made; otherwise init binds
+// the host's.
+func (p *preparation) gatherDev() error {
+	if !p.root {
+		return nil
+	}
+	list := append([]node(nil), nodes...)
+	for i := range list {
+		list[i].uid, list[i].gid = hostID(p.spec.UIDs, 0), hostID(p.spec.GIDs, 0)
+	}
+	for i := range p.spec.Devices {
+		n, err := p.device(&p.spec.Devices[i])
+		if err != nil {
+			return err
+		}
+		list = append(list, n)
+	}
+	fd, err := newDev(hostID(p.spec.UIDs, 0), hostID(p.spec.GIDs, 0), list)
+	if errors.Is(err, unix.EPERM) && len(p.spec.Devices) == 0 {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	p.setup.dev = p.add(fd)
+	return nil
+}
+
+// device returns the node for a device of the host. It belongs to the user.
+func (p *preparation) device(d *Device) (node, error) {
+	fd, stat, err := openSource(d.Source)
+	if err != nil {
+		return node{}, err
+	}
+	unix.Close(fd)
+	name, below := strings.CutPrefix(d.Target, "/dev/")
+	switch {
+	case stat.Mode&unix.S_IFMT != unix.S_IFCHR:
+		return node{}, invalid(strconv.Quote(d.Source), "not a character device")
+	case !below || strings.Contains(name, "/") || name == "" || name == "." || name == "..":
+		return node{}, invalid(strconv.Quote(d.Target), "devices can only appear as /dev/NAME")
+	}
+	mode := uint32(0o600)
+	if d.ReadOnly {
+		mode = 0o400
+	}
+	who := user(p.spec)
+	return node{
+		name: name, major: unix.Major(stat.Rdev), minor: unix.Minor(stat.Rdev), mode: mode,
+		uid: hostID(p.spec.UIDs, who.UID), gid: hostID(p.spec.GIDs, who.GID),
+	}, nil
+}
+
+// gatherCgroup hands over what programs need to move themselves into the
+// group, where they are not born in it.
+func (p *preparation) gatherCgroup(group *cgroup.Group) error {
+	if group == nil {
+		return nil
+	}
+	files, err := group.ThreadFiles()
+	if err != nil {
+		return err
+	}
+	defer closeFiles(files)
+	for _, f := range files {
+		fd, err := high(int(f.Fd()))
+		if err != nil {
+			return err
+		}
+		p.setup.cgroups = append(p.setup.cgroups, p.add(fd))
+	}
+	return nil
+}

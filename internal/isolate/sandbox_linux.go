@@ -1,0 +1,559 @@
+package isolate
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"runtime"
+	"strconv"
+	"strings"
+	"sync"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/caissonrun/caisson"
+	"github.com/caissonrun/caisson/internal/cgroup"
+	"github.com/caissonrun/caisson/internal/cleanup"
+)
+
+// patience is how long init is given to answer, and processes to be gone after
+// a kill. All take milliseconds, unless the kernel hangs.
+const patience = 30 * time.Second
+
+// errGone says that the sandbox is over.
+var errGone = &caisson.Error{Item: "sandbox", Kind: caisson.ErrAborted, Err: errors.New("it has ended")}
+
+// errPaused says that nothing can be done before the sandbox goes on.
+var errPaused = &caisson.Error{Item: "sandbox", Kind: caisson.ErrUnavailable, Err: errors.New("it is paused, resume it first")}
+
+// A sandbox is a Box with isolation: it holds init.
+type sandbox struct {
+	socket *os.File
+	conn   rawConn
+	init   int // pid
+	pidfd  int // of init
+	folder *os.File
+	group  *cgroup.Group
+	inside bool          // init is in the group too, and is frozen with it
+	gone   chan struct{} // closed when init, and so everything, is gone
+	leave  chan struct{} // closed to let the thread that forked init go
+
+	sending sync.Mutex // one frame at a time
+
+	mu      sync.Mutex
+	lastID  uint64
+	answers map[uint64]chan *frame
+	procs   map[uint64]*Proc
+	frozen  bool
+	closed  bool
+}
+
+// startSandbox makes a sandbox.
+func startSandbox(spec *Spec) (_ backend, err error) {
+	if err := check(spec, os.Geteuid() == 0); err != nil {
+		return nil, err
+	}
+	var undo cleanup.List
+	defer undo.OnError(context.Background(), &err)
+	b := &sandbox{
+		gone: make(chan struct{}), leave: make(chan struct{}),
+		answers: map[uint64]chan *frame{}, procs: map[uint64]*Proc{},
+	}
+
+	// The group comes first, so that init can be born in it.
+	b.group, err = newGroup(spec.Cgroup)
+	if err != nil {
+		return nil, err
+	}
+	if b.group != nil {
+		undo.Add(b.group.Remove)
+	}
+
+	// Init runs from here on, and waits for what to do.
+	report, err := b.fork(spec)
+	if err != nil {
+		return nil, err
+	}
+	defer unix.Close(report)
+	undo.Add(b.end)
+	go b.listen()
+
+	// What it needs from the host is gathered meanwhile.
+	p, err := prepare(spec, b.init, b.group)
+	if err != nil {
+		return nil, err
+	}
+	p.setup.oom = b.inside && p.root && protect(b.init)
+	answer, err := b.ask(frameSetup, p.setup.encode(), p.fds)
+	closeAll(p.fds)
+	if err != nil {
+		return nil, setupError(err, report)
+	}
+	if len(answer.fds) != 1 {
+		closeAll(answer.fds)
+		return nil, errors.New("caisson: bug: init did not hand over the root")
+	}
+	b.folder = os.NewFile(uintptr(answer.fds[0]), "/")
+	undo.Release()
+	return b, nil
+}
+
+// newGroup makes the control group, if there is to be one.
+func newGroup(c *Cgroup) (*cgroup.Group, error) {
+	if c == nil {
+		return nil, nil
+	}
+	return cgroup.Create(c.Name, cgroup.Limits{CPUs: c.CPUs, Memory: c.Memory, PIDs: c.PIDs})
+}
+
+// setupError prefers what a child that never became init has reported.
+func setupError(err error, report int) error {
+	if !errors.Is(err, errGone) {
+		return err
+	}
+	if early := readReport(report); early != nil {
+		return &caisson.Error{Item: "init", Kind: caisson.ErrUnsupported, Err: early}
+	}
+	return fmt.Errorf("init ended during setup: %w", err)
+}
+
+// protect keeps the OOM killer from choosing init where there are others.
+// Programs take it back for themselves.
+func protect(pid int) bool {
+	return writeKernel("/proc/"+strconv.Itoa(pid)+"/oom_score_adj", "-900") == nil
+}
+
+// fork starts init on a thread that lives until the box is closed, because
+// init's death is bound to that of the thread.
+func (b *sandbox) fork(spec *Spec) (report int, err error) {
+	type result struct {
+		report int
+		err    error
+	}
+	done := make(chan result)
+	go func() {
+		runtime.LockOSThread()
+		defer runtime.UnlockOSThread()
+		report, err := b.forkHere(spec)
+		done <- result{report, err}
+		if err == nil {
+			<-b.leave
+		}
+	}()
+	r := <-done
+	return r.report, r.err
+}
+
+func (b *sandbox) forkHere(spec *Spec) (report int, err error) {
+	var fds []int // for the child only
+	defer func() { closeAll(fds) }()
+	take := func(fd int, err error) (int, error) {
+		if err != nil {
+			return -1, err
+		}
+		defer unix.Close(fd)
+		up, err := high(fd)
+		if err == nil {
+			fds = append(fds, up)
+		}
+		return up, err
+	}
+	i := &infant{
+		flags: unix.CLONE_NEWUSER | unix.CLONE_NEWNS | unix.CLONE_NEWPID | unix.CLONE_NEWIPC |
+			unix.CLONE_NEWUTS | unix.CLONE_NEWCGROUP,
+		intoFD: -1, root: os.Geteuid() == 0, lastCap: lastCap(), program: -1,
+		allCaps:  allCaps(),
+		readOnly: unix.MountAttr{Attr_set: unix.MOUNT_ATTR_RDONLY | unix.MOUNT_ATTR_NOSUID},
+	}
+	if !spec.HostNetwork {
+		i.flags |= unix.CLONE_NEWNET
+	}
+	if i.argv, err = cStrings([]string{initName}); err != nil {
+		return -1, err
+	}
+	// Init does little at a time, and stays below a megabyte of heap.
+	if i.envv, err = cStrings([]string{"GOMAXPROCS=2", "GOGC=25"}); err != nil {
+		return -1, err
+	}
+	if i.null, err = take(unix.Open("/dev/null", unix.O_RDWR|unix.O_CLOEXEC, 0)); err != nil {
+		return -1, fmt.Errorf("/dev/null: %w", err)
+	}
+	if err := i.chooseProgram(take); err != nil {
+		return -1, err
+	}
+	if b.group != nil {
+		if fd, ok := b.group.FD(); ok {
+			b.inside = true
+			if i.intoFD, err = take(fd, nil); err != nil {
+				return -1, err
+			}
+		}
+	}
+	pair, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
+	if err != nil {
+		return -1, err
+	}
+	if i.socket, err = take(pair[1], nil); err != nil {
+		unix.Close(pair[0])
+		return -1, err
+	}
+	var pipe [2]int
+	if err := unix.Pipe2(pipe[:], unix.O_CLOEXEC); err != nil {
+		unix.Close(pair[0])
+		return -1, err
+	}
+	if i.report, err = take(pipe[1], nil); err == nil {
+		b.init, b.pidfd, err = i.fork(spec.UIDs, spec.GIDs)
+	}
+	if err != nil {
+		unix.Close(pair[0])
+		unix.Close(pipe[0])
+		return -1, err
+	}
+	return pipe[0], b.connect(pair[0])
+}
+
+// chooseProgram finds the file that init is executed from.
+func (i *infant) chooseProgram(take func(int, error) (int, error)) (err error) {
+	if !i.root {
+		if path := pathOfProgram(); path != "" {
+			i.path, err = unix.BytePtrFromString(path)
+			return err
+		}
+		i.program, err = take(copyProgram())
+		return err
+	}
+	i.program, err = take(ownProgram())
+	return err
+}
+
+// allCaps is every capability, permitted, effective and inheritable.
+func allCaps() (data [2]unix.CapUserData) {
+	last := lastCap()
+	for n := 0; n <= last; n++ {
+		data[n/32].Permitted |= 1 << (n % 32)
+	}
+	for i := range data {
+		data[i].Effective = data[i].Permitted
+		data[i].Inheritable = data[i].Permitted
+	}
+	return data
+}
+
+// connect makes the parent's end of the socket ready.
+func (b *sandbox) connect(fd int) error {
+	if err := unix.SetNonblock(fd, true); err != nil {
+		return err
+	}
+	b.socket = os.NewFile(uintptr(fd), "init")
+	raw, err := b.socket.SyscallConn()
+	if err != nil {
+		return err
+	}
+	b.conn = polled{raw}
+	return nil
+}
+
+// listen takes what init says, until it is gone. It is the only one to reap
+// init.
+func (b *sandbox) listen() {
+	for {
+		f, err := receive(b.conn)
+		if err != nil {
+			break
+		}
+		b.take(f)
+	}
+	// The end of the socket may come a little before that of init, and of a
+	// bug in one of them before the other: nothing may live without its parent.
+	unix.PidfdSendSignal(b.pidfd, unix.SIGKILL, nil, 0)
+	for {
+		if _, err := unix.Wait4(b.init, nil, 0, nil); err != unix.EINTR {
+			break
+		}
+	}
+	b.mu.Lock()
+	answers, procs := b.answers, b.procs
+	b.answers, b.procs = nil, nil
+	b.mu.Unlock()
+	close(b.gone)
+	for _, ch := range answers {
+		close(ch)
+	}
+	for _, p := range procs {
+		p.finish(0, int(unix.SIGKILL))
+	}
+}
+
+// take passes one frame on to whom it is for.
+func (b *sandbox) take(f *frame) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if f.kind == frameExit {
+		if p := b.procs[f.id]; p != nil {
+			delete(b.procs, f.id)
+			d := decoder{f.body}
+			p.finish(ended(unix.WaitStatus(d.int())))
+		}
+		return
+	}
+	ch := b.answers[f.id]
+	delete(b.answers, f.id)
+	if ch == nil {
+		closeAll(f.fds)
+		return
+	}
+	ch <- f
+}
+
+// ask sends a request and waits for its answer.
+func (b *sandbox) ask(kind byte, body []byte, fds []int) (*frame, error) {
+	return b.askFor(kind, body, fds, nil)
+}
+
+// askFor is ask for a request after which init speaks of p, too.
+func (b *sandbox) askFor(kind byte, body []byte, fds []int, p *Proc) (*frame, error) {
+	ch := make(chan *frame, 1)
+	b.mu.Lock()
+	if b.answers == nil {
+		b.mu.Unlock()
+		return nil, errGone
+	}
+	if b.frozen && (b.inside || kind == frameSpawn) {
+		b.mu.Unlock()
+		return nil, errPaused
+	}
+	b.lastID++
+	id := b.lastID
+	b.answers[id] = ch
+	if p != nil {
+		b.procs[id] = p
+	}
+	b.mu.Unlock()
+
+	b.sending.Lock()
+	err := send(b.conn, &frame{kind: kind, id: id, body: body, fds: fds})
+	b.sending.Unlock()
+	if err != nil && !brokenPipe(err) {
+		b.forget(id)
+		return nil, err
+	}
+	answer, err := b.await(ch)
+	if err != nil {
+		b.forget(id)
+	}
+	return answer, err
+}
+
+// brokenPipe reports whether init did not want to hear more. The listener
+// knows the rest.
+func brokenPipe(err error) bool {
+	return errors.Is(err, unix.EPIPE) || errors.Is(err, unix.ECONNRESET) || errors.Is(err, io.EOF)
+}
+
+// forget drops a request.
+func (b *sandbox) forget(id uint64) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	delete(b.answers, id)
+	delete(b.procs, id)
+}
+
+// await waits for an answer, and turns one that is an error into one.
+func (b *sandbox) await(ch chan *frame) (*frame, error) {
+	timer := time.NewTimer(patience)
+	defer timer.Stop()
+	select {
+	case f, ok := <-ch:
+		if !ok {
+			return nil, errGone
+		}
+		if f.kind == frameError {
+			return nil, decodeError(f.body)
+		}
+		return f, nil
+	case <-timer.C:
+		return nil, &caisson.Error{Item: "init", Kind: caisson.ErrUnavailable, Err: fmt.Errorf("no answer within %v", patience)}
+	}
+}
+
+// pid implements backend.
+func (b *sandbox) pid() int { return b.init }
+
+// spawn implements backend.
+func (b *sandbox) spawn(p *Program, stdio [3]*os.File) (*Proc, error) {
+	var fds []int
+	if !p.Terminal {
+		null, err := devNull()
+		if err != nil {
+			return nil, err
+		}
+		defer null.Close()
+		if fds, err = numbers(stdio, null); err != nil {
+			return nil, err
+		}
+	}
+	proc := newProc()
+	answer, err := b.askFor(frameSpawn, p.encode(), fds, proc)
+	runtime.KeepAlive(stdio)
+	if err != nil {
+		return nil, spawnError(p, err)
+	}
+	// First the pidfd, then, where there is one, the terminal.
+	if len(answer.fds) == 0 {
+		return nil, errors.New("caisson: bug: init did not hand over the program")
+	}
+	pidfd := answer.fds[0]
+	proc.PID = pidOf(pidfd)
+	if len(answer.fds) > 1 {
+		proc.Terminal = terminalFile(answer.fds[1])
+	}
+	proc.own(pidfd)
+	return proc, nil
+}
+
+// pidOf returns the pid on the host of the process behind a pidfd, or 0.
+func pidOf(pidfd int) int {
+	text, err := os.ReadFile("/proc/self/fdinfo/" + strconv.Itoa(pidfd))
+	if err != nil {
+		return 0
+	}
+	for line := range strings.Lines(string(text)) {
+		if value, ok := strings.CutPrefix(line, "Pid:"); ok {
+			pid, _ := strconv.Atoi(strings.TrimSpace(value))
+			return max(pid, 0)
+		}
+	}
+	return 0
+}
+
+// root implements backend.
+func (b *sandbox) root() (*os.File, error) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if b.closed {
+		return nil, errGone
+	}
+	fd, err := unix.FcntlInt(b.folder.Fd(), unix.F_DUPFD_CLOEXEC, 3)
+	if err != nil {
+		return nil, err
+	}
+	return os.NewFile(uintptr(fd), "/"), nil
+}
+
+// kill implements backend.
+func (b *sandbox) kill() error {
+	if b.inside {
+		if err := b.freeze(false); err != nil {
+			return err
+		}
+	}
+	_, err := b.ask(frameKill, nil, nil)
+	if err == nil || errors.Is(err, errGone) {
+		b.mu.Lock()
+		b.frozen = false
+		b.mu.Unlock()
+		return nil
+	}
+	return err
+}
+
+// alive implements backend.
+func (b *sandbox) alive() bool {
+	b.mu.Lock()
+	paused := b.frozen && b.inside
+	b.mu.Unlock()
+	if paused {
+		return true
+	}
+	answer, err := b.ask(frameAlive, nil, nil)
+	return err == nil && len(answer.body) == 1 && answer.body[0] == 1
+}
+
+// freeze implements backend. The freezer of version 1 is not used: what is
+// frozen there can't even be killed, and would outlive a parent that is.
+func (b *sandbox) freeze(on bool) error {
+	b.mu.Lock()
+	frozen := b.frozen
+	b.mu.Unlock()
+	if frozen == on {
+		return nil
+	}
+	var err error
+	kind := byte(frameCont)
+	if on {
+		kind = frameStop
+	}
+	if b.inside {
+		err = b.group.Freeze(on)
+	} else {
+		_, err = b.ask(kind, nil, nil)
+	}
+	if err == nil {
+		b.mu.Lock()
+		b.frozen = on
+		b.mu.Unlock()
+	}
+	return err
+}
+
+// stats implements backend.
+func (b *sandbox) stats() (Stats, error) { return groupStats(b.group) }
+
+// groupStats returns what a group used; nil is one that counts nothing.
+func groupStats(g *cgroup.Group) (Stats, error) {
+	if g == nil {
+		return Stats{-1, -1, -1, -1, -1, -1}, nil
+	}
+	s, err := g.Stats()
+	return Stats(s), err
+}
+
+// end kills init, and so everything, and returns when it is gone.
+func (b *sandbox) end() error {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if b.closed {
+		return nil
+	}
+	if err := unix.PidfdSendSignal(b.pidfd, unix.SIGKILL, nil, 0); err != nil && err != unix.ESRCH {
+		return fmt.Errorf("kill init: %w", err)
+	}
+	b.mu.Unlock()
+	err := b.awaitGone()
+	b.mu.Lock()
+	if err != nil || b.closed {
+		return err
+	}
+	b.closed = true
+	b.socket.Close()
+	unix.Close(b.pidfd)
+	if b.folder != nil {
+		b.folder.Close()
+	}
+	close(b.leave)
+	return nil
+}
+
+// awaitGone waits until init and everything below it is gone.
+func (b *sandbox) awaitGone() error {
+	timer := time.NewTimer(patience)
+	defer timer.Stop()
+	select {
+	case <-b.gone:
+		return nil
+	case <-timer.C:
+		return fmt.Errorf("processes of init %d live on %v after they were killed", b.init, patience)
+	}
+}
+
+// close implements backend.
+func (b *sandbox) close() error {
+	if err := b.end(); err != nil || b.group == nil {
+		return err
+	}
+	return b.group.Remove()
+}
