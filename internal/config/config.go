@@ -49,6 +49,8 @@ func (c *Config) FileList() string {
 type Executor struct {
 	// Prefer lists engine names, most wanted first. Empty: Caisson's own order.
 	Prefer []string `json:"prefer"`
+	// LogLimit bounds the log of a step where the task sets no limit; 0: none.
+	LogLimit caisson.Bytes `json:"log_limit"`
 }
 
 // Engine is the section [engine].
@@ -59,8 +61,8 @@ type Engine struct {
 // Native is the section [engine.native].
 type Native struct {
 	Shell            []string `json:"shell"`              // argv that a script is appended to; empty: bash -c or sh -c
-	UID              int      `json:"uid"`                // inside, where the task names no user
-	GID              int      `json:"gid"`                // that user's group
+	UID              int      `json:"uid,omitempty"`      // of programs where the task names no user; 0: the engine's default
+	GID              int      `json:"gid,omitempty"`      // that user's group; 0: the engine's default
 	IDBase           uint32   `json:"id_base"`            // first id of the host for sandboxes
 	IDCount          uint32   `json:"id_count"`           // how many ids of the host
 	Isolation        string   `json:"isolation"`          // full or none

@@ -65,7 +65,7 @@ func TestDefaults(t *testing.T) {
 	h := newHost(t)
 	got := h.load(t)
 	want := &Config{Engine: Engine{Native: Native{
-		UID: 1000, GID: 1000, IDBase: 1879048192, IDCount: 65536, Isolation: "full",
+		IDBase: 1879048192, IDCount: 65536, Isolation: "full",
 	}}}
 	want.State, want.Runtime = "/var/lib/caisson", "/run/caisson"
 	if os.Geteuid() != 0 {
@@ -139,7 +139,7 @@ paths = ["/a", "b"]
 shell = ["x"]
 `)
 	write(t, h.home+"/.config/caisson/caisson.toml", "engine.native.gid = 2\nengine.native.uid = 2\n")
-	write(t, h.dir+"/caisson.toml", "[engine.native]\ngid = 3\n[mount.bind]\nallow = ['..']\n")
+	write(t, h.dir+"/caisson.toml", "[engine.native]\ngid = 3\n[mount.bind]\nallow = ['..']\n[executor]\nlog_limit = 1024\n")
 
 	c := h.load(t)
 	n := c.Engine.Native
@@ -149,6 +149,9 @@ shell = ["x"]
 	}
 	if diff := cmp.Diff(want, n); diff != "" {
 		t.Errorf("engine.native, want - got +:\n%s", diff)
+	}
+	if want := caisson.KiB; c.Executor.LogLimit != want {
+		t.Errorf("executor.log_limit = %v, want %v", c.Executor.LogLimit, want)
 	}
 	if want := h.dir + "/var"; c.State != want {
 		t.Errorf("state = %q, want %q", c.State, want)
@@ -294,7 +297,7 @@ paths = ["~/x", 5]
 		`flag: stat: there is no such setting; did you mean "state"?`,
 		`flag: state: ~ is not expanded; write the whole path`,
 		`CAISSON_ENGINE_NATIVE_ALLOW_NONE: engine.native.allow_none: is the text "yes"; want true or false`,
-		`CAISSON_ENGINE_NATIVE_GID: engine.native.gid: "x" is not valid; want an id, 1 to 4294967294`,
+		`CAISSON_ENGINE_NATIVE_GID: engine.native.gid: "x" is not valid; want an id, 0 to 2147483646`,
 		`CAISSON_ENGINE_NATIVE_PATHS: engine.native.paths: is not a value of TOML, such as ["a", "b"] or {a = 1}`,
 		`CAISSON_ENGINE_NATIVE_UDI: there is no such setting; did you mean CAISSON_ENGINE_NATIVE_UID?; unset the variable`,
 		`CAISSON_QUITE_ELSE: there is no such setting; unset the variable`,
@@ -487,7 +490,7 @@ func TestSchema(t *testing.T) {
 		{"state = '/x'\n[engine.native]\nshell = ['sh', '-c']\nid_base = 100000\n[engine.docker]\nhost = 'unix:x'", true},
 		{"[engine.docker]\nhost = 'tcp:x'", false},
 		{"[engine.native]\nisolation = 'ful'", false},
-		{"[engine.native]\nuid = 0", false},
+		{"[engine.native]\nuid = -1", false},
 		{"stat = '/x'", false},
 		{"[mount.bind]\nallow = '/x'", false},
 	}

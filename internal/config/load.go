@@ -169,7 +169,7 @@ func (l *loader) configured(section string) bool {
 // values.
 func (l *loader) defaults() (map[string]any, error) {
 	c := Config{Engine: Engine{Native: Native{
-		UID: 1000, GID: 1000, IDBase: 1879048192, IDCount: 65536, Isolation: "full",
+		IDBase: 1879048192, IDCount: 65536, Isolation: "full",
 	}}}
 	if err := l.defaultFolders(&c); err != nil {
 		return nil, err

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"strings"
 
+	"github.com/caissonrun/caisson"
 	"github.com/caissonrun/caisson/internal/fields"
 )
 
@@ -71,30 +72,45 @@ func executorSection() *fields.Type {
 	name := &fields.Type{Form: fields.Text, Want: "an engine's name", Pattern: fields.Match(`[a-z][a-z0-9-]{0,31}`)}
 	prefer := list(name)
 	prefer.Unique = true
-	return section("settings of the executor", fields.Field{
-		Name: "prefer", Type: prefer, Default: "the order of `caisson engines`", Also: []string{"engines", "engine"},
-		Examples: []any{[]any{"native"}},
-		Doc:      "Names of engines, most wanted first. A task that names none gets the first that can do all it asks for.",
-	})
+	size := &fields.Type{
+		Form: fields.Text, Name: "size", Want: "a size such as 64m or 1g, or a number of bytes", Numbers: fields.WholeNumbers, Max: 1 << 62,
+		Pattern: fields.Match(`[0-9]+ ?[bB]?|[0-9]+(\.[0-9]+)? ?[kKmMgGtT]([iI]?[bB])?`),
+		Check: func(s string) error {
+			_, err := caisson.ParseBytes(s)
+			return err
+		},
+	}
+	return section("settings of the executor",
+		fields.Field{
+			Name: "prefer", Type: prefer, Default: "the order of `caisson engines`", Also: []string{"engines", "engine"},
+			Examples: []any{[]any{"native"}},
+			Doc:      "Names of engines, most wanted first. A task that names none gets the first that can do all it asks for.",
+		},
+		fields.Field{
+			Name: "log_limit", Type: size, Default: "1g", Examples: []any{"64m"},
+			Doc: "What the log of a step may have where the task sets no `limits.log`; 0 is no limit. What is over it is dropped, and a marker " +
+				"in the log says so.",
+		},
+	)
 }
 
 func nativeSection() *fields.Type {
-	id := func() *fields.Type { return whole("an id, 1 to 4294967294", 1, maxID) }
+	id := func() *fields.Type { return whole("an id, 0 to 2147483646", 0, 1<<31-2) }
 	argument := &fields.Type{Form: fields.Text, Want: "text", NotEmpty: true}
 	return section("settings of the engine native",
 		fields.Field{
 			Name: "shell", Type: list(argument), Default: "`bash -c`, or `sh -c` where there is no bash",
 			Examples: []any{[]any{"sh", "-eu", "-c"}}, Doc: "The command that the script of `run` is appended to.",
 		},
-		fields.Field{Name: "uid", Type: id(), Default: "1000", Doc: "Who programs run as, in the sandbox, where the task names no user."},
-		fields.Field{Name: "gid", Type: id(), Default: "1000", Doc: "The group of that user."},
+		fields.Field{Name: "uid", Type: id(), Default: "1000, or the caller with isolation none", Doc: "Who programs run as where the task names no user: in the sandbox, or on the host with isolation none. 0 is the default."},
+		fields.Field{Name: "gid", Type: id(), Default: "as for uid", Doc: "The group of that user."},
 		fields.Field{
 			Name: "id_base", Type: whole("an id of the host, 65536 to 4294901760", 65536, 1<<32-65536), Default: "1879048192",
 			Doc: "As root, the first user and group id of the host that is given to sandboxes. The range must belong to nobody else.",
 		},
 		fields.Field{
-			Name: "id_count", Type: whole("a number of ids, 2 or more", 2, 1<<31-1), Default: "65536",
-			Doc: "How many ids of the host are given to sandboxes.",
+			Name: "id_count", Type: whole("a number of ids, 3 or more", 3, 1<<31-1), Default: "65536",
+			Doc: "How many ids of the host are given to sandboxes. Each uses three.",
 		},
 		fields.Field{
 			Name: "isolation", Type: &fields.Type{Form: fields.Text, Enum: []string{"full", "none"}}, Default: "full",
