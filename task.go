@@ -69,7 +69,7 @@ type Program struct {
 	Image      string            `json:"image,omitempty"`
 	Run        string            `json:"run,omitempty"`        // a script for the engine's shell
 	Cmd        []string          `json:"cmd,omitempty"`        // argv
-	Entrypoint []string          `json:"entrypoint,omitempty"` // put before Cmd
+	Entrypoint []string          `json:"entrypoint,omitempty"` // put before Cmd, or before Run, which is then its last argument
 	Env        map[string]string `json:"env,omitempty"`
 	Files      map[string]string `json:"files,omitempty"`   // path in the work folder (or absolute) to contents
 	Workdir    string            `json:"workdir,omitempty"` // relative paths start at the work folder

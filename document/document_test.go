@@ -164,7 +164,11 @@ func TestParseForms(t *testing.T) {
 		doc  string
 		want caisson.Task
 	}{
-		"Run":       {`run: echo`, caisson.Task{Program: caisson.Program{Run: "echo"}}},
+		"Run": {`run: echo`, caisson.Task{Program: caisson.Program{Run: "echo"}}},
+		"RunWithEntrypoint": {
+			"entrypoint: [python3, -c]\nrun: print(1)",
+			caisson.Task{Program: caisson.Program{Run: "print(1)", Entrypoint: []string{"python3", "-c"}}},
+		},
 		"ImageOnly": {`image: busybox`, caisson.Task{Program: caisson.Program{Image: "busybox"}}},
 		"Module": {
 			"module: ./a.wasm\ncmd: [x]",

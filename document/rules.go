@@ -17,7 +17,6 @@ func taskRules() []fields.Rule {
 	return []fields.Rule{
 		fields.AnyOf(nothing, "run", "cmd", "entrypoint", "image", "module", "machine", "options"),
 		fields.Exclusive("run", "cmd"),
-		fields.Exclusive("run", "entrypoint"),
 		fields.Exclusive("module", "image"),
 		fields.Exclusive("module", "machine"),
 		fields.Exclusive("module", "run"),
@@ -368,9 +367,12 @@ func checkDisplays(o *fields.Found) {
 	})
 }
 
+// stepLists are the fields that list steps.
+var stepLists = []string{"pre", "post", "finally", "sidecars"}
+
 func checkSteps(o *fields.Found) {
 	taken := map[string]string{}
-	for _, field := range []string{"pre", "post", "finally", "sidecars"} {
+	for _, field := range stepLists {
 		each(o, field, "name", func(_, name *fields.Value, below string) {
 			if other, there := taken[name.Text]; there {
 				o.ProblemIn(name, below, "%q is the name of %s too", short(name.Text), other)
@@ -391,17 +393,36 @@ func checkSecrets(o *fields.Found) {
 	if secrets == nil || secrets.Kind != fields.Map {
 		return
 	}
-	env := o.Value("env")
 	for _, e := range secrets.Keys {
 		if as := e.Value.Lookup("as"); as != nil && as.Text != caisson.SecretEnv {
 			continue
 		}
 		below := fields.Join("secrets", e.Key)
-		if env.Lookup(e.Key) != nil {
-			o.ProblemIn(e.Value, below, "is a variable of \"env\" too; leave out one of them")
+		if where := inEnv(o, e.Key); where != "" {
+			o.ProblemIn(e.Value, below, "is a variable of %q too; leave out one of them", where)
 		}
 		if strings.HasPrefix(e.Key, "CAISSON_") {
 			o.ProblemIn(e.Value, below, "names that begin with CAISSON_ are Caisson's own")
 		}
 	}
+}
+
+// inEnv returns the path of an environment of the task or of a step that has
+// the variable, or "".
+func inEnv(o *fields.Found, variable string) string {
+	if o.Value("env").Lookup(variable) != nil {
+		return "env"
+	}
+	for _, field := range stepLists {
+		list := o.Value(field)
+		if list == nil {
+			continue
+		}
+		for i, step := range list.Items {
+			if step.Lookup("env").Lookup(variable) != nil {
+				return fmt.Sprintf("%s[%d].env", field, i)
+			}
+		}
+	}
+	return ""
 }

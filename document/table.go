@@ -81,7 +81,8 @@ func programFields() []fields.Field {
 		},
 		{
 			Name: "entrypoint", Type: argv, Examples: []any{[]any{"/bin/tool", "--quiet"}},
-			Doc: "Arguments that are put before `cmd`. It replaces the entry point of an image.",
+			Doc: "Arguments that are put before `cmd`, or before a `run` script, which is then the last argument and not given to the " +
+				"shell. It replaces the entry point of an image.",
 		},
 		{
 			Name: "env", Type: env, Also: []string{"environment", "vars", "variables"},

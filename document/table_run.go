@@ -162,7 +162,7 @@ func limitFields() []fields.Field {
 		},
 		{
 			Name: "keep", Type: duration(), Default: "0: not at all", Examples: []any{"10m"},
-			Doc: "How long the sandbox of a failed task is kept, to look at its files.",
+			Doc: "How long the sandbox and the files of the last attempt are kept after its end, to look at them.",
 		},
 		{Name: "retry", Type: retryType(), Also: []string{"retries"}, Examples: []any{map[string]any{"limit": 2, "delay": "1s"}}, Doc: "How a failed attempt is followed by another."},
 		{Name: "success", Type: success, Doc: "Which exits of the main program count as success."},
@@ -223,14 +223,17 @@ func stepType(sidecar bool) *fields.Type {
 			Doc: "The step's name in logs and results, unique in the task.",
 		}},
 		Rules: []fields.Rule{
-			fields.Exclusive("run", "cmd"), fields.Exclusive("run", "entrypoint"),
+			fields.Exclusive("run", "cmd"),
 			fields.AnyOf(`nothing to run; give a script as "run" or a program as "cmd"`, "run", "cmd", "entrypoint", "image"),
 			fields.Custom(checkFiles),
 		},
 	}
 	for _, f := range programFields() {
-		if f.Name == "image" {
+		switch f.Name {
+		case "image", "user", "workdir":
 			f.Default = "the task's"
+		case "env":
+			f.Default = "the task's, to which this is added"
 		}
 		t.Fields = append(t.Fields, f)
 	}

@@ -64,9 +64,10 @@ func (c *Config) setting(key string) Setting {
 func TestDefaults(t *testing.T) {
 	h := newHost(t)
 	got := h.load(t)
-	want := &Config{Engine: Engine{Native: Native{
-		IDBase: 1879048192, IDCount: 65536, Isolation: "full",
-	}}}
+	want := &Config{
+		Executor: Executor{LogLimit: caisson.GiB},
+		Engine:   Engine{Native: Native{IDBase: 1879048192, IDCount: 65536, Isolation: "full"}},
+	}
 	want.State, want.Runtime = "/var/lib/caisson", "/run/caisson"
 	if os.Geteuid() != 0 {
 		want.State = h.home + "/.local/state/caisson"
