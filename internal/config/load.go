@@ -168,9 +168,10 @@ func (l *loader) configured(section string) bool {
 // defaults returns the settings that nobody has given, as a tree of plain
 // values.
 func (l *loader) defaults() (map[string]any, error) {
-	c := Config{Engine: Engine{Native: Native{
-		IDBase: 1879048192, IDCount: 65536, Isolation: "full",
-	}}}
+	c := Config{
+		Executor: Executor{LogLimit: caisson.GiB},
+		Engine:   Engine{Native: Native{IDBase: 1879048192, IDCount: 65536, Isolation: "full"}},
+	}
 	if err := l.defaultFolders(&c); err != nil {
 		return nil, err
 	}
