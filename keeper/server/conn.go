@@ -214,13 +214,11 @@ func (c *conn) stop(req *wire.Request) error {
 }
 
 func (c *conn) sendRoot(reply *wire.Reply) error {
-	return c.k.use(func() error {
-		root, err := c.k.box.Root()
-		if err != nil {
-			return err
-		}
-		defer root.Close()
-		c.send(reply, int(root.Fd()))
-		return nil
-	})
+	root, err := c.k.root()
+	if err != nil {
+		return err
+	}
+	defer root.Close()
+	c.send(reply, int(root.Fd()))
+	return nil
 }

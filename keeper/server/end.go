@@ -230,10 +230,22 @@ func (k *keeper) conclude(exit *caisson.Exit) {
 
 	k.mu.Lock()
 	k.phase, k.exit, k.paused = ended, exit, false
+	k.next.busy = true
 	for c := range k.conns {
 		c.tellExit(exit)
 	}
 	close(k.over)
+	k.mu.Unlock()
+
+	if k.spec.Box.None {
+		// Without isolation a box counts every child of this process as the
+		// program's, so it has to be gone before OnExit is one.
+		if k.closeBox() == nil {
+			stopAdopting()
+		}
+	}
+	k.mu.Lock()
+	k.next.busy = false
 	k.follow()
 	k.mu.Unlock()
 	k.trimLater()

@@ -285,6 +285,18 @@ func (k *keeper) stats() (usage isolate.Stats, err error) {
 	return usage, err
 }
 
+// root returns the sandbox's root folder; without isolation, the host's.
+func (k *keeper) root() (root *os.File, err error) {
+	if k.spec.Box.None {
+		return openRoot()
+	}
+	err = k.use(func() error {
+		root, err = k.box.Root()
+		return err
+	})
+	return root, err
+}
+
 func (k *keeper) status() *wire.Status {
 	k.mu.Lock()
 	defer k.mu.Unlock()

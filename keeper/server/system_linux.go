@@ -45,6 +45,13 @@ func newPipe() (r, w int, err error) {
 // redirect makes the descriptor to be the same file as from.
 func redirect(from, to int) { unix.Dup3(from, to, 0) }
 
+// openRoot opens the host's root folder.
+func openRoot() (*os.File, error) { return os.OpenFile("/", unix.O_PATH|unix.O_DIRECTORY, 0) }
+
+// stopAdopting undoes that this process is the parent of orphans below it, as
+// a box without isolation wants it.
+func stopAdopting() { unix.Prctl(unix.PR_SET_CHILD_SUBREAPER, 0, 0, 0, 0) }
+
 // protectMemory keeps other processes of the same user, and core files, away
 // from the secrets in this one's memory. It comes after the sandbox's start,
 // because the files below /proc become root's.
