@@ -21,10 +21,15 @@ type Options struct {
 }
 
 // A Mounter makes bind mounts.
-type Mounter struct{}
+type Mounter struct{ opts Options }
 
 // New returns a Mounter. Nil options mean the defaults.
-func New(opts *Options) (*Mounter, error) { panic("todo") }
+func New(opts *Options) (*Mounter, error) {
+	if opts == nil {
+		opts = &Options{}
+	}
+	return &Mounter{opts: *opts}, nil
+}
 
 // Type implements mount.Mounter.
 func (*Mounter) Type() string { return "bind" }

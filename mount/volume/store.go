@@ -18,10 +18,10 @@ type Info struct {
 }
 
 // A Store keeps named volumes in one folder.
-type Store struct{}
+type Store struct{ dir string }
 
 // NewStore returns the store in dir, made on first use.
-func NewStore(dir string) *Store { panic("todo") }
+func NewStore(dir string) *Store { return &Store{dir: dir} }
 
 // CreateOptions says what a new volume holds.
 type CreateOptions struct {

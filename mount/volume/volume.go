@@ -9,10 +9,10 @@ import (
 )
 
 // A Mounter makes volume mounts.
-type Mounter struct{}
+type Mounter struct{ store *Store }
 
 // New returns a Mounter of the volumes in store.
-func New(store *Store) *Mounter { panic("todo") }
+func New(store *Store) *Mounter { return &Mounter{store: store} }
 
 // Type implements mount.Mounter.
 func (*Mounter) Type() string { return "volume" }

@@ -18,10 +18,15 @@ type Options struct {
 }
 
 // A Stager serves git inputs.
-type Stager struct{}
+type Stager struct{ opts Options }
 
 // New returns a Stager. Nil options mean the defaults.
-func New(opts *Options) (*Stager, error) { panic("todo") }
+func New(opts *Options) (*Stager, error) {
+	if opts == nil {
+		opts = &Options{}
+	}
+	return &Stager{opts: *opts}, nil
+}
 
 // Schemes implements stage.Stager.
 func (s *Stager) Schemes() []string { return []string{"git+https", "git+http", "git+ssh", "git+file"} }
