@@ -119,10 +119,13 @@ func TestExecErr(t *testing.T) {
 func TestExecTerminal(t *testing.T) {
 	k := start(t, spec(t, sleeps))
 	p := k.program(`test -t 0 && test -t 1 && test -t 2 && stty size
-		trap 'stty size' WINCH
-		while :; do
-			read line; case $? in 0) echo "got $line";; 1) break;; esac
-		done; echo end; exit 7`)
+		trap 'changed=yes' WINCH
+		until [ -e go ]; do
+			test "$changed" && { changed=; stty size; }
+			sleep 0.01
+		done
+		trap - WINCH
+		while read line; do echo "got $line"; done; echo end; exit 7`)
 	p.Terminal, p.Cols, p.Rows = true, 101, 33
 	e := k.exec(p)
 	in := newExpect(t, e.Stdout())
@@ -140,6 +143,7 @@ func TestExecTerminal(t *testing.T) {
 		t.Fatal(err)
 	}
 	in.await("24 80")
+	k.letGo()
 	io.WriteString(e.Stdin(), "hello\r")
 	in.await("got hello")
 	// The end of the input is typed, and nothing else happens.
