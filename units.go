@@ -59,7 +59,7 @@ func ParseBytes(s string) (Bytes, error) {
 // byteUnit returns the size of a suffix of the size s.
 func byteUnit(s, suffix string) (Bytes, error) {
 	suffix = strings.ToLower(suffix)
-	if suffix == "" || suffix == "b" {
+	if suffix == "b" || suffix == "" && !strings.HasSuffix(s, " ") {
 		return 1, nil
 	}
 	for _, u := range byteUnits {

@@ -32,7 +32,7 @@ func enum(values ...string) *fields.Type {
 	return &fields.Type{Form: fields.Text, Enum: values}
 }
 
-func flag() *fields.Type { return &fields.Type{Form: fields.Flag} }
+func toggle() *fields.Type { return &fields.Type{Form: fields.Flag} }
 
 func whole(want string, least, most float64) *fields.Type {
 	return &fields.Type{Form: fields.Whole, Want: want, Min: least, Max: most}

@@ -188,7 +188,7 @@ func hostFields() []fields.Field {
 			Doc: "The signal that asks the program to end, with or without SIG, or its number on Linux.",
 		},
 		{
-			Name: "privileged", Type: flag(), Default: "false",
+			Name: "privileged", Type: toggle(), Default: "false",
 			Doc: "Gives the sandbox the host's devices and capabilities, where the operator permits it.",
 		},
 		{

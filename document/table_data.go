@@ -48,10 +48,10 @@ func inputType() *fields.Type {
 				Doc: "The digest that the file must have. Nothing with another one is given to the task.",
 			},
 			{
-				Name: "writable", Type: flag(), Default: "false",
+				Name: "writable", Type: toggle(), Default: "false",
 				Doc: "The task may change the file. It then gets a copy of its own.",
 			},
-			{Name: "optional", Type: flag(), Default: "false", Doc: "It is no error if there is no such data."},
+			{Name: "optional", Type: toggle(), Default: "false", Doc: "It is no error if there is no such data."},
 			{Name: "max_size", Type: size(), Default: "no limit", Doc: "Larger data is refused."},
 			{
 				Name: "mode", Type: mode(), Default: "as at the source, or 0644", Also: []string{"permissions"}, Examples: []any{"0755"},
@@ -82,7 +82,7 @@ func gitType() *fields.Type {
 				Doc: "How much history is fetched: a number of commits, 0 for one, -1 for all.",
 			},
 			{Name: "folder", Type: workPath(), Default: "all of it", Also: []string{"subfolder", "subdir", "path"}, Doc: "Only this folder of the repository."},
-			{Name: "submodules", Type: flag(), Default: "false", Doc: "Fetches submodules too."},
+			{Name: "submodules", Type: toggle(), Default: "false", Doc: "Fetches submodules too."},
 		},
 	}
 }
@@ -106,7 +106,7 @@ func outputType() *fields.Type {
 				Name: "when", Type: enum("success", "failure", "always"), Default: "success", Also: []string{"on", "if"},
 				Doc: "After which end it is taken.",
 			},
-			{Name: "optional", Type: flag(), Default: "false", Doc: "It is no error if nothing matches."},
+			{Name: "optional", Type: toggle(), Default: "false", Doc: "It is no error if nothing matches."},
 			{Name: "max_size", Type: size(), Default: "no limit", Doc: "More than this, of all that matches together, is refused."},
 		},
 		Rules: []fields.Rule{fields.Custom(checkOutput)},
@@ -148,7 +148,7 @@ func mountType() *fields.Type {
 				Examples: []any{"/scratch"}, Doc: "Where it appears inside: an absolute path.",
 			},
 			{
-				Name: "readonly", Type: flag(), Default: "false", Also: []string{"ro", "read_only"},
+				Name: "readonly", Type: toggle(), Default: "false", Also: []string{"ro", "read_only"},
 				Doc: "Nothing in it can be changed from inside, by root neither.",
 			},
 			{

@@ -293,7 +293,7 @@ func secretFields() []fields.Field {
 				Name: "as", Type: enum("env", "file"), Default: "env",
 				Doc: "How the program gets it: as a variable of the secret's name, or as a file `/run/secrets/NAME`.",
 			},
-			{Name: "once", Type: flag(), Default: "false", Doc: "The file is gone after it was read once."},
+			{Name: "once", Type: toggle(), Default: "false", Doc: "The file is gone after it was read once."},
 			{
 				Name: "broker", Type: brokerType(),
 				Doc: "The program gets a placeholder only, and the value is put into its requests to one host.",

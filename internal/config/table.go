@@ -55,7 +55,7 @@ func table() *fields.Type {
 				fields.Field{
 					Name: "http", Also: []string{"https"}, Doc: "Web servers.",
 					Type: section("settings of http: and https: URLs", fields.Field{
-						Name: "allow_private", Type: flag(), Default: "false",
+						Name: "allow_private", Type: toggle(), Default: "false",
 						Doc: "Lets inputs come from loopback, private and link-local addresses.",
 					}),
 				},
@@ -121,11 +121,11 @@ func nativeSection() *fields.Type {
 			Doc: "Paths of the host that every sandbox sees, read-only, beside /usr.",
 		},
 		fields.Field{
-			Name: "allow_none", Type: flag(), Default: "false",
+			Name: "allow_none", Type: toggle(), Default: "false",
 			Doc: "Lets tasks ask for no isolation: `options: {isolation: none}`.",
 		},
 		fields.Field{
-			Name: "allow_host_network", Type: flag(), Default: "false",
+			Name: "allow_host_network", Type: toggle(), Default: "false",
 			Doc: "Lets tasks ask for the host's network: `network: host`.",
 		},
 	)
@@ -134,7 +134,7 @@ func nativeSection() *fields.Type {
 // maxID is the largest user or group id.
 const maxID = 1<<32 - 2
 
-func flag() *fields.Type { return &fields.Type{Form: fields.Flag} }
+func toggle() *fields.Type { return &fields.Type{Form: fields.Flag} }
 
 func whole(want string, least, most float64) *fields.Type {
 	return &fields.Type{Form: fields.Whole, Want: want, Min: least, Max: most}

@@ -152,7 +152,7 @@ func TestMarkdown(t *testing.T) {
 	want := "| field | value | meaning |\n|---|---|---|\n" +
 		"| `pre` | list of mapping | Before. Default: none. Example: `[{\"a\":\"<x>\"}]`. |\n" +
 		"| `post` | list of mapping | After. |\n\n" +
-		"### `pre[]`\n\n| field | value | meaning |\n|---|---|---|\n" +
+		"### `pre[]`, `post[]`\n\n| field | value | meaning |\n|---|---|---|\n" +
 		"| `a` (required) | `x`, `y` | One \\| two. |\n"
 	if diff := cmp.Diff(want, got); diff != "" {
 		t.Errorf("Markdown, want - got +:\n%s", diff)

@@ -10,25 +10,41 @@ import (
 // Markdown returns tables of all fields of t, an Object: one for t itself and
 // one for each object below it, under a heading with its path.
 func Markdown(t *Type) string {
-	var out strings.Builder
-	writeTables(&out, t, "", map[string]bool{})
-	return strings.TrimSpace(out.String()) + "\n"
+	m := &markdown{named: map[string][]string{}, done: map[string]bool{}}
+	Walk(t, func(path string, f *Field) {
+		for _, inner := range f.Type.objects("") {
+			if name := inner.object.Name; name != "" {
+				m.named[name] = append(m.named[name], "`"+path+inner.suffix+"`")
+			}
+		}
+	})
+	m.table(t, "")
+	return strings.TrimSpace(m.out.String()) + "\n"
 }
 
-// writeTables writes the table of an object and then those of what is in it.
-// Done has the named types whose table is written already.
-func writeTables(out *strings.Builder, t *Type, path string, done map[string]bool) {
-	if path != "" {
-		fmt.Fprintf(out, "\n### `%s`\n\n", path)
+type markdown struct {
+	out   strings.Builder
+	named map[string][]string // where types with a name stand
+	done  map[string]bool     // those whose table is written
+}
+
+// table writes the table of an object and then those of what is in it.
+func (m *markdown) table(t *Type, path string) {
+	heading := "`" + path + "`"
+	if t.Name != "" {
+		heading = strings.Join(m.named[t.Name], ", ")
 	}
-	fmt.Fprintf(out, "| field | value | meaning |\n|---|---|---|\n")
+	if path != "" {
+		fmt.Fprintf(&m.out, "\n### %s\n\n", heading)
+	}
+	fmt.Fprintf(&m.out, "| field | value | meaning |\n|---|---|---|\n")
 	for i := range t.Fields {
 		f := &t.Fields[i]
 		name := "`" + f.Name + "`"
 		if f.Required {
 			name += " (required)"
 		}
-		fmt.Fprintf(out, "| %s | %s | %s |\n", name, cell(f.Type.brief()), cell(f.meaning()))
+		fmt.Fprintf(&m.out, "| %s | %s | %s |\n", name, cell(f.Type.brief()), cell(f.meaning()))
 	}
 	for i := range t.Fields {
 		f := &t.Fields[i]
@@ -38,12 +54,12 @@ func writeTables(out *strings.Builder, t *Type, path string, done map[string]boo
 		}
 		for _, inner := range f.Type.objects("") {
 			if name := inner.object.Name; name != "" {
-				if done[name] {
+				if m.done[name] {
 					continue
 				}
-				done[name] = true
+				m.done[name] = true
 			}
-			writeTables(out, inner.object, at+inner.suffix, done)
+			m.table(inner.object, at+inner.suffix)
 		}
 	}
 }
