@@ -95,7 +95,7 @@ func (x *Executor) attendant(t state.Task, detach bool) (*attendant, error) {
 	if err != nil {
 		return nil, err
 	}
-	boot, err := engine.BootID()
+	boot, err := x.bootID()
 	if err != nil {
 		return nil, stateError("boot id", caisson.ErrUnavailable, err)
 	}

@@ -4,6 +4,7 @@ package executor
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"slices"
 	"strings"
@@ -111,7 +112,7 @@ func (x *Executor) choose(ctx context.Context, r *record) error {
 		}
 		return x.fits(ctx, p, r)
 	}
-	var reasons []string
+	var refused []error
 	for _, p := range x.engines {
 		if len(x.opts.Prefer) > 0 && !slices.Contains(x.opts.Prefer, p.engine.Name()) {
 			continue
@@ -120,18 +121,16 @@ func (x *Executor) choose(ctx context.Context, r *record) error {
 		if err == nil || ctx.Err() != nil || caisson.KindOf(err) == caisson.ErrInvalid {
 			return err
 		}
-		reasons = append(reasons, err.Error())
+		refused = append(refused, err)
 	}
-	if len(reasons) == 1 {
-		return &caisson.Error{Op: caisson.OpValidate, Kind: caisson.ErrUnsupported, Err: fmt.Errorf("%s", reasons[0])}
+	if len(refused) == 1 {
+		return refused[0]
 	}
-	if len(reasons) == 0 {
-		reasons = []string{"none is configured"}
+	why := "none is configured; see caisson engines"
+	if len(refused) > 0 {
+		why = strings.ReplaceAll(errors.Join(refused...).Error(), "\n", "; ")
 	}
-	return &caisson.Error{
-		Op: caisson.OpValidate, Item: "no engine can run this task", Kind: caisson.ErrUnsupported,
-		Err: fmt.Errorf("%s", strings.Join(reasons, "; ")),
-	}
+	return &caisson.Error{Op: caisson.OpValidate, Item: "no engine can run this task", Kind: caisson.ErrUnsupported, Err: errors.New(why)}
 }
 
 // fits makes p the record's engine, or says why it can't be.
@@ -156,7 +155,7 @@ func unusable(f *engine.Features) error {
 		m := f.Missing[0]
 		why = fmt.Sprintf("not usable on this host: %s: %s", m.What, m.String())
 	}
-	return &caisson.Error{Kind: caisson.ErrUnsupported, Err: fmt.Errorf("%s", why)}
+	return &caisson.Error{Kind: caisson.ErrUnsupported, Err: errors.New(why)}
 }
 
 // checkSpecs checks what each step would ask of the engine.
@@ -164,7 +163,7 @@ func (x *Executor) checkSpecs(r *record, f *engine.Features) error {
 	if !f.ShareWork && !f.Files && len(r.Task.Inputs)+len(r.Task.Outputs) > 0 {
 		return &caisson.Error{
 			Op: caisson.OpValidate, Item: "inputs, outputs", Kind: caisson.ErrUnsupported,
-			Err: fmt.Errorf("this engine can't exchange files with its sandboxes"),
+			Err: errors.New("this engine can't exchange files with its sandboxes"),
 		}
 	}
 	steps := stepsOf(r.Task)

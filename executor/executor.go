@@ -16,6 +16,7 @@ import (
 	"log/slog"
 	"net/http"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"slices"
 	"sync"
@@ -61,9 +62,20 @@ type limits struct {
 	start   time.Duration
 	call    time.Duration // Recover, Stop, Signal and other short ones
 	destroy time.Duration
+
+	// stay is how long an attendant that may leave stays with a program that it
+	// has started: most end soon, and it saves another attendant.
+	stay time.Duration
+	// staySure is the same for a program that was started before. Its keeper may
+	// have started this very attendant to see to the end and will start no
+	// other, so there must be no doubt that it still runs.
+	staySure time.Duration
 }
 
-var defaultLimits = limits{create: 15 * time.Minute, start: time.Minute, call: 20 * time.Second, destroy: time.Minute}
+var defaultLimits = limits{
+	create: 15 * time.Minute, start: time.Minute, call: 20 * time.Second, destroy: time.Minute,
+	stay: time.Second, staySure: 15 * time.Second,
+}
 
 // An Executor runs the tasks of one state folder. Several executors, in
 // several processes, may work on the same folder.
@@ -77,8 +89,9 @@ type Executor struct {
 	log      *slog.Logger
 	limits   limits
 	now      func() time.Time
+	bootID   func() (string, error)
+	start    func(*exec.Cmd) error // starts attendants
 	hub      hub
-	children sync.WaitGroup // those that wait for attendants of ours
 
 	mu sync.Mutex
 	// held are the locks of tasks that were submitted by this executor and
@@ -88,7 +101,7 @@ type Executor struct {
 }
 
 // New opens the state folder. Errors: ErrDenied; ErrUnsupported if the folder
-// is of a newer version; ErrInvalid if two engines, mounters or stagers serve
+// is of a newer version; ErrExists if two engines, mounters or stagers have
 // the same name.
 func New(opts *Options) (*Executor, error) {
 	x := &Executor{
@@ -96,6 +109,8 @@ func New(opts *Options) (*Executor, error) {
 		log:      opts.Logger,
 		limits:   defaultLimits,
 		now:      time.Now,
+		bootID:   engine.BootID,
+		start:    (*exec.Cmd).Start,
 		mounters: make(map[string]mount.Mounter),
 		stagers:  make(map[string]stage.Stager),
 		held:     make(map[string]*lockfile.Lock),
@@ -158,7 +173,7 @@ func (x *Executor) register() error {
 }
 
 func duplicate(what, name string) error {
-	return &caisson.Error{Op: caisson.OpConfig, Item: what, Kind: caisson.ErrInvalid, Err: fmt.Errorf("%q is served twice", name)}
+	return &caisson.Error{Op: caisson.OpConfig, Item: what, Kind: caisson.ErrExists, Err: fmt.Errorf("%q is there twice", name)}
 }
 
 // Close releases what the executor holds. Tasks run on.

@@ -115,16 +115,29 @@ func (v *view) work() action {
 	return action{deed: doStep, step: main}
 }
 
-// outcome returns how the attempt's work ended, or nil while that is open. An
-// abort takes back what was done.
+// outcome returns how the attempt's work ended, or nil while that is open. What
+// a reboot or an abort came before is taken back.
 func (v *view) outcome() *outcome {
 	out := v.decided()
-	if out != nil && v.aborted() {
+	if out == nil {
+		return nil
+	}
+	if v.h.boot != v.boot && v.h.out == nil {
+		if out.success {
+			out = &outcome{step: out.step, exit: rebooted}
+		}
+		out.reboot = true
+	}
+	if v.aborted() {
 		out.success = false
 		out.exit.Reason = caisson.ReasonAborted
 	}
 	return out
 }
+
+// rebooted is the exit of an attempt that the host did not live to see the end
+// of: of what its programs wrote, anything may be missing on disk.
+var rebooted = caisson.Exit{Reason: caisson.ReasonLost, Message: "the host was rebooted"}
 
 func (v *view) decided() *outcome {
 	h := v.h
@@ -145,8 +158,7 @@ func (v *view) decided() *outcome {
 	case current != "" && kindOf(current) != kindSidecar:
 		return nil // its end decides
 	case h.boot != v.boot:
-		exit := caisson.Exit{Reason: caisson.ReasonLost, Message: "the host was rebooted"}
-		return &outcome{step: current, exit: exit, reboot: true}
+		return &outcome{exit: rebooted}
 	case len(v.asked) > 0:
 		return &outcome{exit: exitAsked(v.asked)}
 	case v.gone != nil:
@@ -169,7 +181,6 @@ func (v *view) failed() *outcome {
 			out := &outcome{step: st.name, failure: p.failure}
 			if p.exit != nil {
 				out.exit = *p.exit
-				out.reboot = p.exit.Reason == caisson.ReasonLost && v.h.boot != v.boot
 			}
 			return out
 		}

@@ -17,17 +17,6 @@ import (
 	"github.com/caissonrun/caisson/internal/safefs"
 )
 
-// How long an attendant that may leave stays with a program.
-const (
-	// stay is for a program that it has started: most end soon, and it saves
-	// another attendant.
-	stay = time.Second
-	// staySure is for one that was started before. Its keeper may have started
-	// this very attendant to see to the end and will start no other, so there
-	// must be no doubt that it still runs.
-	staySure = 15 * time.Second
-)
-
 // waitTries is how often an outcome that an engine could not tell is asked for
 // again.
 const waitTries = 5
@@ -325,9 +314,9 @@ func (a *attendant) wait(ctx context.Context, st *step, sb engine.Sandbox, p eng
 		}
 	}()
 
-	end := time.Now().Add(stay)
+	end := time.Now().Add(a.x.limits.stay)
 	if !a.h.steps[st.name].started {
-		end = time.Now().Add(staySure)
+		end = time.Now().Add(a.x.limits.staySure)
 	}
 	obeyed := 0
 	for {

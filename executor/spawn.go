@@ -61,7 +61,7 @@ func (x *Executor) spawn(id string) error {
 	cmd.Dir = "/"
 	cmd.Stdout, cmd.Stderr = log, log
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true}
-	if err := cmd.Start(); err != nil {
+	if err := x.start(cmd); err != nil {
 		return &caisson.Error{
 			Op: caisson.OpStart, Item: strings.Join(args, " "), Kind: caisson.ErrUnavailable,
 			Err: errors.Join(errors.New("no attendant could be started; the next command tries again"), err),
@@ -69,6 +69,6 @@ func (x *Executor) spawn(id string) error {
 	}
 	// It outlives this process, or ends before it: then it must not stay a
 	// zombie.
-	x.children.Go(func() { _ = cmd.Wait() })
+	go func() { _ = cmd.Wait() }()
 	return nil
 }
