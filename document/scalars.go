@@ -113,7 +113,7 @@ func checkWorkPath(s string) error {
 	case path.IsAbs(s):
 		return fmt.Errorf("%q is absolute; want a path in the work folder such as in/data.csv", short(s))
 	case hasParent(s):
-		return fmt.Errorf("%q leads out of the work folder with ..", short(s))
+		return fmt.Errorf("%q leads out of the work folder", short(s))
 	}
 	return checkNames(s)
 }

@@ -66,8 +66,8 @@ func programFields() []fields.Field {
 	return []fields.Field{
 		{
 			Name: "image", Type: image(), Examples: []any{"busybox:stable"},
-			Doc: "The image whose files the sandbox has, for engines that run images. Without `run` or `cmd` the image's own " +
-				"program runs.",
+			Doc: "The image whose files the sandbox has, for engines that run images. Without `run` or `cmd` " +
+				"the image's own program runs.",
 		},
 		{
 			Name: "run", Type: run, Also: []string{"script", "shell"}, Examples: []any{"sort in.txt > out.txt"},
@@ -76,33 +76,36 @@ func programFields() []fields.Field {
 		{
 			Name: "cmd", Type: argv, Also: []string{"command", "args", "argv", "arguments"},
 			Examples: []any{[]any{"sort", "-n", "in.txt"}},
-			Doc: "The program and its arguments, passed as they are: no shell is involved. The program is looked up in the " +
-				"PATH of the environment.",
+			Doc: "The program and its arguments, passed as they are: no shell is involved. The program is " +
+				"looked up in the PATH of the environment.",
 		},
 		{
 			Name: "entrypoint", Type: argv, Examples: []any{[]any{"/bin/tool", "--quiet"}},
-			Doc: "Arguments that are put before `cmd`, or before a `run` script, which is then the last argument and not given to the " +
-				"shell. It replaces the entry point of an image.",
+			Doc: "Arguments that are put before `cmd`, or before a `run` script, which is then the last " +
+				"argument and not given to the shell. It replaces the entry point of an image.",
 		},
 		{
 			Name: "env", Type: env, Also: []string{"environment", "vars", "variables"},
 			Examples: []any{map[string]any{"LANG": "C", "THREADS": 4}},
-			Doc: "The environment. Nothing is inherited from the host. A name may be anything without `=`; names that begin " +
-				"with `CAISSON_` are Caisson's own. Numbers, true and false are taken as they are written.",
+			Doc: "The environment. Nothing is inherited from the host. A name may be anything without `=`; " +
+				"names that begin with `CAISSON_` are Caisson's own. Numbers, true and false are taken as " +
+				"they are written.",
 		},
 		{
 			Name: "files", Type: files, Examples: []any{map[string]any{"conf/app.ini": "debug=1\n"}},
-			Doc: "Small files that are written before the program starts: a path in the work folder (or an absolute one, for " +
-				"engines that can) and the contents.",
+			Doc: "Small files that are written before the program starts: a path in the work folder (or an " +
+				"absolute one, for engines that can) and the contents.",
 		},
 		{
-			Name: "workdir", Type: insidePath("a folder's path"), Default: "the work folder for `run`; else the image's; else the work folder",
-			Also: []string{"working_dir", "cwd", "dir", "directory"}, Examples: []any{"src", "/tmp"},
+			Name: "workdir", Type: insidePath("a folder's path"),
+			Default: "the work folder for `run`; else the image's; else the work folder",
+			Also:    []string{"working_dir", "cwd", "dir", "directory"}, Examples: []any{"src", "/tmp"},
 			Doc: "The current directory of the program. A relative path starts at the work folder.",
 		},
 		{
-			Name: "user", Type: user(), Default: "the engine's, which is not root", Examples: []any{"1000:1000"},
-			Doc: "Who the program runs as: an id, `uid:gid`, or names that the image knows.",
+			Name: "user", Type: user(), Default: "the engine's, which is not root",
+			Examples: []any{"1000:1000"},
+			Doc:      "Who the program runs as: an id, `uid:gid`, or names that the image knows.",
 		},
 	}
 }
@@ -129,17 +132,21 @@ func formFields() []fields.Field {
 	options := &fields.Type{Form: fields.Open, Want: "a mapping of the engine's own options"}
 	return []fields.Field{
 		{
-			Name: "module", Type: line("a WebAssembly module's path, URL or name in a registry"), Also: []string{"wasm"},
+			Name: "module", Type: line("a WebAssembly module's path, URL or name in a registry"),
+			Also:     []string{"wasm"},
 			Examples: []any{"./tool.wasm"},
-			Doc:      "A WebAssembly module to run, with `cmd` as its arguments: a path, a URL or an artifact in a registry.",
+			Doc: "A WebAssembly module to run, with `cmd` as its arguments: a path, a URL or an artifact " +
+				"in a registry.",
 		},
 		{
-			Name: "machine", Type: machine, Also: []string{"vm"}, Examples: []any{map[string]any{"image": "./disk.qcow2", "type": "q35"}},
-			Doc: "A virtual machine to boot. Text alone is its disk image.",
+			Name: "machine", Type: machine, Also: []string{"vm"},
+			Examples: []any{map[string]any{"image": "./disk.qcow2", "type": "q35"}},
+			Doc:      "A virtual machine to boot. Text alone is its disk image.",
 		},
 		{
 			Name: "options", Type: options, Also: []string{"opts", "option", "driver_opts"},
-			Doc: "What only the chosen engine knows, checked against the engine's own schema: `caisson engines --doc`.",
+			Doc: "What only the chosen engine knows, checked against the engine's own schema: `caisson " +
+				"engines --doc`.",
 		},
 	}
 }
@@ -149,8 +156,9 @@ func machineType() *fields.Type {
 		Form: fields.Object, Want: "a mapping with a machine's fields",
 		Fields: []fields.Field{
 			{
-				Name: "image", Type: line("a disk image's path, URL or name in a registry"), Default: "the task's `image`",
-				Doc: "The disk image: a file, a URL or a name in a registry.",
+				Name: "image", Type: line("a disk image's path, URL or name in a registry"),
+				Default: "the task's `image`",
+				Doc:     "The disk image: a file, a URL or a name in a registry.",
 			},
 			{Name: "sha256", Type: digest(), Doc: "The digest of that disk image."},
 			{
@@ -158,14 +166,18 @@ func machineType() *fields.Type {
 				Default: "the best that works", Examples: []any{"microvm", "q35", "pc"}, Doc: "What machine is made.",
 			},
 			{
-				Name: "kernel", Type: word("a kernel's name", `[A-Za-z0-9][A-Za-z0-9._-]{0,127}`), Default: "the image's own",
-				Doc: "The name of one of the operator's kernels.",
+				Name: "kernel", Type: word("a kernel's name", `[A-Za-z0-9][A-Za-z0-9._-]{0,127}`),
+				Default: "the image's own",
+				Doc:     "The name of one of the operator's kernels.",
 			},
 			{
 				Name: "cmdline", Type: line("kernel arguments"), Examples: []any{"quiet"},
 				Doc: "What is added to the kernel's command line.",
 			},
-			{Name: "firmware", Type: enum("bios", "uefi"), Default: "the machine type's", Doc: "The firmware that boots."},
+			{
+				Name: "firmware", Type: enum("bios", "uefi"), Default: "the machine type's",
+				Doc: "The firmware that boots.",
+			},
 		},
 	}
 }
@@ -193,7 +205,8 @@ func hostFields() []fields.Field {
 		},
 		{
 			Name: "devices", Type: devices, Examples: []any{[]any{"/dev/kvm", "/dev/sdc:/dev/xvdc:r"}},
-			Doc: "Devices of the host, where the operator permits them: mappings, or text `SOURCE[:TARGET[:PERMISSIONS]]`.",
+			Doc: "Devices of the host, where the operator permits them: mappings, or text " +
+				"`SOURCE[:TARGET[:PERMISSIONS]]`.",
 		},
 		{
 			Name: "gpus", Type: gpus, Examples: []any{"all", 2, "device=0,1"},
@@ -220,11 +233,15 @@ func deviceType() *fields.Type {
 	return &fields.Type{
 		Form: fields.Object, Want: "a mapping with a device's fields",
 		Fields: []fields.Field{
-			{Name: "source", Type: absolute(), Required: true, Examples: []any{"/dev/kvm"}, Doc: "The device on the host."},
+			{
+				Name: "source", Type: absolute(), Required: true, Examples: []any{"/dev/kvm"},
+				Doc: "The device on the host.",
+			},
 			{Name: "target", Type: absolute(), Default: "as `source`", Doc: "The device inside."},
 			{
-				Name: "permissions", Type: word(`"r", "w" and "m" (make) in this order`, permissions), Default: "rw",
-				Doc: "What the program may do with it: read, write, make nodes.",
+				Name: "permissions", Type: word(`"r", "w" and "m" (make) in this order`, permissions),
+				Default: "rw",
+				Doc:     "What the program may do with it: read, write, make nodes.",
 			},
 		},
 	}
@@ -239,7 +256,8 @@ func registryType() *fields.Type {
 			{Name: "username", Type: line("a user's name"), Doc: "The user's name at the registry."},
 			{
 				Name: "password", Type: password,
-				Doc: "The name of the secret (see `secrets`) that holds the password. The password itself never stands in a document.",
+				Doc: "The name of the secret (see `secrets`) that holds the password. The password itself " +
+					"never stands in a document.",
 			},
 			{
 				Name: "pull", Type: enum("missing", "always", "never"), Default: "missing",

@@ -15,12 +15,14 @@ func dataFields() []fields.Field {
 		{
 			Name: "outputs", Type: list(outputType()), Also: []string{"output", "results"},
 			Examples: []any{[]any{map[string]any{"path": "out/*.csv", "to": "file:./results/"}}},
-			Doc:      "Data that is taken out of the work folder afterwards. Each file appears at its place completely or not at all.",
+			Doc: "Data that is taken out of the work folder afterwards. Each file appears at its place " +
+				"completely or not at all.",
 		},
 		{
 			Name: "mounts", Type: list(mountType()), Also: []string{"mount", "volumes", "binds"},
 			Examples: []any{[]any{map[string]any{"type": "volume", "target": "/scratch"}}},
-			Doc:      "Places in the sandbox whose contents come from outside of it. All steps of an attempt share them.",
+			Doc: "Places in the sandbox whose contents come from outside of it. All steps of an attempt " +
+				"share them.",
 		},
 	}
 }
@@ -32,15 +34,17 @@ func inputType() *fields.Type {
 			{
 				Name: "from", Type: location(), Also: []string{"source", "src", "url"},
 				Examples: []any{"file:./data.csv", "https://example.com/data.csv", "git+https://example.com/team/repo.git"},
-				Doc: "Where the data is. A relative `file:` path starts at the document's folder. A folder brings everything " +
-					"that is in it.",
+				Doc: "Where the data is. A relative `file:` path starts at the document's folder. A folder " +
+					"brings everything that is in it.",
 			},
 			{
-				Name: "text", Type: &fields.Type{Form: fields.Text, Want: "text, the file's contents", Raw: true, Private: true},
+				Name: "text",
+				Type: &fields.Type{Form: fields.Text, Want: "text, the file's contents", Raw: true, Private: true},
 				Also: []string{"content", "contents", "inline"}, Doc: "The contents themselves, instead of `from`.",
 			},
 			{
-				Name: "to", Type: workPath(), Required: true, Also: []string{"target", "dest", "destination", "path"},
+				Name: "to", Type: workPath(), Required: true,
+				Also:     []string{"target", "dest", "destination", "path"},
 				Examples: []any{"in/data.csv"}, Doc: "Where the data goes, in the work folder.",
 			},
 			{
@@ -51,11 +55,15 @@ func inputType() *fields.Type {
 				Name: "writable", Type: toggle(), Default: "false",
 				Doc: "The task may change the file. It then gets a copy of its own.",
 			},
-			{Name: "optional", Type: toggle(), Default: "false", Doc: "It is no error if there is no such data."},
+			{
+				Name: "optional", Type: toggle(), Default: "false",
+				Doc: "It is no error if there is no such data.",
+			},
 			{Name: "max_size", Type: size(), Default: "no limit", Doc: "Larger data is refused."},
 			{
-				Name: "mode", Type: mode(), Default: "as at the source, or 0644", Also: []string{"permissions"}, Examples: []any{"0755"},
-				Doc: "The file's permission bits, octal and in quotes.",
+				Name: "mode", Type: mode(), Default: "as at the source, or 0644", Also: []string{"permissions"},
+				Examples: []any{"0755"},
+				Doc:      "The file's permission bits, octal and in quotes.",
 			},
 			{Name: "git", Type: gitType(), Doc: "How a git repository is fetched."},
 		},
@@ -74,14 +82,20 @@ func gitType() *fields.Type {
 		Form: fields.Object, Want: "a mapping with ref, depth, folder and submodules",
 		Fields: []fields.Field{
 			{
-				Name: "ref", Type: ref, Default: "the default branch", Also: []string{"branch", "tag", "commit", "revision"},
-				Doc: "A branch, tag or commit.",
+				Name: "ref", Type: ref, Default: "the default branch",
+				Also: []string{"branch", "tag", "commit", "revision"},
+				Doc:  "A branch, tag or commit.",
 			},
 			{
-				Name: "depth", Type: whole("a number of commits, or -1 for all", -1, 1<<31-1), Default: "one commit",
-				Doc: "How much history is fetched: a number of commits, 0 for one, -1 for all.",
+				Name: "depth", Type: whole("a number of commits, or -1 for all", -1, 1<<31-1),
+				Default: "one commit",
+				Doc:     "How much history is fetched: a number of commits, 0 for one, -1 for all.",
 			},
-			{Name: "folder", Type: workPath(), Default: "all of it", Also: []string{"subfolder", "subdir", "path"}, Doc: "Only this folder of the repository."},
+			{
+				Name: "folder", Type: workPath(), Default: "all of it",
+				Also: []string{"subfolder", "subdir", "path"},
+				Doc:  "Only this folder of the repository.",
+			},
 			{Name: "submodules", Type: toggle(), Default: "false", Doc: "Fetches submodules too."},
 		},
 	}
@@ -94,20 +108,25 @@ func outputType() *fields.Type {
 			{
 				Name: "path", Type: glob(), Required: true, Also: []string{"from", "source", "glob", "pattern"},
 				Examples: []any{"out/*.csv", "out/**"},
-				Doc: "What is taken, in the work folder: a file, a folder with everything in it, or a pattern with `*`, `?`, " +
-					"`[a-z]`, `{a,b}` and `**` for any depth.",
+				Doc: "What is taken, in the work folder: a file, a folder with everything in it, or a pattern " +
+					"with `*`, `?`, `[a-z]`, `{a,b}` and `**` for any depth.",
 			},
 			{
-				Name: "to", Type: location(), Required: true, Also: []string{"dest", "destination", "target", "url"},
+				Name: "to", Type: location(), Required: true,
+				Also:     []string{"dest", "destination", "target", "url"},
 				Examples: []any{"file:./results/"},
 				Doc:      "Where it goes. If it ends in `/` it is a folder, which is made if need be.",
 			},
 			{
-				Name: "when", Type: enum("success", "failure", "always"), Default: "success", Also: []string{"on", "if"},
-				Doc: "After which end it is taken.",
+				Name: "when", Type: enum("success", "failure", "always"), Default: "success",
+				Also: []string{"on", "if"},
+				Doc:  "After which end it is taken.",
 			},
 			{Name: "optional", Type: toggle(), Default: "false", Doc: "It is no error if nothing matches."},
-			{Name: "max_size", Type: size(), Default: "no limit", Doc: "More than this, of all that matches together, is refused."},
+			{
+				Name: "max_size", Type: size(), Default: "no limit",
+				Doc: "More than this, of all that matches together, is refused.",
+			},
 		},
 		Rules: []fields.Rule{fields.Custom(checkOutput)},
 	}
@@ -133,18 +152,23 @@ func mountType() *fields.Type {
 		Form: fields.Object, Want: "a mapping with type and target",
 		Fields: []fields.Field{
 			{
-				Name: "type", Type: word("a mount's type: volume, cache, bind, tmpfs or a registered one", `[a-z][a-z0-9-]{0,31}`),
+				Name:     "type",
+				Type:     word("a mount's type: volume, cache, bind, tmpfs or a registered one", `[a-z][a-z0-9-]{0,31}`),
 				Required: true, Examples: []any{"volume", "cache", "bind", "tmpfs"},
-				Doc: "`volume` is a folder of the task's own or, with `source`, a named one made by `caisson volume create`. `cache` is " +
-					"a named folder that is made on first use and outlives tasks. `bind` is a path of the host. `tmpfs` is memory.",
+				Doc: "`volume` is a folder of the task's own or, with `source`, a named one made by `caisson " +
+					"volume create`. `cache` is a named folder that is made on first use and outlives tasks. " +
+					"`bind` is a path of the host. `tmpfs` is memory.",
 			},
 			{
-				Name: "source", Type: line("a name, or a path of the host"), Also: []string{"src", "from", "name"},
+				Name: "source", Type: line("a name, or a path of the host"),
+				Also:     []string{"src", "from", "name"},
 				Examples: []any{"build-cache", "/data"},
-				Doc:      "The name of a volume or cache, or the path to bind; a relative one starts at the document's folder.",
+				Doc: "The name of a volume or cache, or the path to bind; a relative one starts at the " +
+					"document's folder.",
 			},
 			{
-				Name: "target", Type: absolute(), Required: true, Also: []string{"dst", "destination", "to", "path"},
+				Name: "target", Type: absolute(), Required: true,
+				Also:     []string{"dst", "destination", "to", "path"},
 				Examples: []any{"/scratch"}, Doc: "Where it appears inside: an absolute path.",
 			},
 			{
@@ -152,8 +176,10 @@ func mountType() *fields.Type {
 				Doc: "Nothing in it can be changed from inside, by root neither.",
 			},
 			{
-				Name: "opts", Type: opts, Also: []string{"options"}, Examples: []any{map[string]any{"size": "64m", "mode": "0700"}},
-				Doc: "Options of this type; unknown ones are refused. `tmpfs` has `size` (bytes) and `mode` (octal, in quotes).",
+				Name: "opts", Type: opts, Also: []string{"options"},
+				Examples: []any{map[string]any{"size": "64m", "mode": "0700"}},
+				Doc: "Options of this type; unknown ones are refused. `tmpfs` has `size` (bytes) and `mode` " +
+					"(octal, in quotes).",
 			},
 		},
 		Rules: []fields.Rule{

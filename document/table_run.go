@@ -19,9 +19,10 @@ func networkFields() []fields.Field {
 		{
 			Name: "network", Type: networkType(), Default: "none", Also: []string{"networks", "net"},
 			Examples: []any{"none", map[string]any{"allow": []any{"example.com:443"}}},
-			Doc: "What the sandbox can reach. `none`: itself. `default`: the outside, but not this host nor private addresses. `host`: " +
-				"all that this host can, where the operator permits it. `{allow: [host:port]}`: these and nothing else. Another name, or a " +
-				"list of mappings, attaches it to networks of the operator's.",
+			Doc: "What the sandbox can reach. `none`: itself. `default`: the outside, but not this host nor " +
+				"private addresses. `host`: all that this host can, where the operator permits it. `{allow: " +
+				"[host:port]}`: these and nothing else. Another name, or a list of mappings, attaches it to " +
+				"networks of the operator's.",
 		},
 		{
 			Name: "ports", Type: list(portType()), Also: []string{"publish", "expose"},
@@ -32,8 +33,8 @@ func networkFields() []fields.Field {
 		{
 			Name: "proxies", Type: proxies, Also: []string{"proxy"},
 			Examples: []any{map[string]any{"artifacts": map[string]any{"upstream": "artifacts"}}},
-			Doc: "HTTP services of the operator's that the program, and nothing else, reaches as `http://NAME/`. A name is 3 to 22 " +
-				"letters a to z.",
+			Doc: "HTTP services of the operator's that the program, and nothing else, reaches as " +
+				"`http://NAME/`. A name is 3 to 22 letters a to z.",
 		},
 		{
 			Name: "displays", Type: list(displayType()), Also: []string{"display", "screens"},
@@ -69,8 +70,9 @@ func networkType() *fields.Type {
 			{
 				Form: fields.Object, Want: "a mapping with allow",
 				Fields: []fields.Field{{
-					Name: "allow", Type: list(endpoint()), Required: true, Examples: []any{[]any{"example.com:443"}},
-					Doc: "Hosts and ports, as `host:port`. Everything else is denied.",
+					Name: "allow", Type: list(endpoint()), Required: true,
+					Examples: []any{[]any{"example.com:443"}},
+					Doc:      "Hosts and ports, as `host:port`. Everything else is denied.",
 				}},
 			},
 			attach,
@@ -82,8 +84,15 @@ func portType() *fields.Type {
 	return &fields.Type{
 		Form: fields.Object, Want: "a mapping with port and host_port",
 		Fields: []fields.Field{
-			{Name: "port", Type: port(1), Required: true, Also: []string{"container_port", "target"}, Doc: "The port inside."},
-			{Name: "host_port", Type: port(0), Default: "any that is free", Also: []string{"published", "host"}, Doc: "The port on the host."},
+			{
+				Name: "port", Type: port(1), Required: true, Also: []string{"container_port", "target"},
+				Doc: "The port inside.",
+			},
+			{
+				Name: "host_port", Type: port(0), Default: "any that is free",
+				Also: []string{"published", "host"},
+				Doc:  "The port on the host.",
+			},
 			{Name: "host_ip", Type: address(), Default: "127.0.0.1", Doc: "The address on the host."},
 			{Name: "protocol", Type: enum("tcp", "udp"), Default: "tcp", Doc: "The protocol."},
 		},
@@ -95,9 +104,19 @@ func dnsType() *fields.Type {
 	return &fields.Type{
 		Form: fields.Object, Want: "a mapping with servers, search and options",
 		Fields: []fields.Field{
-			{Name: "servers", Type: list(address()), Also: []string{"server", "nameservers"}, Examples: []any{[]any{"192.0.2.53"}}, Doc: "Addresses of name servers."},
-			{Name: "search", Type: list(hostname()), Also: []string{"searches"}, Doc: "Domains in which short names are looked up."},
-			{Name: "options", Type: list(option), Also: []string{"opts"}, Examples: []any{[]any{"ndots:2"}}, Doc: "Options of resolv.conf."},
+			{
+				Name: "servers", Type: list(address()), Also: []string{"server", "nameservers"},
+				Examples: []any{[]any{"192.0.2.53"}},
+				Doc:      "Addresses of name servers.",
+			},
+			{
+				Name: "search", Type: list(hostname()), Also: []string{"searches"},
+				Doc: "Domains in which short names are looked up.",
+			},
+			{
+				Name: "options", Type: list(option), Also: []string{"opts"}, Examples: []any{[]any{"ndots:2"}},
+				Doc: "Options of resolv.conf.",
+			},
 		},
 	}
 }
@@ -121,21 +140,33 @@ func limitFields() []fields.Field {
 	limits := &fields.Type{
 		Form: fields.Object, Want: "a mapping of limits",
 		Fields: []fields.Field{
-			{Name: "cpus", Type: cpus(), Also: []string{"cpu", "cores"}, Examples: []any{"0.5", 2}, Doc: "Processor time per time, in cores; the finest step is 0.001."},
+			{
+				Name: "cpus", Type: cpus(), Also: []string{"cpu", "cores"}, Examples: []any{"0.5", 2},
+				Doc: "Processor time per time, in cores; the finest step is 0.001.",
+			},
 			{
 				Name: "memory", Type: size(), Also: []string{"mem", "ram"}, Examples: []any{"256m"},
 				Doc: "Memory of all processes, with page cache and tmpfs. Swap is not added.",
 			},
-			{Name: "pids", Type: count("a number of processes"), Also: []string{"processes", "nproc"}, Examples: []any{64}, Doc: "Processes and threads at once."},
+			{
+				Name: "pids", Type: count("a number of processes"), Also: []string{"processes", "nproc"},
+				Examples: []any{64},
+				Doc:      "Processes and threads at once.",
+			},
 			{
 				Name: "disk", Type: size(), Also: []string{"storage"}, Examples: []any{"1g"},
 				Doc: "What may be written: work folder, /tmp and root together.",
 			},
 			{
-				Name: "log", Type: size(), Also: []string{"logs", "output"}, Examples: []any{"64m"}, Default: "`executor.log_limit`",
-				Doc: "The log of each step. What is over it is dropped, and a marker in the log says so.",
+				Name: "log", Type: size(), Also: []string{"logs", "output"}, Examples: []any{"64m"},
+				Default: "`executor.log_limit`",
+				Doc:     "The log of each step. What is over it is dropped, and a marker in the log says so.",
 			},
-			{Name: "files", Type: count("a number of files"), Also: []string{"nofile", "open_files"}, Examples: []any{1024}, Doc: "Open files of one process."},
+			{
+				Name: "files", Type: count("a number of files"), Also: []string{"nofile", "open_files"},
+				Examples: []any{1024},
+				Doc:      "Open files of one process.",
+			},
 		},
 	}
 	codes := list(whole("an exit code, 0 to 255", 0, 255))
@@ -143,28 +174,38 @@ func limitFields() []fields.Field {
 	success := &fields.Type{
 		Form: fields.Object, Want: "a mapping with codes",
 		Fields: []fields.Field{{
-			Name: "codes", Type: codes, Default: "[0]", Also: []string{"code", "exit_codes"}, Examples: []any{[]any{0, 3}},
-			Doc: "Exit codes that count as success.",
+			Name: "codes", Type: codes, Default: "[0]", Also: []string{"code", "exit_codes"},
+			Examples: []any{[]any{0, 3}},
+			Doc:      "Exit codes that count as success.",
 		}},
 	}
 	return []fields.Field{
 		{
-			Name: "limits", Type: limits, Also: []string{"limit", "resources"}, Examples: []any{map[string]any{"cpus": "0.5", "memory": "256m"}},
-			Doc: "What the sandbox may use. Every limit is enforced, or the task is refused; 0 is no limit.",
+			Name: "limits", Type: limits, Also: []string{"limit", "resources"},
+			Examples: []any{map[string]any{"cpus": "0.5", "memory": "256m"}},
+			Doc:      "What the sandbox may use. Every limit is enforced, or the task is refused; 0 is no limit.",
 		},
 		{
-			Name: "timeout", Type: duration(), Default: "none", Also: []string{"time_limit", "deadline"}, Examples: []any{"10m", 30},
-			Doc: "How long the main program may run. Then it gets the stop signal and, after `grace`, everything is killed.",
+			Name: "timeout", Type: duration(), Default: "none", Also: []string{"time_limit", "deadline"},
+			Examples: []any{"10m", 30},
+			Doc: "How long the main program may run. Then it gets the stop signal and, after `grace`, " +
+				"everything is killed.",
 		},
 		{
-			Name: "grace", Type: duration(), Default: "10s", Also: []string{"grace_period", "stop_timeout", "kill_timeout"}, Examples: []any{"10s"},
+			Name: "grace", Type: duration(), Default: "10s",
+			Also: []string{"grace_period", "stop_timeout", "kill_timeout"}, Examples: []any{"10s"},
 			Doc: "How long the program has between the stop signal and the kill.",
 		},
 		{
 			Name: "keep", Type: duration(), Default: "0: not at all", Examples: []any{"10m"},
-			Doc: "How long the sandbox and the files of the last attempt are kept after its end, to look at them.",
+			Doc: "How long the sandbox and the files of the last attempt are kept after its end, to look at " +
+				"them.",
 		},
-		{Name: "retry", Type: retryType(), Also: []string{"retries"}, Examples: []any{map[string]any{"limit": 2, "delay": "1s"}}, Doc: "How a failed attempt is followed by another."},
+		{
+			Name: "retry", Type: retryType(), Also: []string{"retries"},
+			Examples: []any{map[string]any{"limit": 2, "delay": "1s"}},
+			Doc:      "How a failed attempt is followed by another.",
+		},
 		{Name: "success", Type: success, Doc: "Which exits of the main program count as success."},
 	}
 }
@@ -175,15 +216,18 @@ func retryType() *fields.Type {
 		Form: fields.Object, Want: "a mapping with limit, delay and factor",
 		Fields: []fields.Field{
 			{
-				Name: "limit", Type: whole("a number of attempts after the first, 0 to 1000", 0, 1000), Default: "0",
-				Also: []string{"max", "count", "attempts", "retries"}, Examples: []any{2}, Doc: "How many attempts may follow the first.",
+				Name: "limit", Type: whole("a number of attempts after the first, 0 to 1000", 0, 1000),
+				Default: "0",
+				Also:    []string{"max", "count", "attempts", "retries"}, Examples: []any{2}, Doc: "How many attempts may follow the first.",
 			},
 			{
-				Name: "delay", Type: duration(), Default: "0", Also: []string{"initial_delay", "initialdelay", "wait", "backoff"}, Examples: []any{"1s"},
+				Name: "delay", Type: duration(), Default: "0",
+				Also: []string{"initial_delay", "initialdelay", "wait", "backoff"}, Examples: []any{"1s"},
 				Doc: "How long to wait before the second attempt.",
 			},
 			{
-				Name: "factor", Type: factor, Default: "2", Also: []string{"scaling_factor", "scalingfactor", "multiplier"}, Examples: []any{2},
+				Name: "factor", Type: factor, Default: "2",
+				Also: []string{"scaling_factor", "scalingfactor", "multiplier"}, Examples: []any{2},
 				Doc: "By how much the delay grows with each further attempt.",
 			},
 		},
@@ -195,8 +239,9 @@ func stepFields() []fields.Field {
 	steps := func() *fields.Type { return list(stepType(false)) }
 	return []fields.Field{
 		{
-			Name: "pre", Type: steps(), Also: []string{"before"}, Examples: []any{[]any{map[string]any{"run": "mkdir out"}}},
-			Doc: "Steps before the main program, in order. One that fails fails the attempt.",
+			Name: "pre", Type: steps(), Also: []string{"before"},
+			Examples: []any{[]any{map[string]any{"run": "mkdir out"}}},
+			Doc:      "Steps before the main program, in order. One that fails fails the attempt.",
 		},
 		{
 			Name: "post", Type: steps(), Also: []string{"after"},
@@ -238,7 +283,8 @@ func stepType(sidecar bool) *fields.Type {
 		t.Fields = append(t.Fields, f)
 	}
 	t.Fields = append(t.Fields, fields.Field{
-		Name: "timeout", Type: duration(), Default: "none", Examples: []any{"1m"}, Doc: "How long the step may run.",
+		Name: "timeout", Type: duration(), Default: "none",
+		Examples: []any{"1m"}, Doc: "How long the step may run.",
 	})
 	if sidecar {
 		t.Name = "sidecar"
@@ -256,13 +302,23 @@ func probeType() *fields.Type {
 	return &fields.Type{
 		Form: fields.Object, Want: "a mapping with cmd, or port and perhaps http",
 		Fields: []fields.Field{
-			{Name: "cmd", Type: argv, Also: []string{"command", "exec"}, Doc: "A program in the sidecar's sandbox that exits 0 when it is ready."},
 			{
-				Name: "http", Type: word("a path such as /health", `/[^\x00-\x20\x7F]*`), Also: []string{"path", "url"}, Examples: []any{"/health"},
+				Name: "cmd", Type: argv, Also: []string{"command", "exec"},
+				Doc: "A program in the sidecar's sandbox that exits 0 when it is ready.",
+			},
+			{
+				Name: "http", Type: word("a path such as /health", `/[^\x00-\x20\x7F]*`),
+				Also: []string{"path", "url"}, Examples: []any{"/health"},
 				Doc: "A path on `port` whose GET answers 200 to 399 when it is ready.",
 			},
-			{Name: "port", Type: port(1), Also: []string{"tcp"}, Doc: "The port for `http`; alone, a port that takes TCP connections when it is ready."},
-			{Name: "interval", Type: duration(), Default: "1s", Also: []string{"period"}, Doc: "How long to wait between tries."},
+			{
+				Name: "port", Type: port(1), Also: []string{"tcp"},
+				Doc: "The port for `http`; alone, a port that takes TCP connections when it is ready.",
+			},
+			{
+				Name: "interval", Type: duration(), Default: "1s", Also: []string{"period"},
+				Doc: "How long to wait between tries.",
+			},
 			{Name: "timeout", Type: duration(), Default: "1m", Doc: "For all tries together."},
 		},
 		Rules: []fields.Rule{
@@ -285,13 +341,16 @@ func secretFields() []fields.Field {
 		Form: fields.Object, Want: "a mapping with from and as", Private: true,
 		Fields: []fields.Field{
 			{
-				Name: "from", Type: from, Default: "given by the submitter beside the document", Also: []string{"source", "value"},
+				Name: "from", Type: from, Default: "given by the submitter beside the document",
+				Also:     []string{"source", "value"},
 				Examples: []any{"env:CI_TOKEN", "file:./token"},
-				Doc:      "Where the submitter reads the value: a variable of its environment, or a file. Values never stand in a document.",
+				Doc: "Where the submitter reads the value: a variable of its environment, or a file. " +
+					"Values never stand in a document.",
 			},
 			{
 				Name: "as", Type: enum("env", "file"), Default: "env",
-				Doc: "How the program gets it: as a variable of the secret's name, or as a file `/run/secrets/NAME`.",
+				Doc: "How the program gets it: as a variable of the secret's name, or as a file " +
+					"`/run/secrets/NAME`.",
 			},
 			{Name: "once", Type: toggle(), Default: "false", Doc: "The file is gone after it was read once."},
 			{
@@ -302,9 +361,10 @@ func secretFields() []fields.Field {
 		Rules: []fields.Rule{onceNeedsFile(), fields.Exclusive("once", "broker")},
 	}
 	return []fields.Field{{
-		Name: "secrets", Also: []string{"secret"}, Examples: []any{map[string]any{"TOKEN": map[string]any{"from": "env:CI_TOKEN"}}},
-		Type: &fields.Type{Form: fields.Table, Key: secretName(), Elem: secret, Want: "a mapping of names to secrets"},
-		Doc:  "Values that the program may see and nobody else. They are redacted in its log.",
+		Name: "secrets", Also: []string{"secret"},
+		Examples: []any{map[string]any{"TOKEN": map[string]any{"from": "env:CI_TOKEN"}}},
+		Type:     &fields.Type{Form: fields.Table, Key: secretName(), Elem: secret, Want: "a mapping of names to secrets"},
+		Doc:      "Values that the program may see and nobody else. They are redacted in its log.",
 	}}
 }
 
@@ -315,7 +375,10 @@ func brokerType() *fields.Type {
 	return &fields.Type{
 		Form: fields.Object, Want: "a mapping with host and header",
 		Fields: []fields.Field{
-			{Name: "host", Type: host, Required: true, Examples: []any{"api.example.com"}, Doc: "The host whose requests get the value."},
+			{
+				Name: "host", Type: host, Required: true, Examples: []any{"api.example.com"},
+				Doc: "The host whose requests get the value.",
+			},
 			{Name: "header", Type: header, Default: "Authorization", Doc: "The header that holds it."},
 		},
 	}

@@ -14,14 +14,16 @@ import (
 func table() *fields.Type {
 	return section("settings",
 		fields.Field{
-			Name: "state", Type: folder(), Also: []string{"state_dir", "data"}, Examples: []any{"/var/lib/caisson"},
-			Default: "`/var/lib/caisson` for root, else `$XDG_STATE_HOME/caisson` or `~/.local/state/caisson`",
-			Doc:     "The folder of all that must survive: tasks, logs, volumes, caches.",
+			Name: "state", Type: folder(), Also: []string{"state_dir", "data"},
+			Examples: []any{"/var/lib/caisson"},
+			Default:  "`/var/lib/caisson` for root, else `$XDG_STATE_HOME/caisson` or `~/.local/state/caisson`",
+			Doc:      "The folder of all that must survive: tasks, logs, volumes, caches.",
 		},
 		fields.Field{
-			Name: "runtime", Type: folder(), Also: []string{"runtime_dir", "run"}, Examples: []any{"/run/caisson"},
-			Default: "`/run/caisson` for root on Linux, else `$XDG_RUNTIME_DIR/caisson`, else `run` in the state folder",
-			Doc:     "The folder of sockets and secrets. It should not be on a disk.",
+			Name: "runtime", Type: folder(), Also: []string{"runtime_dir", "run"},
+			Examples: []any{"/run/caisson"},
+			Default:  "`/run/caisson` for root on Linux, else `$XDG_RUNTIME_DIR/caisson`, else `run` in the state folder",
+			Doc:      "The folder of sockets and secrets. It should not be on a disk.",
 		},
 		fields.Field{Name: "executor", Type: executorSection(), Doc: "How tasks are run, whatever the engine."},
 		fields.Field{
@@ -35,9 +37,11 @@ func table() *fields.Type {
 			Type: section("a section for each type of mount", fields.Field{
 				Name: "bind", Doc: "Paths of this host.",
 				Type: section("settings of bind mounts", fields.Field{
-					Name: "allow", Type: list(folder()), Default: "none", Also: []string{"allowed", "sources", "paths"}, Examples: []any{[]any{"/srv/data"}},
-					Doc: "Folders below which tasks that come through a front door other than the command line may bind paths, after symbolic " +
-						"links are resolved. On the command line, binds act with the caller's rights.",
+					Name: "allow", Type: list(folder()), Default: "none",
+					Also: []string{"allowed", "sources", "paths"}, Examples: []any{[]any{"/srv/data"}},
+					Doc: "Folders below which tasks that come through a front door other than the command " +
+						"line may bind paths, after symbolic links are resolved. On the command line, binds " +
+						"act with the caller's rights.",
 				}),
 			}),
 		},
@@ -47,9 +51,11 @@ func table() *fields.Type {
 				fields.Field{
 					Name: "file", Doc: "Files of this host.",
 					Type: section("settings of file: URLs", fields.Field{
-						Name: "allow", Type: list(folder()), Default: "none", Also: []string{"allowed", "paths"}, Examples: []any{[]any{"/srv/data"}},
-						Doc: "Folders below which `file:` and `git+file:` inputs and outputs may lie for tasks that come through a front door other " +
-							"than the command line, after symbolic links are resolved.",
+						Name: "allow", Type: list(folder()), Default: "none",
+						Also: []string{"allowed", "paths"}, Examples: []any{[]any{"/srv/data"}},
+						Doc: "Folders below which `file:` and `git+file:` inputs and outputs may lie for " +
+							"tasks that come through a front door other than the command line, after symbolic " +
+							"links are resolved.",
 					}),
 				},
 				fields.Field{
@@ -82,14 +88,16 @@ func executorSection() *fields.Type {
 	}
 	return section("settings of the executor",
 		fields.Field{
-			Name: "prefer", Type: prefer, Default: "the order of `caisson engines`", Also: []string{"engines", "engine"},
+			Name: "prefer", Type: prefer, Default: "the order of `caisson engines`",
+			Also:     []string{"engines", "engine"},
 			Examples: []any{[]any{"native"}},
-			Doc:      "Names of engines, most wanted first. A task that names none gets the first that can do all it asks for.",
+			Doc: "Names of engines, most wanted first. A task that names none gets the first that can do " +
+				"all it asks for.",
 		},
 		fields.Field{
 			Name: "log_limit", Type: size, Default: "1g", Examples: []any{"64m"},
-			Doc: "What the log of a step may have where the task sets no `limits.log`; 0 is no limit. What is over it is dropped, and a marker " +
-				"in the log says so.",
+			Doc: "What the log of a step may have where the task sets no `limits.log`; 0 is no limit. What is " +
+				"over it is dropped, and a marker in the log says so.",
 		},
 	)
 }
@@ -102,23 +110,31 @@ func nativeSection() *fields.Type {
 			Name: "shell", Type: list(argument), Default: "`bash -c`, or `sh -c` where there is no bash",
 			Examples: []any{[]any{"sh", "-eu", "-c"}}, Doc: "The command that the script of `run` is appended to.",
 		},
-		fields.Field{Name: "uid", Type: id(), Default: "1000, or the caller with isolation none", Doc: "Who programs run as where the task names no user: in the sandbox, or on the host with isolation none. 0 is the default."},
+		fields.Field{
+			Name: "uid", Type: id(), Default: "1000, or the caller with isolation none",
+			Doc: "Who programs run as where the task names no user: in the sandbox, or on the host with " +
+				"isolation none. 0 is the default.",
+		},
 		fields.Field{Name: "gid", Type: id(), Default: "as for uid", Doc: "The group of that user."},
 		fields.Field{
-			Name: "id_base", Type: whole("an id of the host, 65536 to 4294901760", 65536, 1<<32-65536), Default: "1879048192",
-			Doc: "As root, the first user and group id of the host that is given to sandboxes. The range must belong to nobody else.",
+			Name: "id_base", Type: whole("an id of the host, 65536 to 4294901760", 65536, 1<<32-65536),
+			Default: "1879048192",
+			Doc: "As root, the first user and group id of the host that is given to sandboxes. The range must " +
+				"belong to nobody else.",
 		},
 		fields.Field{
 			Name: "id_count", Type: whole("a number of ids, 3 or more", 3, 1<<31-1), Default: "65536",
 			Doc: "How many ids of the host are given to sandboxes. Each uses three.",
 		},
 		fields.Field{
-			Name: "isolation", Type: &fields.Type{Form: fields.Text, Enum: []string{"full", "none"}}, Default: "full",
-			Doc: "What a task gets that asks for nothing else: full isolation, or none at all.",
+			Name: "isolation", Type: &fields.Type{Form: fields.Text, Enum: []string{"full", "none"}},
+			Default: "full",
+			Doc:     "What a task gets that asks for nothing else: full isolation, or none at all.",
 		},
 		fields.Field{
-			Name: "paths", Type: list(folder()), Default: "none", Also: []string{"path", "readonly"}, Examples: []any{[]any{"/opt/tools"}},
-			Doc: "Paths of the host that every sandbox sees, read-only, beside /usr.",
+			Name: "paths", Type: list(folder()), Default: "none", Also: []string{"path", "readonly"},
+			Examples: []any{[]any{"/opt/tools"}},
+			Doc:      "Paths of the host that every sandbox sees, read-only, beside /usr.",
 		},
 		fields.Field{
 			Name: "allow_none", Type: toggle(), Default: "false",
