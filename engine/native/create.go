@@ -8,7 +8,6 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
-	"slices"
 
 	"github.com/caissonrun/caisson"
 	"github.com/caissonrun/caisson/engine"
@@ -73,7 +72,7 @@ func (e *Engine) create(ctx context.Context, spec *engine.Spec, isolation string
 	}
 	owned := isolation == Full && f.host.root
 	if owned {
-		set.plain = plainSources(spec)
+		set.plain = e.idmaps.without(spec)
 	}
 	// The shape of the sandbox does not depend on its ids, so what is wrong
 	// with the spec shows before anything is made.
@@ -171,25 +170,6 @@ func removeHandle(dir string) error {
 		return nil
 	}
 	return err
-}
-
-// plainSources returns the folders whose files must belong to the sandbox's
-// ids because their file system can't show them with others.
-func plainSources(spec *engine.Spec) []string {
-	var plain []string
-	add := func(source string) {
-		if source != "" && !slices.Contains(plain, source) && errors.Is(checkIdmap(source), isolate.ErrNoIdmap) {
-			plain = append(plain, source)
-		}
-	}
-	add(spec.Work)
-	add(spec.Tmp)
-	for _, m := range spec.Mounts {
-		if m.Type == engine.MountBind && m.Owned {
-			add(m.Source)
-		}
-	}
-	return plain
 }
 
 // giveAway makes the files of the plain folders the sandbox's.

@@ -17,6 +17,8 @@ type host struct {
 	// folders and files that appear at the same or another place.
 	links []link
 	binds []bind
+	// files are copied.
+	files []file
 	shell string // the path of the default shell
 	// resolv is the host's resolv.conf, for sandboxes on the host's network.
 	resolv []byte
@@ -26,38 +28,40 @@ type link struct{ path, target string }
 
 type bind struct{ source, target string }
 
+type file struct {
+	path     string
+	contents []byte
+}
+
 // rootLinks are links into /usr on most systems and folders on the rest.
 var rootLinks = []string{"/bin", "/sbin", "/lib", "/lib32", "/lib64", "/libx32"}
 
 // etcPaths are what programs need of /etc in order to start, to check
 // certificates and to know the time: nothing that is about this host, its
-// people or its secrets.
+// people or its secrets. Every one costs time at the start of a sandbox.
 var etcPaths = []string{
 	"/etc/alternatives",
-	"/etc/ca-certificates",
-	"/etc/ca-certificates.conf",
 	"/etc/fonts",
 	"/etc/ld.so.cache",
-	"/etc/ld.so.conf",
-	"/etc/ld.so.conf.d",
 	"/etc/locale.alias",
 	"/etc/localtime",
 	"/etc/magic",
 	"/etc/mime.types",
-	"/etc/perl",
 	"/etc/pki/ca-trust",
 	"/etc/pki/tls/certs",
 	"/etc/protocols",
-	"/etc/rpc",
 	"/etc/services",
 	"/etc/ssl/certs",
 	"/etc/ssl/openssl.cnf",
-	"/etc/terminfo",
 	"/etc/timezone",
 }
 
 // etcPatterns are those of which the names have versions.
-var etcPatterns = []string{"/etc/java-*", "/etc/python3*"}
+var etcPatterns = []string{"/etc/java-*"}
+
+// smallFile is the size, in bytes, up to which a file of /etc is copied into the
+// root view, which takes less time than to bind it.
+const smallFile = 4 << 10
 
 // maxResolv is the most of a resolv.conf that is passed on, in bytes.
 const maxResolv = 64 << 10
@@ -105,8 +109,25 @@ func (h *host) addBind(path string) {
 	case path != source && forbidden(source):
 		// A link of the administrator's to somewhere private stays outside.
 	default:
+		if data := small(source); data != nil {
+			h.files = append(h.files, file{path, data})
+			return
+		}
 		h.binds = append(h.binds, bind{source, path})
 	}
+}
+
+// small returns what a small file holds that everybody may read, or nil.
+func small(path string) []byte {
+	info, err := os.Stat(path)
+	if err != nil || !info.Mode().IsRegular() || info.Size() > smallFile || info.Mode()&0o004 == 0 {
+		return nil
+	}
+	data, err := os.ReadFile(path)
+	if err != nil || len(data) > smallFile {
+		return nil
+	}
+	return data
 }
 
 // addExtra adds a path that the operator wants to be seen.

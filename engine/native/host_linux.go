@@ -63,9 +63,16 @@ func mapped(file string, o *Options) bool {
 	return false
 }
 
-// checkIdmap returns isolate.ErrNoIdmap if a folder's files can't be shown
-// with other ids.
-func checkIdmap(path string) error { return isolate.CheckIdmap(path) }
+// canIdmap reports whether a folder's files can be shown with other ids. Where
+// that can't be found out, making the sandbox fails, with the reason.
+func canIdmap(path string) bool { return !errors.Is(isolate.CheckIdmap(path), isolate.ErrNoIdmap) }
+
+// fsType returns the kind of file system that a path is on.
+func fsType(path string) (int64, error) {
+	var st unix.Statfs_t
+	err := unix.Statfs(path, &st)
+	return int64(st.Type), err
+}
 
 // endGroup kills what is in a control group and removes it. One that does not
 // exist is nil.

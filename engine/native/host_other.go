@@ -27,7 +27,9 @@ func examine(string, bool) support {
 
 func ownIDs(*Options) bool { return false }
 
-func checkIdmap(string) error { return nil }
+func canIdmap(string) bool { return true }
+
+func fsType(string) (int64, error) { return 0, nil }
 
 func endGroup(string) error { return nil }
 

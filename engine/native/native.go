@@ -21,6 +21,7 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"math"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -89,6 +90,7 @@ type Options struct {
 type Engine struct {
 	opts   Options
 	found  atomic.Pointer[found] // by the last Probe, or by the first Create
+	idmaps idmaps
 	closed atomic.Bool
 }
 
@@ -135,7 +137,7 @@ func (o *Options) check() error {
 	add(o.GID < 0 || o.GID > maxID, "gid: %d: use 0 to %d", o.GID, maxID)
 	add(o.IDBase < 65536, "id_base: %d: below 65536 are the ids of people", o.IDBase)
 	add(o.IDCount < idsPerSandbox, "id_count: %d: a sandbox needs %d", o.IDCount, idsPerSandbox)
-	add(uint64(o.IDBase)+uint64(o.IDCount) > maxID, "id_base, id_count: beyond %d", maxID)
+	add(uint64(o.IDBase)+uint64(o.IDCount) > math.MaxUint32, "id_base, id_count: beyond %d", uint32(math.MaxUint32))
 	add(o.Isolation != Full && o.Isolation != None, "isolation: %q is neither full nor none", o.Isolation)
 	for _, p := range o.Paths {
 		if err := checkPath(p); err != nil {

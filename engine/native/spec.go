@@ -158,6 +158,9 @@ func (set *setting) entries(s *engine.Spec, user isolate.User, hostname string) 
 	add := func(path string, contents []byte) {
 		list = append(list, isolate.Entry{Path: path, Contents: contents})
 	}
+	for _, f := range set.host.files {
+		add(f.path, f.contents)
+	}
 	var resolv []byte
 	if s.Network.Mode == caisson.NetworkHost {
 		resolv = set.host.resolv
