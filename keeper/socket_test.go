@@ -232,3 +232,30 @@ func talkAs(t *testing.T, uid int, socket string) (n int, err error) {
 	<-done
 	return n, err
 }
+
+func atoi(t *testing.T, text string) int {
+	t.Helper()
+	n, err := strconv.Atoi(text)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return n
+}
+
+// children returns the pids of a process's children.
+func children(t *testing.T, pid int) []string {
+	t.Helper()
+	tasks, err := filepath.Glob(fmt.Sprintf("/proc/%d/task/*/children", pid))
+	if err != nil {
+		t.Fatal(err)
+	}
+	var all []string
+	for _, path := range tasks {
+		data, err := os.ReadFile(path)
+		if err != nil {
+			continue
+		}
+		all = append(all, strings.Fields(string(data))...)
+	}
+	return all
+}
