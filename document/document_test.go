@@ -187,6 +187,14 @@ func TestParseForms(t *testing.T) {
 				{Name: "lan", Aliases: []string{"a"}, Args: map[string]string{"ip": "192.0.2.7"}},
 			}}},
 		},
+		"CleanPaths": {
+			"run: x\ninputs: [{from: 'file:a', to: ./a//b/}, {from: 'file:a', to: ./}]\noutputs: [{path: ./a, to: 'file:x'}]",
+			caisson.Task{
+				Program: caisson.Program{Run: "x"},
+				Inputs:  []caisson.Input{{From: "file:a", To: "a/b/"}, {From: "file:a", To: "."}},
+				Outputs: []caisson.Output{{Path: "a", To: "file:x"}},
+			},
+		},
 		"EmptyText": {
 			"run: x\ninputs: [{text: '', to: empty}]",
 			caisson.Task{Program: caisson.Program{Run: "x"}, Inputs: []caisson.Input{{To: "empty"}}},

@@ -100,7 +100,19 @@ func workPath() *fields.Type {
 	t := word("a path in the work folder such as in/data.csv, without .. and not beginning with /",
 		`[^/\x00-\x1F\x7F][^\x00-\x1F\x7F]*`)
 	t.Name, t.MaxLength, t.Check, t.Deny = "work_path", 4096, checkWorkPath, parent()
+	t.Convert = cleanWorkPath
 	return t
+}
+
+// cleanWorkPath makes ./a//b of a path a/b. A slash at the end, which says that
+// it is a folder, stays.
+func cleanWorkPath(v any) any {
+	s := v.(string)
+	clean := path.Clean(s)
+	if clean != "." && strings.HasSuffix(s, "/") {
+		clean += "/"
+	}
+	return clean
 }
 
 // parent matches paths with .. in them.
@@ -170,7 +182,7 @@ func checkAbsolute(s string) error {
 // glob is a pattern of paths below the work folder.
 func glob() *fields.Type {
 	t := workPath()
-	t.Name = ""
+	t.Name, t.Convert = "", func(v any) any { return strings.TrimPrefix(v.(string), "./") }
 	t.Want = "a path or pattern in the work folder such as out/*.csv or out/**"
 	t.Check = func(s string) error {
 		if err := checkWorkPath(s); err != nil {
