@@ -3,6 +3,7 @@ package all
 
 import (
 	"log/slog"
+	"path/filepath"
 
 	"github.com/caissonrun/caisson/engine"
 	"github.com/caissonrun/caisson/engine/native"
@@ -35,7 +36,7 @@ func Engines(opts *Options) ([]engine.Engine, error) {
 		AllowHostNetwork: section.AllowHostNetwork,
 		Paths:            section.Paths,
 		Installation:     opts.Installation,
-		Runtime:          opts.Config.Runtime,
+		Runtime:          runtime(opts, native.Name),
 		Keeper:           opts.Keeper,
 		Logger:           opts.Logger,
 	})
@@ -44,3 +45,7 @@ func Engines(opts *Options) ([]engine.Engine, error) {
 	}
 	return []engine.Engine{direct}, nil
 }
+
+// runtime returns the runtime folder of an engine: what it does not know in
+// there it takes for its own and sweeps.
+func runtime(opts *Options, name string) string { return filepath.Join(opts.Config.Runtime, name) }
