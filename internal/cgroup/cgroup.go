@@ -30,7 +30,7 @@ type Support struct {
 	Memory bool // the limit can be set, swap included
 	PIDs   bool // the limit can be set
 	Freeze bool // processes can be halted
-	FD     bool // a process can be started inside of a group (Group.FD)
+	FD     bool // a process can be started inside of the whole group (Group.FD)
 
 	Missing []Missing
 }

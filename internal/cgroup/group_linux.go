@@ -122,14 +122,16 @@ func (g *Group) Add(pid int) error {
 	return nil
 }
 
-// FD opens the group's folder for CLONE_INTO_CGROUP; the caller closes it. It
-// is false on version 1 and hybrid hosts, where a process must be added with
-// Add, or a thread with ThreadFiles.
+// FD opens the group's version 2 folder for CLONE_INTO_CGROUP; the caller
+// closes it. It is false where there is none. A process that is to be born in
+// the whole group uses FD and ThreadFiles both, because a host may have some
+// controllers on version 1 and others on version 2.
 func (g *Group) FD() (fd int, ok bool) {
-	if len(g.dirs) != 1 || !g.dirs[0].v2 {
+	d, ok := g.unified()
+	if !ok {
 		return -1, false
 	}
-	fd, err := unix.Open(g.dirs[0].path, unix.O_PATH|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
+	fd, err := unix.Open(d.path, unix.O_PATH|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
 	return fd, err == nil
 }
 

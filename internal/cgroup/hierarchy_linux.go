@@ -32,9 +32,9 @@ type tree struct {
 // parent returns the folder that holds the groups.
 func (t *tree) parent() string { return filepath.Join(t.base, parentName) }
 
-// trees returns the hierarchies in which this process may make groups. On a
-// hybrid host that is those of version 1 and the unified one, whose controllers
-// are all bound to version 1 but whose cgroup.kill works.
+// trees returns the hierarchies in which this process may make groups. The
+// unified one of a hybrid host is left out if it has nothing to offer that
+// version 1 has not.
 func trees() []tree {
 	info, err := os.ReadFile("/proc/self/mountinfo")
 	if err != nil {
@@ -56,7 +56,16 @@ func trees() []tree {
 		}
 		list = append(list, t)
 	}
-	return list
+	return useful(list)
+}
+
+// useful leaves out a unified hierarchy without controllers where there is a
+// freezer of version 1, with which everything can be halted and killed.
+func useful(list []tree) []tree {
+	if !slices.ContainsFunc(list, func(t tree) bool { return slices.Contains(t.controllers, "freezer") }) {
+		return list
+	}
+	return slices.DeleteFunc(list, func(t tree) bool { return t.v2 && len(t.controllers) == 0 })
 }
 
 // A hierarchy is a mounted one, as this process sees it.

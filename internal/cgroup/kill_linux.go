@@ -41,33 +41,25 @@ func (g *Group) Kill() error {
 func (g *Group) killOnce() error {
 	if d, ok := g.unified(); ok {
 		err := write(filepath.Join(d.path, "cgroup.kill"), "1")
-		if err == nil || !errors.Is(err, fs.ErrNotExist) {
-			return g.thawAfter(err)
-		}
-		if _, err := os.Stat(d.path); err != nil {
-			return nil
+		if err != nil && !errors.Is(err, fs.ErrNotExist) {
+			return err
 		}
 	}
-	frozen := g.Freeze(true) == nil
 	pids, err := g.Procs()
+	if err != nil || len(pids) == 0 || dying(pids) {
+		return err
+	}
+	frozen := g.Freeze(true)
+	if pids, err = g.Procs(); err != nil {
+		return err
+	}
 	for _, pid := range pids {
 		if kerr := unix.Kill(pid, unix.SIGKILL); kerr != nil && kerr != unix.ESRCH {
 			err = kerr
 		}
 	}
-	if frozen {
+	if frozen == nil {
 		err = errors.Join(err, g.Freeze(false))
-	}
-	return err
-}
-
-// thawAfter lets a version 1 freezer go, in which even killed processes stay.
-func (g *Group) thawAfter(err error) error {
-	if d, cerr := g.controller("freezer"); cerr == nil && !d.v2 {
-		terr := write(filepath.Join(d.path, "freezer.state"), "THAWED")
-		if !errors.Is(terr, fs.ErrNotExist) {
-			return errors.Join(err, terr)
-		}
 	}
 	return err
 }
@@ -78,22 +70,16 @@ func (g *Group) thawAfter(err error) error {
 // Errors: ErrUnsupported where there is neither cgroup.freeze (Linux 5.2) nor
 // a freezer.
 func (g *Group) Freeze(on bool) error {
-	if d, ok := g.unified(); ok {
-		value := "0"
-		if on {
-			value = "1"
-		}
-		err := write(filepath.Join(d.path, "cgroup.freeze"), value)
-		if err == nil {
-			return g.await(d.path, "cgroup.events", "frozen "+value, nil)
-		}
-		if !errors.Is(err, fs.ErrNotExist) {
-			return fmt.Errorf("cgroup %s: freeze: %w", g.name, err)
-		}
+	done, err := g.freezeUnified(on)
+	if err != nil {
+		return err
 	}
 	d, err := g.controller("freezer")
 	if err != nil {
-		return unsupported("freeze", err)
+		if done {
+			return nil
+		}
+		return unsupported("pause", err)
 	}
 	value := "THAWED"
 	if on {
@@ -103,6 +89,26 @@ func (g *Group) Freeze(on bool) error {
 	// first attempt, so the state is written again and again.
 	again := func() error { return write(filepath.Join(d.path, "freezer.state"), value) }
 	return g.await(d.path, "freezer.state", value, again)
+}
+
+// freezeUnified freezes the version 2 folder, if there is one that can.
+func (g *Group) freezeUnified(on bool) (done bool, err error) {
+	d, ok := g.unified()
+	if !ok {
+		return false, nil
+	}
+	value := "0"
+	if on {
+		value = "1"
+	}
+	err = write(filepath.Join(d.path, "cgroup.freeze"), value)
+	if errors.Is(err, fs.ErrNotExist) {
+		return false, nil
+	}
+	if err != nil {
+		return false, fmt.Errorf("cgroup %s: freeze: %w", g.name, err)
+	}
+	return true, g.await(d.path, "cgroup.events", "frozen "+value, nil)
 }
 
 // await waits until a line of a file in dir is the wanted one, and calls again

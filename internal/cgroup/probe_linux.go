@@ -4,6 +4,8 @@ import (
 	"crypto/rand"
 	"os"
 	"strings"
+
+	"golang.org/x/sys/unix"
 )
 
 const (
@@ -36,7 +38,7 @@ func Probe() Support {
 	s.PIDs = try("process limit", func() error { return g.setPIDs(64) })
 	s.Freeze = try("pause", func() error { return g.freezeEmpty() })
 	if fd, ok := g.FD(); ok {
-		s.FD = os.NewFile(uintptr(fd), "cgroup").Close() == nil
+		s.FD = unix.Close(fd) == nil && len(g.dirs) == 1
 	}
 	try("removing a control group", g.Remove)
 	return s
