@@ -168,7 +168,6 @@ func (b *plain) enter(c *child, fds *lifted) error {
 	if fd, ok := b.group.FD(); ok {
 		*fds = append(*fds, fd)
 		c.intoFD = fd
-		return nil
 	}
 	files, err := b.group.ThreadFiles()
 	if err != nil {
