@@ -281,7 +281,10 @@ func (t *lastLines) records() []LogRecord {
 			if rec.Data[at] != '\n' || last {
 				continue
 			}
-			if left--; left == 0 {
+			if left--; left == 0 && at+1 == len(rec.Data) {
+				return t.kept[i+1:]
+			}
+			if left == 0 {
 				rec.Offset += int64(at + 1)
 				rec.Data = rec.Data[at+1:]
 				return t.kept[i:]

@@ -330,7 +330,11 @@ func (a *attendant) wait(ctx context.Context, st *step, sb engine.Sandbox, p eng
 		if err := a.watchProgress(st); err != nil {
 			return nil, false, err
 		}
-		timer := time.NewTimer(pollEvery)
+		next := pollEvery
+		if a.mayLeave() {
+			next = min(next, max(time.Until(end), time.Millisecond))
+		}
+		timer := time.NewTimer(next)
 		select {
 		case err := <-answer:
 			joined = true

@@ -181,11 +181,8 @@ func (x *Executor) CopyIn(ctx context.Context, id, path string, r io.Reader) err
 		return x.guard(caisson.OpFiles, func() error { return filer.Put(ctx, insideName(path), r) })
 	}
 	return x.onWork(at, path, func(work *safefs.Root, rel string) error {
-		owner := safeOwner(at.record.Owner)
-		if err := work.MkdirAll(rel, 0o755, owner); err != nil {
-			return safefs.Sorted(caisson.OpFiles, path, err)
-		}
-		return safefs.Sorted(caisson.OpFiles, path, work.Untar(ctx, rel, r, &safefs.UntarOptions{Owner: owner}))
+		opts := &safefs.UntarOptions{Owner: safeOwner(at.record.Owner)}
+		return safefs.Sorted(caisson.OpFiles, path, work.Untar(ctx, rel, r, opts))
 	})
 }
 
