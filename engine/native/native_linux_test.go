@@ -184,12 +184,15 @@ func TestNoIdmap(t *testing.T) {
 
 func TestRecover(t *testing.T) {
 	runtime := filepath.Join(t.TempDir(), "run")
-	s := newSpec(t, "echo one; sleep 0.2; exit 7")
+	s := newSpec(t, "echo one; sleep 1; exit 7")
 	start(t, create(t, newEngine(t, native.Options{Runtime: runtime}), s))
 	later := newEngine(t, native.Options{Runtime: runtime})
 	box, err := later.Recover(t.Context(), s.Dir)
 	if err != nil || box.ID() != s.ID {
 		t.Fatalf("Recover = %v, %v", box, err)
+	}
+	if running, err := later.Running(s.Dir); err != nil || !running {
+		t.Errorf("Running = %v, %v, want true", running, err)
 	}
 	p, err := box.Process(t.Context())
 	if err != nil {
@@ -197,6 +200,9 @@ func TestRecover(t *testing.T) {
 	}
 	if exit := wait(t, p); exit.Reason != caisson.ReasonExited || exit.Code != 7 {
 		t.Errorf("exit %+v, want code 7", exit)
+	}
+	if running, err := later.Running(s.Dir); err != nil || running {
+		t.Errorf("Running = %v, %v, want false", running, err)
 	}
 	for range 2 {
 		if err := box.Destroy(t.Context()); err != nil {

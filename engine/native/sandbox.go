@@ -61,6 +61,7 @@ func (s *sandbox) Start(ctx context.Context) (engine.Process, error) {
 	if err := s.client.Start(ctx); err != nil {
 		return nil, s.said(caisson.OpStart, err)
 	}
+	s.rec.noteStarted()
 	return &process{s}, nil
 }
 
