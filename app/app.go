@@ -64,6 +64,8 @@ type Options struct {
 	// the task's id is appended. Empty: none can be started, and what is left
 	// to do for a task is done by the next Recover or Attend.
 	Attend []string
+	// AttendEnv are variables, NAME=value, that attendants need for that.
+	AttendEnv []string
 	// Logger is told what no caller is told. Nil: discard.
 	Logger *slog.Logger
 }
@@ -109,7 +111,7 @@ func New(cfg *Config, opts *Options) (*App, error) {
 		State: cfg.State, Runtime: cfg.Runtime,
 		Engines: engines, Prefer: cfg.Executor.Prefer,
 		Mounters: mounters, Stagers: stagers,
-		Attend: opts.Attend, Logger: logger,
+		Attend: opts.Attend, AttendEnv: opts.AttendEnv, Logger: logger,
 	})
 	if err != nil {
 		return nil, err

@@ -42,8 +42,8 @@ type Options struct {
 	// Empty: nothing is started, and the caller sees to it that tasks are
 	// attended to.
 	Attend []string
-	// AttendEnv is the environment of attendants, NAME=value. Nil: what
-	// programs need of this process's, see attendEnv.
+	// AttendEnv is added to the environment of attendants, NAME=value. The rest
+	// of it is what programs need of this process's, see attendEnv.
 	AttendEnv []string
 	// LogLimit bounds the log of a step where the task sets no limit. 0: none.
 	LogLimit caisson.Bytes

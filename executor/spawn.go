@@ -26,16 +26,13 @@ var inherited = []string{
 
 // attendEnv returns the environment of attendants.
 func (x *Executor) attendEnv() []string {
-	if x.opts.AttendEnv != nil {
-		return x.opts.AttendEnv
-	}
 	env := []string{}
 	for _, name := range inherited {
 		if value, ok := os.LookupEnv(name); ok {
 			env = append(env, name+"="+value)
 		}
 	}
-	return env
+	return append(env, x.opts.AttendEnv...)
 }
 
 // attendArgs returns the command that attends to the task.

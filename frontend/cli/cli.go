@@ -13,7 +13,6 @@ import (
 	"io"
 	"log/slog"
 	"os"
-	"path/filepath"
 	"strings"
 
 	"github.com/spf13/cobra"
@@ -45,6 +44,8 @@ type Setup struct {
 	// Attend is the argv that starts an attendant with the same configuration;
 	// the task's id is appended.
 	Attend []string
+	// AttendEnv are the variables, NAME=value, that attendants need for that.
+	AttendEnv []string
 }
 
 // A Host is what commands work on.
@@ -195,7 +196,10 @@ func (c *command) openQuietly(ctx context.Context) (*Host, error) {
 	if err != nil {
 		return nil, err
 	}
-	host, err := c.caller.Open(ctx, &Setup{Config: cfg, Logger: logger, Attend: c.attendArgs(cfg)})
+	host, err := c.caller.Open(ctx, &Setup{
+		Config: cfg, Logger: logger,
+		Attend: c.attendArgs(cfg), AttendEnv: c.attendEnv(cfg),
+	})
 	if err != nil {
 		return nil, err
 	}
@@ -222,13 +226,18 @@ func (c *command) configOptions() *config.Options {
 // attendArgs returns the argv of an attendant that reads the same
 // configuration as this command, from wherever it is started.
 func (c *command) attendArgs(cfg *config.Config) []string {
-	args := []string{c.caller.Executable, "--state", cfg.State}
-	if c.settings.config != "" {
-		if path, err := filepath.Abs(c.settings.config); err == nil {
-			args = append(args, "--config", path)
+	return []string{c.caller.Executable, "--state", cfg.State, "--config", cfg.FileList(), "attend"}
+}
+
+// attendEnv returns the caller's variables that are settings.
+func (c *command) attendEnv(cfg *config.Config) []string {
+	env := []string{}
+	for _, s := range cfg.Show() {
+		if value, ok := c.env[s.Origin]; ok {
+			env = append(env, s.Origin+"="+value)
 		}
 	}
-	return append(args, "attend")
+	return env
 }
 
 func (c *command) logger() (*slog.Logger, error) {
