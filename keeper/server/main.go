@@ -55,12 +55,11 @@ func Main(args []string) int {
 }
 
 // ignoreSignals keeps a keeper alive that is sent what a terminal or a service
-// manager sends to everything: the program's end is what ends it. The signals
-// are caught rather than ignored, because ignoring would be inherited.
+// manager sends to everything, or whose launcher is gone: the program's end is
+// what ends it. The signals are caught rather than ignored, because ignoring
+// would be inherited.
 func ignoreSignals() {
-	signal.Notify(make(chan os.Signal, 1),
-		syscall.SIGHUP, syscall.SIGINT, syscall.SIGTERM, syscall.SIGUSR1, syscall.SIGUSR2,
-		syscall.SIGTSTP, syscall.SIGTTIN, syscall.SIGTTOU, syscall.SIGPIPE)
+	signal.Notify(make(chan os.Signal, 1), syscall.SIGHUP, syscall.SIGINT, syscall.SIGTERM, syscall.SIGPIPE)
 }
 
 // launch reads the spec and makes the sandbox that it asks for.

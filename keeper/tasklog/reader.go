@@ -95,7 +95,7 @@ func (r *Reader) parse() (head, Record, error) {
 	if again, _ := parseHead(r.data); again != h {
 		return head{}, Record{}, errDamaged
 	}
-	if !matches(r.data, r.data[headSize:size], h.sum) {
+	if sum(r.data, r.data[headSize:size]) != h.sum {
 		return head{}, Record{}, r.damaged(size)
 	}
 	rec := Record{

@@ -27,6 +27,7 @@ package tasklog
 import (
 	"encoding/binary"
 	"hash/crc32"
+	"sync"
 	"time"
 
 	"github.com/caissonrun/caisson"
@@ -87,7 +88,15 @@ type head struct {
 	sum    uint32
 }
 
-var table = crc32.MakeTable(crc32.Castagnoli)
+// castagnoli is made when it is first needed: a keeper whose program prints
+// nothing starts sooner without.
+var castagnoli = sync.OnceValue(func() *crc32.Table { return crc32.MakeTable(crc32.Castagnoli) })
+
+// sum returns the sum of a record.
+func sum(head, data []byte) uint32 {
+	table := castagnoli()
+	return crc32.Update(crc32.Checksum(head[:28], table), table, data)
+}
 
 // appendRecord appends a whole record to buf.
 func appendRecord(buf []byte, h head, data []byte) []byte {
@@ -97,8 +106,7 @@ func appendRecord(buf []byte, h head, data []byte) []byte {
 	buf = binary.LittleEndian.AppendUint64(buf, uint64(h.time))
 	buf = binary.LittleEndian.AppendUint64(buf, uint64(h.offset))
 	buf = binary.LittleEndian.AppendUint32(buf, 0)
-	sum := crc32.Update(crc32.Checksum(buf[start:], table), table, data)
-	buf = binary.LittleEndian.AppendUint32(buf, sum)
+	buf = binary.LittleEndian.AppendUint32(buf, sum(buf[start:], data))
 	return append(buf, data...)
 }
 
@@ -114,11 +122,6 @@ func parseHead(b []byte) (h head, ok bool) {
 	}
 	known := h.stream >= Stdout && h.stream <= System
 	return h, b[0] == magic && known && h.length <= MaxData && h.offset >= 0
-}
-
-// matches reports whether the sum in a record's head is that of the record.
-func matches(head, data []byte, sum uint32) bool {
-	return crc32.Update(crc32.Checksum(head[:28], table), table, data) == sum
 }
 
 func invalid(path, cause string) error {
