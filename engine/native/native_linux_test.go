@@ -109,23 +109,33 @@ func TestOwnIDs(t *testing.T) {
 	needRoot(t)
 	e := newEngine(t, native.Options{})
 	seen := map[uint32]bool{}
+	var live []engine.Sandbox
+	var specs []*engine.Spec
 	for range 2 {
 		s := newSpec(t, "echo x >made; mkdir dir; ln -s made link; exec sleep 1000")
-		start(t, create(t, e, s))
+		box := create(t, e, s)
+		start(t, box)
 		eventually(t, "the files are there", func() bool {
 			_, err := os.Lstat(filepath.Join(s.Work, "link"))
 			return err == nil
 		})
-		for _, name := range []string{"made", "dir", "link"} {
-			if uid, gid := owner(t, filepath.Join(s.Work, name)); uid != 1000 || gid != 1000 {
-				t.Errorf("%s belongs to %d:%d, want 1000:1000", name, uid, gid)
-			}
-		}
+		live = append(live, box)
+		specs = append(specs, s)
 		uid, _ := owner(t, fmt.Sprintf("/proc/%d", mainPID(t, s)))
 		if uid < native.DefaultIDBase || uid >= native.DefaultIDBase+native.DefaultIDCount || seen[uid] {
 			t.Errorf("the program runs as user %d of the host; before %v", uid, seen)
 		}
 		seen[uid] = true
+	}
+	for i, s := range specs {
+		if err := live[i].Destroy(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		for _, name := range []string{"made", "dir", "link"} {
+			if uid, gid := owner(t, filepath.Join(s.Work, name)); uid != 1000 || gid != 1000 {
+				t.Errorf("%s belongs to %d:%d, want 1000:1000", name, uid, gid)
+			}
+		}
 	}
 }
 
