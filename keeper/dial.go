@@ -4,11 +4,9 @@ package keeper
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"os"
-	"path/filepath"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -85,19 +83,14 @@ func stillThere(old *wire.Record, dir string) (*wire.Record, error) {
 
 var errNoKeeper = fail(caisson.ErrNotFound, errors.New("none lives"))
 
-// readRecord reads keeper.json. One that can't be read was being written when
-// the host went down.
+// readRecord reads keeper.json.
 func readRecord(dir string) (*wire.Record, error) {
-	data, err := os.ReadFile(filepath.Join(dir, wire.RecordFile))
+	record, err := wire.ReadRecord(dir)
 	if errors.Is(err, os.ErrNotExist) {
 		return nil, errNoKeeper
 	}
 	if err != nil {
 		return nil, err
-	}
-	record := new(wire.Record)
-	if json.Unmarshal(data, record) != nil {
-		return nil, errNoKeeper
 	}
 	if record.Version > wire.Version {
 		return nil, fail(caisson.ErrUnsupported,

@@ -14,6 +14,7 @@ import (
 
 	"github.com/caissonrun/caisson"
 	"github.com/caissonrun/caisson/keeper"
+	"github.com/caissonrun/caisson/keeper/tasklog"
 )
 
 // nothingIn fails if the sandbox left something besides its log.
@@ -52,8 +53,8 @@ func TestLaunchErr(t *testing.T) {
 		{"NoBox", background, command, func(s *keeper.Spec) { s.Box = nil }, caisson.ErrInvalid, "box"},
 		{"RelativeLog", background, command, func(s *keeper.Spec) { s.Log = "log" }, caisson.ErrInvalid, `"log"`},
 		{"ShortSecret", background, command, func(s *keeper.Spec) { s.Redact = [][]byte{[]byte("abc")} }, caisson.ErrInvalid, "secret 1"},
-		{"NoDir", background, command, func(s *keeper.Spec) { s.Dir += "/absent" }, caisson.ErrUnknown, "absent"},
-		{"NoSocketDir", background, command, func(s *keeper.Spec) { s.Socket = s.Dir + "/absent/sock" }, caisson.ErrUnknown, ""},
+		{"NoDir", background, command, func(s *keeper.Spec) { s.Dir += "/absent" }, caisson.ErrNotFound, "absent"},
+		{"NoSocketDir", background, command, func(s *keeper.Spec) { s.Socket = s.Dir + "/absent/sock" }, caisson.ErrNotFound, ""},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			s := spec(t, "true")
@@ -66,7 +67,7 @@ func TestLaunchErr(t *testing.T) {
 				client.Destroy(background)
 				t.Fatal("Launch succeeded")
 			}
-			if !errors.Is(err, c.want) && (c.want != caisson.ErrUnknown || caisson.KindOf(err) != caisson.ErrUnknown) {
+			if !errors.Is(err, c.want) {
 				t.Errorf("Launch = %v (%v), want %v", err, caisson.KindOf(err), c.want)
 			}
 			if !strings.Contains(err.Error(), c.text) || strings.Contains(err.Error(), "abc") {
@@ -77,6 +78,30 @@ func TestLaunchErr(t *testing.T) {
 				nothingIn(t, s)
 			}
 		})
+	}
+}
+
+// A second keeper for the same folder is refused, and the first goes on.
+func TestLaunchErrExists(t *testing.T) {
+	k := start(t, spec(t, untilGo))
+	wantKind(t, "second Launch", errorOf(keeper.Launch(k.ctx(), command, k.spec)), caisson.ErrExists)
+	k.letGo()
+	if exit := k.wait(); exit.Code != 3 {
+		t.Errorf("exit = %+v, want code 3", exit)
+	}
+	wantKind(t, "Launch after the end", errorOf(keeper.Launch(k.ctx(), command, k.spec)), caisson.ErrExists)
+}
+
+// A program's environment is the spec's, and nothing of the keeper's.
+func TestEnvironment(t *testing.T) {
+	for _, s := range []*keeper.Spec{spec(t, ""), isolated(t, "")} {
+		s.Program.Args = []string{"/usr/bin/env"}
+		s.Program.Env = []string{"A=1", "B=two words\nand a line", "C="}
+		k := start(t, s)
+		k.wait()
+		if got, want := k.log()[tasklog.Stdout], strings.Join(s.Program.Env, "\n")+"\n"; got != want {
+			t.Errorf("environment = %q, want %q", got, want)
+		}
 	}
 }
 

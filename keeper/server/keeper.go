@@ -85,6 +85,11 @@ func open(spec *wire.Spec) (k *keeper, err error) {
 		}
 	}()
 
+	if record, err := wire.ReadRecord(spec.Dir); err == nil && wire.Lives(record) {
+		return nil, &caisson.Error{
+			Op: caisson.OpCreate, Item: spec.Dir, Kind: caisson.ErrExists, Err: errors.New("a keeper lives there already"),
+		}
+	}
 	if k.output, err = newOutput(spec); err != nil {
 		return nil, err
 	}

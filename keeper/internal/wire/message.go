@@ -2,6 +2,8 @@ package wire
 
 import (
 	"errors"
+	"os"
+	"syscall"
 	"time"
 
 	"github.com/caissonrun/caisson"
@@ -72,6 +74,8 @@ type Failure struct {
 	Item    string       `json:"item,omitempty"`
 	Kind    caisson.Kind `json:"kind"`
 	Message string       `json:"message"`
+	// NoIdmap says that it is isolate.ErrNoIdmap, which engines look for.
+	NoIdmap bool `json:"no_idmap,omitempty"`
 }
 
 // maxMessage bounds the text of an error or an exit: paths and names in it may
@@ -91,11 +95,37 @@ func NewFailure(err error) *Failure {
 	if err == nil {
 		return nil
 	}
-	var sorted *caisson.Error
-	if errors.As(err, &sorted) && err == error(sorted) && sorted.Err != nil {
-		return &Failure{Op: sorted.Op, Item: Cut(sorted.Item), Kind: sorted.Kind, Message: Cut(sorted.Err.Error())}
+	f := &Failure{Kind: kindOf(err), Message: Cut(err.Error()), NoIdmap: errors.Is(err, isolate.ErrNoIdmap)}
+	if sorted, ok := err.(*caisson.Error); ok && sorted.Err != nil {
+		f.Op, f.Item, f.Message = sorted.Op, Cut(sorted.Item), Cut(sorted.Err.Error())
 	}
-	return &Failure{Kind: caisson.KindOf(err), Message: Cut(err.Error())}
+	return f
+}
+
+// kinds sorts what the system says where nobody has sorted it.
+var kinds = []struct {
+	err  error
+	kind caisson.Kind
+}{
+	{syscall.ENOSPC, caisson.ErrExhausted},
+	{syscall.EDQUOT, caisson.ErrExhausted},
+	{syscall.EMFILE, caisson.ErrExhausted},
+	{syscall.ENFILE, caisson.ErrExhausted},
+	{syscall.ENOMEM, caisson.ErrExhausted},
+	{syscall.EAGAIN, caisson.ErrExhausted},
+	{os.ErrPermission, caisson.ErrDenied},
+	{syscall.EROFS, caisson.ErrDenied},
+	{os.ErrNotExist, caisson.ErrNotFound},
+}
+
+func kindOf(err error) caisson.Kind {
+	kind := caisson.KindOf(err)
+	for _, k := range kinds {
+		if kind == caisson.ErrUnknown && errors.Is(err, k.err) {
+			return k.kind
+		}
+	}
+	return kind
 }
 
 // Err returns the error that f tells of; nil for nil.
@@ -103,8 +133,18 @@ func (f *Failure) Err() error {
 	if f == nil {
 		return nil
 	}
-	return &caisson.Error{Op: f.Op, Item: f.Item, Kind: f.Kind, Err: errors.New(f.Message)}
+	cause := errors.New(f.Message)
+	if f.NoIdmap {
+		cause = noIdmap{cause}
+	}
+	return &caisson.Error{Op: f.Op, Item: f.Item, Kind: f.Kind, Err: cause}
 }
+
+// noIdmap is isolate.ErrNoIdmap with the message that came along.
+type noIdmap struct{ error }
+
+// Is implements what errors.Is looks for.
+func (noIdmap) Is(target error) bool { return target == isolate.ErrNoIdmap }
 
 // Usage is isolate.Stats in a form in which -1, for what can't be measured,
 // can be passed on.

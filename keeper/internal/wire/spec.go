@@ -4,8 +4,10 @@
 package wire
 
 import (
+	"encoding/json"
 	"errors"
 	"fmt"
+	"os"
 	"path/filepath"
 
 	"github.com/caissonrun/caisson"
@@ -100,6 +102,23 @@ type Status struct {
 	Execs   int           `json:"execs"`  // live exec sessions
 	Owners  int           `json:"owners"` // connections that called Own
 	Paused  bool          `json:"paused"`
+}
+
+// ReadRecord reads the keeper.json in dir. One that can't be read as such was
+// being written when the host went down: it is as if it were not there.
+//
+// Errors: an os.ErrNotExist.
+func ReadRecord(dir string) (*Record, error) {
+	path := filepath.Join(dir, RecordFile)
+	data, err := os.ReadFile(path)
+	if err != nil {
+		return nil, err
+	}
+	record := new(Record)
+	if json.Unmarshal(data, record) != nil {
+		return nil, &os.PathError{Op: "read", Path: path, Err: os.ErrNotExist}
+	}
+	return record, nil
 }
 
 // A Record is keeper.json: how a living keeper is found and told from another
