@@ -138,10 +138,21 @@ func (c *child) start(started func(pid int)) (pid, pidfd int, err error) {
 	}
 	started(pid)
 	if err := readReport(report[0]); err != nil {
+		awaitExit(pidfd)
 		unix.Close(pidfd)
 		return pid, -1, err
 	}
 	return pid, pidfd, nil
+}
+
+// awaitExit waits until a process has ended, so that nobody counts it among the
+// living.
+func awaitExit(pidfd int) {
+	for {
+		if _, err := unix.Poll([]unix.PollFd{{Fd: int32(pidfd), Events: unix.POLLIN}}, -1); err != unix.EINTR {
+			return
+		}
+	}
 }
 
 // readReport waits until the child has closed its end, by exec or exit.
@@ -270,8 +281,13 @@ func (c *child) prepare() (step int, errno syscall.Errno) {
 			return stepTerminal, errno
 		}
 	}
-	// Whatever else is open, inherited or not, does not outlive the exec.
-	if _, _, errno = syscall.RawSyscall(unix.SYS_CLOSE_RANGE, 3, ^uintptr(0)>>32, unix.CLOSE_RANGE_CLOEXEC); errno != 0 {
+	// Whatever else is open, inherited or not, is closed: it must not reach the
+	// program, and not serve as a way to a working directory (CVE-2024-21626).
+	if _, _, errno = syscall.RawSyscall(unix.SYS_DUP3, uintptr(c.report), 3, unix.O_CLOEXEC); errno != 0 {
+		return stepFiles, errno
+	}
+	c.report = 3
+	if _, _, errno = syscall.RawSyscall(unix.SYS_CLOSE_RANGE, 4, ^uintptr(0)>>32, 0); errno != 0 {
 		return stepFiles, errno
 	}
 	if c.oom {

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"os"
 	"runtime"
+	"slices"
 	"sync"
 	"syscall"
 	"unsafe"
@@ -127,6 +128,14 @@ func (p *pid1) build(f, answer *frame) error {
 		return errors.New("caisson: bug: a second setup")
 	}
 	s := decodeSetup(f.body, f.fds)
+	// Only what programs need stays open.
+	defer func() {
+		for _, fd := range f.fds {
+			if !slices.Contains(s.cgroups, fd) {
+				unix.Close(fd)
+			}
+		}
+	}()
 	if s.seccomp {
 		list, err := seccomp.Filter()
 		if err != nil {
