@@ -38,7 +38,8 @@ type Mounter interface {
 // leases.
 type Sweeper interface {
 	// Sweep releases what attempts hold that are not live. It is called at
-	// start, and leaves alone what live attempts hold.
+	// start, and leaves alone what live attempts hold. The caller sees to it
+	// that live knows every attempt that mounts something until Sweep returns.
 	Sweep(ctx context.Context, live func(task string, attempt int) bool) error
 }
 
@@ -68,7 +69,7 @@ type Place struct {
 	Source   string            `json:"source,omitempty"` // host path to bind, without symbolic links; empty: a tmpfs
 	Target   string            `json:"target"`           // absolute path inside
 	ReadOnly bool              `json:"readonly,omitempty"`
-	Owned    bool              `json:"owned,omitempty"` // files belong on disk to Request's UID and GID
+	Owned    bool              `json:"owned,omitempty"` // files belong on disk to Request's UID and GID, see engine.Mount
 	Size     caisson.Bytes     `json:"size,omitempty"`  // of a tmpfs
 	Mode     uint32            `json:"mode,omitempty"`  // of a tmpfs
 	Data     map[string]string `json:"data,omitempty"`  // the mounter's own

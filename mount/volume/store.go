@@ -1,12 +1,23 @@
+//go:build unix
+
 package volume
 
 import (
 	"context"
+	"errors"
 	"io"
+	"os"
 	"time"
 
 	"github.com/caissonrun/caisson"
+	"github.com/caissonrun/caisson/internal/filecopy"
+	"github.com/caissonrun/caisson/internal/safefs"
+	"github.com/caissonrun/caisson/internal/shelf"
 )
+
+// DefaultOwner is who the files of a volume belong to on disk until a task of
+// another user has it. Without root's rights it is the caller.
+const DefaultOwner = 1000
 
 // Info is what is known about a volume.
 type Info struct {
@@ -17,28 +28,119 @@ type Info struct {
 	InUse     bool          `json:"in_use"`
 }
 
-// A Store keeps named volumes in one folder.
-type Store struct{ dir string }
+// A Store keeps named volumes in one folder. Several processes may use it.
+type Store struct{ shelf *shelf.Shelf }
 
 // NewStore returns the store in dir, made on first use.
-func NewStore(dir string) *Store { return &Store{dir: dir} }
+func NewStore(dir string) *Store { return &Store{shelf: shelf.New(dir, "volume")} }
 
-// CreateOptions says what a new volume holds.
+// CreateOptions says what a new volume holds. At most one of Tar and Dir is
+// set.
 type CreateOptions struct {
-	UID, GID int       // who its files belong to on disk
+	UID, GID int       // who its files belong to on disk; both 0: DefaultOwner
 	Tar      io.Reader // unpacked into it; nil: nothing
-	Dir      string    // a folder of the caller's that is copied into it; empty: none
+	Dir      string    // a folder of the caller's whose files are copied into it; empty: none
 }
 
-// Create makes a volume. Errors: ErrInvalid if the name is not allowed;
-// ErrExists; ErrExhausted.
-func (s *Store) Create(ctx context.Context, name string, opts *CreateOptions) error { panic("todo") }
+// Create makes a volume. It appears with all its files or not at all. Nil
+// options mean an empty one.
+//
+// Errors: ErrInvalid if the name is not allowed, or the archive is damaged or
+// leads out of the volume; ErrExists; ErrNotFound if there is no opts.Dir;
+// ErrExhausted.
+func (s *Store) Create(ctx context.Context, name string, opts *CreateOptions) error {
+	if opts == nil {
+		opts = &CreateOptions{}
+	}
+	owner := shelf.Owner{UID: opts.UID, GID: opts.GID}
+	if owner == (shelf.Owner{}) {
+		owner = shelf.Owner{UID: DefaultOwner, GID: DefaultOwner}
+	}
+	var files *safefs.Owner
+	if os.Geteuid() == 0 {
+		files = &safefs.Owner{UID: owner.UID, GID: owner.GID}
+	}
+	return s.shelf.Create(ctx, name, owner, func(data *safefs.Root) error {
+		if opts.Tar != nil {
+			return data.Untar(ctx, ".", opts.Tar, &safefs.UntarOptions{Owner: files})
+		}
+		if opts.Dir != "" {
+			return copyFolder(ctx, data, opts.Dir, files)
+		}
+		return nil
+	})
+}
+
+// copyFolder copies the files of a folder, its links as they are, and nothing
+// special.
+func copyFolder(ctx context.Context, data *safefs.Root, dir string, owner *safefs.Owner) error {
+	src, err := safefs.Open(dir, &safefs.Options{CrossMounts: true})
+	if err != nil {
+		return err
+	}
+	defer src.Close()
+	return src.Walk(ctx, ".", nil, func(e *safefs.Entry) error {
+		switch {
+		case e.Path == ".":
+			return nil
+		case e.Mode.IsDir():
+			return data.MkdirAll(e.Path, e.Mode.Perm()|0o700, owner)
+		case e.Mode.IsRegular():
+			return copyFile(ctx, data, e, owner)
+		}
+		target, err := e.ReadLink()
+		if err != nil {
+			return errors.Join(safefs.ErrType, err)
+		}
+		return data.Symlink(target, e.Path, owner)
+	})
+}
+
+func copyFile(ctx context.Context, data *safefs.Root, e *safefs.Entry, owner *safefs.Owner) error {
+	from, err := e.Open()
+	if err != nil {
+		return err
+	}
+	defer from.Close()
+	to, err := data.Create(e.Path, e.Mode.Perm()|0o400, owner)
+	if err != nil {
+		return err
+	}
+	defer to.Close()
+	if _, err := filecopy.Copy(ctx, to, from, nil); err != nil {
+		return err
+	}
+	return errors.Join(to.Close(), data.Chtimes(e.Path, e.ModTime))
+}
 
 // List returns all volumes by name.
-func (s *Store) List(ctx context.Context) ([]Info, error) { panic("todo") }
+func (s *Store) List(ctx context.Context) ([]Info, error) {
+	list, err := s.shelf.List(ctx)
+	return Infos(list), err
+}
 
-// Export writes a volume's files as a tar stream. Errors: ErrNotFound.
-func (s *Store) Export(ctx context.Context, name string, w io.Writer) error { panic("todo") }
+// Infos makes volumes of a shelf's folders.
+func Infos(list []shelf.Info) []Info {
+	var infos []Info
+	for _, i := range list {
+		infos = append(infos, Info{
+			Name: i.Name, CreatedAt: i.CreatedAt, UsedAt: i.UsedAt, Size: caisson.Bytes(i.Size), InUse: i.InUse,
+		})
+	}
+	return infos
+}
+
+// Export writes a volume's files as a tar stream, also while a task uses it;
+// what the task changes meanwhile may then be in it or not. Errors:
+// ErrNotFound.
+func (s *Store) Export(ctx context.Context, name string, w io.Writer) error {
+	root, err := s.shelf.Open(name)
+	if err != nil {
+		return err
+	}
+	defer root.Close()
+	return root.Tar(ctx, ".", w)
+}
 
 // Remove deletes a volume. Errors: ErrNotFound; ErrExists if it is in use.
-func (s *Store) Remove(ctx context.Context, name string) error { panic("todo") }
+func (s *Store) Remove(ctx context.Context, name string) error { return s.shelf.Remove(ctx, name) }

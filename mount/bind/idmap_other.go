@@ -1,0 +1,5 @@
+//go:build unix && !linux
+
+package bind
+
+func showsOtherIDs(string) bool { return false }
