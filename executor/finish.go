@@ -254,7 +254,9 @@ func (a *attendant) keep(ctx context.Context) (kept bool, err error) {
 		a.places = nil
 		clear(a.live)
 		if err := a.cleanAttempt(ctx); err != nil {
-			return true, err
+			// The task has ended all the same. Every command tries again.
+			a.log.Warn("clean", "err", err)
+			return true, nil
 		}
 	}
 	return false, safefs.Sorted(caisson.OpState, a.task.Keep(), os.Remove(a.task.Keep()))

@@ -5,7 +5,6 @@ package executor
 import (
 	"context"
 	"errors"
-	"fmt"
 	"os"
 	"time"
 
@@ -30,8 +29,9 @@ const runningWait = 50 * time.Millisecond
 // starts attendants for those with work left, and removes what nobody owns.
 // Several processes may do so at once.
 //
-// A task that can't be looked after does not keep it from the others; all
-// errors are returned together.
+// A task that can't be looked after, or an engine that can't sweep, keeps
+// nobody from anything else: that is only logged. Errors: those of the state
+// folder, and ctx's.
 func (x *Executor) Recover(ctx context.Context) error {
 	ids, err := x.folder.Tasks()
 	if err != nil {
@@ -39,15 +39,14 @@ func (x *Executor) Recover(ctx context.Context) error {
 	}
 	var group errgroup.Group
 	group.SetLimit(lookers)
-	errs := make([]error, len(ids))
-	for i, id := range ids {
+	for _, id := range ids {
 		t := x.folder.Task(id)
 		if settled(t) {
 			continue
 		}
 		group.Go(func() error {
-			if err := x.lookAfter(ctx, t); err != nil {
-				errs[i] = fmt.Errorf("task %s: %w", id, err)
+			if err := x.lookAfter(ctx, t); err != nil && ctx.Err() == nil {
+				x.log.Warn("look after", "task", id, "err", err)
 			}
 			return nil
 		})
@@ -56,7 +55,7 @@ func (x *Executor) Recover(ctx context.Context) error {
 	if err := ctx.Err(); err != nil {
 		return err
 	}
-	return errors.Join(append(errs, x.sweep(ctx))...)
+	return x.sweep(ctx)
 }
 
 // settled reports whether nothing is left to be done for the task: the file of
@@ -193,21 +192,8 @@ func (x *Executor) sweep(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	var errs []error
 	for _, p := range x.engines {
-		limited, cancel := context.WithTimeout(ctx, x.limits.destroy)
-		var removed []string
-		err := x.guard(caisson.OpSweep, func() (err error) {
-			removed, err = p.engine.Sweep(limited, owned.sandboxes)
-			return err
-		})
-		cancel()
-		if err != nil {
-			errs = append(errs, fmt.Errorf("engine %s: %w", p.engine.Name(), err))
-		}
-		if len(removed) > 0 {
-			x.log.Info("swept", "engine", p.engine.Name(), "removed", removed)
-		}
+		x.sweepEngine(ctx, p.engine, owned.sandboxes)
 	}
 	live := func(task string, attempt int) bool { return owned.attempts[attemptKey{task, attempt}] }
 	for _, m := range x.opts.Mounters {
@@ -217,10 +203,29 @@ func (x *Executor) sweep(ctx context.Context) error {
 		}
 		err := x.guard(caisson.OpSweep, func() error { return sweeper.Sweep(ctx, live) })
 		if err != nil {
-			errs = append(errs, fmt.Errorf("mounts of type %s: %w", m.Type(), err))
+			x.log.Warn("sweep", "mount", m.Type(), "err", err)
 		}
 	}
-	return errors.Join(append(errs, x.sweepSecrets())...)
+	if err := x.sweepSecrets(); err != nil {
+		x.log.Warn("sweep", "item", "secrets", "err", err)
+	}
+	return ctx.Err()
+}
+
+func (x *Executor) sweepEngine(ctx context.Context, e engine.Engine, live []string) {
+	limited, cancel := context.WithTimeout(ctx, x.limits.destroy)
+	defer cancel()
+	var removed []string
+	err := x.guard(caisson.OpSweep, func() (err error) {
+		removed, err = e.Sweep(limited, live)
+		return err
+	})
+	if err != nil {
+		x.log.Warn("sweep", "engine", e.Name(), "err", err)
+	}
+	if len(removed) > 0 {
+		x.log.Info("swept", "engine", e.Name(), "removed", removed)
+	}
 }
 
 type attemptKey struct {
@@ -348,6 +353,12 @@ func (x *Executor) removeEnded(ctx context.Context, t state.Task) error {
 	} else if kept || h.ended == nil {
 		if err := x.letGo(ctx, t, h); err != nil {
 			return err
+		}
+	}
+	if kept, err := state.Exists(t.Keep()); kept || err != nil {
+		return &caisson.Error{
+			Item: "task " + t.ID, Kind: caisson.ErrUnavailable,
+			Err: errors.Join(errors.New("something of it can't be removed; its folder stays, and every command tries again"), err),
 		}
 	}
 	lock, err := lockfile.Acquire(ctx, t.Lock())

@@ -37,6 +37,8 @@ type rig struct {
 	programs map[string]mem.Program
 	boot     string
 	attend   bool // attendants are started, as goroutines
+	wrap     func(engine.Engine) engine.Engine
+	limits   limits
 
 	mu      sync.Mutex
 	spawned []string // ids of tasks for which an attendant was started
@@ -46,6 +48,7 @@ type rig struct {
 
 func newRig(t *testing.T) *rig {
 	r := &rig{t: t, state: filepath.Join(t.TempDir(), "state"), world: mem.NewWorld(), store: newStore(), mounts: newMounts(), boot: "boot-1"}
+	r.limits = limits{create: time.Second, start: time.Second, call: time.Second, destroy: time.Second, stay: 20 * time.Millisecond, staySure: 300 * time.Millisecond}
 	t.Cleanup(r.close)
 	return r
 }
@@ -73,8 +76,12 @@ func (r *rig) process() *process {
 		Fault:  r.faults.engine,
 		OnExit: func(id string, argv, env []string) { r.spawn(argv[len(argv)-1]) },
 	})
+	var used engine.Engine = e
+	if r.wrap != nil {
+		used = r.wrap(e)
+	}
 	opts := &Options{
-		State: r.state, Engines: []engine.Engine{e},
+		State: r.state, Engines: []engine.Engine{used},
 		Mounters: []mount.Mounter{r.mounts}, Stagers: []stage.Stager{r.store},
 	}
 	if r.attend {
@@ -89,7 +96,7 @@ func (r *rig) process() *process {
 		r.spawn(cmd.Args[len(cmd.Args)-1])
 		return nil
 	}
-	x.limits = limits{create: time.Second, start: time.Second, call: time.Second, destroy: time.Second, stay: 20 * time.Millisecond, staySure: 300 * time.Millisecond}
+	x.limits = r.limits
 	p := &process{Executor: x, rig: r, engine: e}
 	r.mu.Lock()
 	defer r.mu.Unlock()

@@ -238,9 +238,9 @@ func (a *attendant) recover(ctx context.Context, st *step) (sb engine.Sandbox, e
 // unless somebody has asked for the end before. Without a process there is an
 // exit or an error.
 func (a *attendant) start(ctx context.Context, st *step, sb engine.Sandbox, fresh bool) (p engine.Process, exit *caisson.Exit, err error) {
-	limited, cancel := context.WithTimeout(ctx, a.x.limits.start)
-	defer cancel()
 	if !fresh {
+		limited, cancel := context.WithTimeout(ctx, a.x.limits.call)
+		defer cancel()
 		p, err = a.process(limited, sb)
 	}
 	if fresh || errors.Is(err, caisson.ErrNotFound) {
@@ -251,14 +251,14 @@ func (a *attendant) start(ctx context.Context, st *step, sb engine.Sandbox, fres
 			exit := exitAsked(asked)
 			return nil, &exit, nil
 		}
-		p, err = a.startNew(limited, st, sb)
+		p, err = a.startNew(ctx, st, sb)
 	}
 	if errors.Is(err, caisson.ErrAborted) {
 		exit, _, err := a.unmade(ctx, st, nil)
 		return nil, exit, err
 	}
 	if err != nil {
-		return nil, nil, overtime(ctx, err, caisson.OpStart, a.x.limits.start)
+		return nil, nil, err
 	}
 	return p, nil, nil
 }
@@ -271,13 +271,28 @@ func (a *attendant) process(ctx context.Context, sb engine.Sandbox) (p engine.Pr
 	return p, err
 }
 
+// startNew starts the program. Who asks for its end before it runs ends the
+// starting; whether it runs nevertheless is then seen.
 func (a *attendant) startNew(ctx context.Context, st *step, sb engine.Sandbox) (p engine.Process, err error) {
 	stop := a.clock(string(caisson.OpStart))
-	err = a.x.guard(caisson.OpStart, func() (err error) {
-		p, err = sb.Start(ctx)
-		return err
+	applies := func(v *view) bool { return len(v.askedOf(st.kind)) > 0 }
+	err = a.interruptible(ctx, applies, func(ctx context.Context) error {
+		limited, cancel := context.WithTimeout(ctx, a.x.limits.start)
+		defer cancel()
+		err := a.x.guard(caisson.OpStart, func() (err error) {
+			p, err = sb.Start(limited)
+			return err
+		})
+		return overtime(ctx, err, caisson.OpStart, a.x.limits.start)
 	})
 	stop()
+	if errors.Is(err, context.Canceled) && ctx.Err() == nil {
+		limited, cancel := context.WithTimeout(ctx, a.x.limits.call)
+		defer cancel()
+		if p, err = a.process(limited, sb); errors.Is(err, caisson.ErrNotFound) {
+			err = &caisson.Error{Op: caisson.OpStart, Kind: caisson.ErrAborted, Err: errors.New("it was asked to end")}
+		}
+	}
 	if err != nil {
 		return nil, err
 	}
