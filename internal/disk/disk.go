@@ -71,7 +71,8 @@ func Probe(dir string) Support {
 }
 
 // Create bounds the empty folder dir to size: writing more ends in ENOSPC, or
-// EDQUOT with a quota. What a file system needs for itself counts, too. Before
+// EDQUOT with a quota. A quota does not hold for root itself, only for root in
+// a user namespace of its own and for all others. What a file system needs for itself counts, too. Before
 // it makes anything Create calls save with what Remove would need; of several
 // calls the last one counts. The folder keeps its owner and mode. On error
 // nothing is left but dir itself.
@@ -162,7 +163,7 @@ func try(dir string, m *method) error {
 	defer cancel()
 	err = m.make(ctx, place)
 	if err == nil {
-		err = overflow(place)
+		err = unprivileged(func() error { return overflow(place) })
 	}
 	return errors.Join(err, m.undo(context.WithoutCancel(ctx), place))
 }

@@ -8,6 +8,7 @@ import (
 	"math/rand/v2"
 	"os"
 	"path/filepath"
+	"runtime"
 	"unsafe"
 
 	"golang.org/x/sys/unix"
@@ -154,4 +155,30 @@ func setProject(f *os.File, project uint32) error {
 		return fmt.Errorf("put %s into project %d: %w", f.Name(), project, errno)
 	}
 	return nil
+}
+
+// unprivileged calls f on a thread of its own without the capability to ignore
+// quotas. The thread ends with it.
+func unprivileged(f func() error) error {
+	done := make(chan error, 1)
+	go func() {
+		runtime.LockOSThread()
+		err := dropSysResource()
+		if err == nil {
+			err = f()
+		}
+		done <- err
+	}()
+	return <-done
+}
+
+// dropSysResource takes CAP_SYS_RESOURCE from the calling thread.
+func dropSysResource() error {
+	header := unix.CapUserHeader{Version: unix.LINUX_CAPABILITY_VERSION_3}
+	var sets [2]unix.CapUserData
+	if err := unix.Capget(&header, &sets[0]); err != nil {
+		return err
+	}
+	sets[0].Effective &^= 1 << unix.CAP_SYS_RESOURCE
+	return unix.Capset(&header, &sets[0])
 }
