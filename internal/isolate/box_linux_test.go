@@ -828,6 +828,9 @@ func parent(args []string) {
 	program := &isolate.Program{Args: []string{path, "helper", "hold"}}
 	if args[0] == "sandbox" {
 		path, _ = filepath.EvalSymlinks(path)
+		if len(args) > 1 {
+			path = args[1]
+		}
 		spec = &isolate.Spec{
 			ID:     "parent",
 			UIDs:   []isolate.IDMap{{Inside: 0, Host: firstID, Size: 2}},
@@ -948,7 +951,7 @@ func TestErrors(t *testing.T) {
 			s.Mounts = append(s.Mounts, isolate.Mount{Type: "nfs", Target: "/x"})
 		}, caisson.ErrInvalid},
 		"SysWithHostNetwork": {func(s *isolate.Spec) { s.Sys, s.HostNetwork = true, true }, caisson.ErrUnsupported},
-		"FilesOverHost": {func(s *isolate.Spec) { s.Files = 1 << 40 }, caisson.ErrUnknown},
+		"FilesOverHost":      {func(s *isolate.Spec) { s.Files = 1 << 40 }, caisson.ErrUnknown},
 	} {
 		t.Run(name, func(t *testing.T) {
 			watch(t)

@@ -7,14 +7,10 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// openTerminal makes a pseudo-terminal in the devpts that is mounted here,
+// openTerminal makes a pseudo-terminal of the /dev that this process sees,
 // whose slave belongs to the user.
 func openTerminal(p *Program, uid, gid int) (master, slave int, err error) {
-	master, err = unix.Open("/dev/pts/ptmx", unix.O_RDWR|unix.O_NOCTTY|unix.O_CLOEXEC, 0)
-	if err == unix.ENOENT {
-		// Outside of a sandbox the multiplexer may be the old one.
-		master, err = unix.Open("/dev/ptmx", unix.O_RDWR|unix.O_NOCTTY|unix.O_CLOEXEC, 0)
-	}
+	master, err = unix.Open("/dev/ptmx", unix.O_RDWR|unix.O_NOCTTY|unix.O_CLOEXEC, 0)
 	if err != nil {
 		return -1, -1, fmt.Errorf("terminal: %w", err)
 	}
