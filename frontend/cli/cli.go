@@ -87,6 +87,7 @@ type settings struct {
 	config   string // the configuration file; empty: the usual places
 	state    string // the state folder; empty: as configured
 	logLevel string // empty: nothing is logged
+	dir      string // that relative paths of settings start from; empty: the current one
 }
 
 // root returns the tree of all commands.
@@ -96,17 +97,21 @@ func (c *command) root() *cobra.Command {
 		Short: "run tasks in sandboxes",
 		Long: "Caisson makes a sandbox, feeds it its data, runs one task in it, brings back\n" +
 			"what the task made, and leaves nothing behind.",
-		Args:              cobra.ArbitraryArgs,
-		RunE:              helpOrUnknown,
-		SilenceErrors:     true,
-		SilenceUsage:      true,
-		DisableAutoGenTag: true,
-		CompletionOptions: cobra.CompletionOptions{DisableDefaultCmd: true},
+		Args:          cobra.ArbitraryArgs,
+		RunE:          helpOrUnknown,
+		SilenceErrors: true,
+		// As many letters may be wrong in a command for it to be suggested.
+		SuggestionsMinimumDistance: 2,
+		SilenceUsage:               true,
+		DisableAutoGenTag:          true,
+		CompletionOptions:          cobra.CompletionOptions{DisableDefaultCmd: true},
 	}
 	flags := root.PersistentFlags()
 	flags.StringVar(&c.settings.config, "config", "", "read the configuration from this `file`")
 	flags.StringVar(&c.settings.state, "state", "", "keep tasks in this `folder`")
 	flags.StringVar(&c.settings.logLevel, "log-level", "", "log to stderr from this `level` on: debug, info, warn or error")
+	flags.StringVar(&c.settings.dir, "dir", "", "")
+	_ = flags.MarkHidden("dir")
 	root.SetFlagErrorFunc(usageError)
 	root.SetHelpCommand(helpCommand())
 	root.AddGroup(
@@ -124,11 +129,11 @@ func helpOrUnknown(cmd *cobra.Command, args []string) error {
 	if len(args) == 0 {
 		return cmd.Help()
 	}
-	guess := ""
+	hint := "see caisson --help"
 	if near := cmd.SuggestionsFor(args[0]); len(near) > 0 {
-		guess = ", did you mean " + strings.Join(near, " or ") + "?"
+		hint = "did you mean " + strings.Join(near, " or ") + "?"
 	}
-	return usagef("%q: no such command%s; see caisson --help", args[0], guess)
+	return usagef("%q: no such command; %s", args[0], hint)
 }
 
 func helpCommand() *cobra.Command {
@@ -216,7 +221,7 @@ func (c *command) close() error {
 
 // configOptions says where the configuration comes from.
 func (c *command) configOptions() *config.Options {
-	opts := &config.Options{File: c.settings.config, Environ: c.caller.Environ, Flags: map[string]string{}}
+	opts := &config.Options{File: c.settings.config, Environ: c.caller.Environ, Flags: map[string]string{}, Dir: c.settings.dir}
 	if c.settings.state != "" {
 		opts.Flags["state"] = c.settings.state
 	}
@@ -226,7 +231,11 @@ func (c *command) configOptions() *config.Options {
 // attendArgs returns the argv of an attendant that reads the same
 // configuration as this command, from wherever it is started.
 func (c *command) attendArgs(cfg *config.Config) []string {
-	return []string{c.caller.Executable, "--state", cfg.State, "--config", cfg.FileList(), "attend"}
+	dir, err := os.Getwd()
+	if err != nil {
+		dir = "/"
+	}
+	return []string{c.caller.Executable, "--state", cfg.State, "--config", cfg.FileList(), "--dir", dir, "attend"}
 }
 
 // attendEnv returns the caller's variables that are settings.

@@ -99,7 +99,7 @@ func (c *command) copyOut(ctx context.Context, host *Host, from place, dest stri
 		func(w io.Writer) error { return host.Executor.CopyOut(ctx, from.id, from.path, w) },
 		func(r io.Reader) error {
 			return pipe(
-				func(w io.Writer) error { return renameTar(w, r, name) },
+				func(w io.Writer) error { return renameTar(w, r, name, c.leaveOut) },
 				func(r io.Reader) error { return root.Untar(ctx, ".", r, nil) },
 			)
 		})
@@ -140,7 +140,7 @@ func (c *command) copyIn(ctx context.Context, host *Host, src string, to place) 
 		func(w io.Writer) error { return root.Tar(ctx, filepath.Base(src), w) },
 		func(r io.Reader) error {
 			return pipe(
-				func(w io.Writer) error { return renameTar(w, r, name) },
+				func(w io.Writer) error { return renameTar(w, r, name, c.leaveOut) },
 				func(r io.Reader) error { return host.Executor.CopyIn(ctx, to.id, dir, r) },
 			)
 		})
@@ -194,12 +194,10 @@ func orEnough(err error) error {
 }
 
 // renameTar copies a tar stream, giving the first element of all names the
-// name; empty leaves it.
-func renameTar(w io.Writer, r io.Reader, name string) error {
-	if name == "" {
-		_, err := io.Copy(w, r)
-		return err
-	}
+// name; empty leaves it. A symbolic link that leads out of what is copied
+// would mean something else at its new place: it is left out, and leftOut is
+// told.
+func renameTar(w io.Writer, r io.Reader, name string, leftOut func(link, target string)) error {
 	in, out := tar.NewReader(r), tar.NewWriter(w)
 	for {
 		header, err := in.Next()
@@ -208,6 +206,10 @@ func renameTar(w io.Writer, r io.Reader, name string) error {
 		}
 		if err != nil {
 			return err
+		}
+		if header.Typeflag == tar.TypeSymlink && !safefs.LinkInside(path.Clean(header.Name), header.Linkname) {
+			leftOut(header.Name, header.Linkname)
+			continue
 		}
 		header.Name = renamed(header.Name, name)
 		if header.Typeflag == tar.TypeLink {
@@ -222,7 +224,15 @@ func renameTar(w io.Writer, r io.Reader, name string) error {
 	}
 }
 
+// leaveOut says that a link was not copied.
+func (c *command) leaveOut(link, target string) {
+	fmt.Fprintf(c.caller.Stderr, "caisson: cp: %s: left out: it leads out, to %s\n", oneLine(link), oneLine(target))
+}
+
 func renamed(entry, name string) string {
+	if name == "" {
+		return entry
+	}
 	entry = strings.TrimPrefix(entry, "./")
 	_, rest, _ := strings.Cut(entry, "/")
 	if strings.HasSuffix(entry, "/") && rest == "" {

@@ -37,8 +37,10 @@ func TestRenameTar(t *testing.T) {
 	for _, h := range []*tar.Header{
 		{Name: "x/", Typeflag: tar.TypeDir, Mode: 0o755},
 		{Name: "x/a", Typeflag: tar.TypeReg, Mode: 0o644, Size: 2},
-		{Name: "x/deep/b", Typeflag: tar.TypeSymlink, Linkname: "x/a"},
+		{Name: "x/deep/b", Typeflag: tar.TypeSymlink, Linkname: "../a"},
 		{Name: "x/c", Typeflag: tar.TypeLink, Linkname: "x/a"},
+		{Name: "x/d", Typeflag: tar.TypeSymlink, Linkname: "/etc/passwd"},
+		{Name: "x/e", Typeflag: tar.TypeSymlink, Linkname: "../../e"},
 	} {
 		if err := w.WriteHeader(h); err != nil {
 			t.Fatal(err)
@@ -49,8 +51,13 @@ func TestRenameTar(t *testing.T) {
 	}
 	w.Close()
 	var out bytes.Buffer
-	if err := renameTar(&out, &in, "new"); err != nil {
+	var left []string
+	leftOut := func(link, target string) { left = append(left, link+" "+target) }
+	if err := renameTar(&out, &in, "new", leftOut); err != nil {
 		t.Fatal(err)
+	}
+	if got, want := strings.Join(left, "|"), "x/d /etc/passwd|x/e ../../e"; got != want {
+		t.Errorf("left out %q, want %q", got, want)
 	}
 	var got []string
 	r := tar.NewReader(&out)
@@ -65,7 +72,7 @@ func TestRenameTar(t *testing.T) {
 		data, _ := io.ReadAll(r)
 		got = append(got, h.Name+" "+h.Linkname+" "+string(data))
 	}
-	want := "new/  |new/a  hi|new/deep/b x/a |new/c new/a "
+	want := "new/  |new/a  hi|new/deep/b ../a |new/c new/a "
 	if s := strings.Join(got, "|"); s != want {
 		t.Errorf("entries = %q, want %q", s, want)
 	}
