@@ -61,7 +61,7 @@ type box struct {
 }
 
 // newBox returns a box that exists nowhere yet.
-func newBox(e *Engine, spec *engine.Spec) (*box, error) {
+func newBox(e *Engine, spec *engine.Spec) *box {
 	b := &box{
 		world:        e.world,
 		installation: e.opts.Installation,
@@ -85,7 +85,7 @@ func newBox(e *Engine, spec *engine.Spec) (*box, error) {
 	for i := range b.spec.Secrets {
 		b.spec.Secrets[i].Value = slices.Clone(spec.Secrets[i].Value)
 	}
-	return b, nil
+	return b
 }
 
 // build makes what the box has on the host: its handle first.
@@ -107,7 +107,7 @@ func (b *box) build() error {
 
 // ghost returns the box of an earlier process: nothing of it runs any more.
 func ghost(e *Engine, h *engine.Handle, dir string) *box {
-	b, _ := newBox(e, &engine.Spec{ID: h.ID, Dir: dir})
+	b := newBox(e, &engine.Spec{ID: h.ID, Dir: dir})
 	b.owners = nil
 	b.ended = true
 	if _, err := os.Stat(filepath.Join(dir, startedFile)); err == nil {

@@ -63,17 +63,14 @@ func (e *Engine) features() engine.Features {
 
 // Create implements engine.Engine.
 func (e *Engine) Create(ctx context.Context, spec *engine.Spec) (engine.Sandbox, error) {
-	if err := spec.Validate(); err != nil {
-		return nil, err
-	}
 	f := e.features()
 	if err := f.Check(spec); err != nil {
 		return nil, err
 	}
-	b, err := newBox(e, spec)
-	if err != nil {
+	if err := spec.Validate(); err != nil {
 		return nil, err
 	}
+	b := newBox(e, spec)
 	if err := e.enter(ctx, caisson.OpCreate, b); err != nil {
 		return nil, err
 	}

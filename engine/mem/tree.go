@@ -194,7 +194,7 @@ func below(p, dir string) (rel string, ok bool) {
 // a folder whatever the place above it has there.
 func (t *tree) leads(p string) bool {
 	for _, place := range t.places {
-		if _, ok := below(place.target, p); ok && place.file == "" {
+		if rel, ok := below(place.target, p); ok && (place.file == "" || rel != ".") {
 			return true
 		}
 	}

@@ -20,6 +20,7 @@ import (
 
 	"github.com/caissonrun/caisson"
 	"github.com/caissonrun/caisson/engine"
+	"github.com/caissonrun/caisson/engine/enginetest"
 	"github.com/caissonrun/caisson/engine/native"
 	"github.com/caissonrun/caisson/internal/cgroup"
 	"github.com/caissonrun/caisson/keeper"
@@ -43,7 +44,7 @@ func TestOrdinaryUser(t *testing.T) {
 	}
 	t.Cleanup(func() { os.RemoveAll(base) })
 	program, home := filepath.Join(base, "native.test"), filepath.Join(base, "home")
-	inside := "/bin/true"
+	inside := enginetest.BuildInside(t)
 	for name, from := range map[string]string{program: "/proc/self/exe", filepath.Join(base, "inside"): inside} {
 		data, err := os.ReadFile(from)
 		if err == nil {
@@ -67,7 +68,7 @@ func TestOrdinaryUser(t *testing.T) {
 	cmd.Dir = base
 	cmd.Env = []string{
 		"PATH=" + os.Getenv("PATH"), "HOME=" + home, "TMPDIR=" + home,
-		keeperPath + "=" + theKeeper[0],
+		keeperPath + "=" + theKeeper[0], insidePath + "=" + filepath.Join(base, "inside"),
 	}
 	cmd.SysProcAttr = &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: nobody, Gid: nobody}}
 	if out, err := cmd.CombinedOutput(); err != nil {

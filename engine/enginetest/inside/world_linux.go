@@ -160,3 +160,12 @@ func (w *world) Connect(network, address string) error {
 	}
 	return conn.Close()
 }
+
+func (w *world) Loopback() error {
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		return err
+	}
+	defer l.Close()
+	return w.Connect("tcp", l.Addr().String())
+}

@@ -66,6 +66,8 @@ type World interface {
 	Terminal() (cols, rows int, ok bool)
 	// Connect opens a connection and closes it again.
 	Connect(network, address string) error
+	// Loopback connects this process to itself.
+	Loopback() error
 	// Attempt tries something that an isolated program must not be able to do.
 	// It is nil where that worked.
 	Attempt(name string) error

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"os"
 	"strconv"
 	"strings"
 	"time"
@@ -29,25 +30,29 @@ type command struct {
 // defined.
 func table() map[string]command {
 	return map[string]command{
-		"say":     {1, (*program).say},
-		"warn":    {1, (*program).warn},
-		"print":   {3, (*program).print},
-		"exit":    {1, (*program).exit},
-		"sleep":   {1, (*program).sleep},
-		"hold":    {0, (*program).hold},
-		"cat":     {0, (*program).cat},
-		"hash":    {0, (*program).hash},
-		"spin":    {1, (*program).spin},
-		"alloc":   {1, (*program).alloc},
-		"closefd": {1, (*program).closeFDs},
-		"try":     {1, (*program).try},
-		"report":  {0, (*program).report},
-		"attempt": {1, (*program).attempt},
-		"connect": {2, (*program).connect},
+		"say":      {1, (*program).say},
+		"warn":     {1, (*program).warn},
+		"print":    {3, (*program).print},
+		"split":    {1, (*program).split},
+		"lengths":  {2, (*program).lengths},
+		"exit":     {1, (*program).exit},
+		"sleep":    {1, (*program).sleep},
+		"hold":     {0, (*program).hold},
+		"cat":      {0, (*program).cat},
+		"hash":     {0, (*program).hash},
+		"spin":     {1, (*program).spin},
+		"alloc":    {1, (*program).alloc},
+		"closefd":  {1, (*program).closeFDs},
+		"try":      {1, (*program).try},
+		"report":   {0, (*program).report},
+		"attempt":  {1, (*program).attempt},
+		"connect":  {2, (*program).connect},
+		"loopback": {0, (*program).loopback},
 
 		"trap":   {1, (*program).trap},
 		"ignore": {1, (*program).ignore},
 		"await":  {1, (*program).await},
+		"first":  {1, (*program).first},
 		"raise":  {1, (*program).raise},
 		"spawn":  {1, (*program).spawn},
 		"reap":   {0, (*program).reap},
@@ -62,6 +67,7 @@ func table() map[string]command {
 		"list":     {1, (*program).list},
 		"mkdir":    {1, (*program).mkdir},
 		"remove":   {1, (*program).remove},
+		"rename":   {2, (*program).rename},
 		"chmod":    {2, (*program).chmod},
 		"chdir":    {1, (*program).chdir},
 		"hardlink": {2, (*program).hardlink},
@@ -73,6 +79,7 @@ func table() map[string]command {
 		"deep":     {2, (*program).deep},
 		"flip":     {3, (*program).flip},
 		"grow":     {1, (*program).grow},
+		"churn":    {1, (*program).churn},
 	}
 }
 
@@ -117,6 +124,42 @@ func (p *program) print(args []string) error {
 	return err
 }
 
+// split TEXT prints a line on stdout byte by byte.
+func (p *program) split(args []string) error {
+	for i := range len(args[0]) {
+		if _, err := io.WriteString(p.Stdout(), args[0][i:i+1]); err != nil {
+			return err
+		}
+	}
+	_, err := io.WriteString(p.Stdout(), "\n")
+	return err
+}
+
+// lengths NAME PATH prints how long a variable and a file are, for values that
+// must not be printed.
+func (p *program) lengths(args []string) error {
+	facts, err := p.Facts()
+	if err != nil {
+		return err
+	}
+	value := 0
+	for _, kv := range facts.Env {
+		if text, ok := strings.CutPrefix(kv, args[0]+"="); ok {
+			value = len(text)
+		}
+	}
+	f, err := p.OpenFile(args[1], os.O_RDONLY, 0)
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	data, err := io.ReadAll(struct{ io.Reader }{f})
+	if err != nil {
+		return err
+	}
+	return p.say([]string{strconv.Itoa(value), strconv.Itoa(len(data))})
+}
+
 // exit ends the program with a code.
 func (p *program) exit(args []string) error {
 	code, err := strconv.Atoi(args[0])
@@ -124,6 +167,35 @@ func (p *program) exit(args []string) error {
 		return err
 	}
 	return &exit{code}
+}
+
+// tick prints dots for ever.
+func (p *program) tick([]string) error {
+	for {
+		if _, err := io.WriteString(p.Stdout(), "."); err != nil {
+			return err
+		}
+		p.Sleep(poll)
+	}
+}
+
+// count SIGNAL prints the numbers from 0 on, until a trapped signal comes.
+func (p *program) count(args []string) error {
+	stop, err := strconv.Atoi(args[0])
+	if err != nil {
+		return err
+	}
+	for n := 0; ; n++ {
+		if err := p.say([]string{strconv.Itoa(n)}); err != nil {
+			return err
+		}
+		select {
+		case <-p.signals[stop]:
+			return nil
+		default:
+			p.Sleep(poll)
+		}
+	}
 }
 
 // sleep does nothing for a time.
@@ -223,6 +295,9 @@ func (p *program) attempt(args []string) error {
 
 // connect NETWORK ADDRESS fails where nothing answers.
 func (p *program) connect(args []string) error { return p.Connect(args[0], args[1]) }
+
+// loopback connects to itself by the loopback device.
+func (p *program) loopback([]string) error { return p.Loopback() }
 
 func parseSize(s string) (int64, error) {
 	digits := strings.TrimRight(s, "kmg")

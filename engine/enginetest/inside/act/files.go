@@ -96,6 +96,9 @@ func (p *program) mkdir(args []string) error {
 // remove PATH removes a file or an empty folder.
 func (p *program) remove(args []string) error { return p.Remove(args[0]) }
 
+// rename OLD NEW.
+func (p *program) rename(args []string) error { return p.Rename(args[0], args[1]) }
+
 // chmod MODE PATH, the mode in octal digits.
 func (p *program) chmod(args []string) error {
 	mode, err := strconv.ParseUint(args[0], 8, 12)
@@ -207,5 +210,17 @@ func (p *program) grow(args []string) error {
 			return err
 		}
 		p.Sleep(poll)
+	}
+}
+
+// churn PATH makes a file and removes it again, for ever.
+func (p *program) churn(args []string) error {
+	for {
+		if err := p.write([]string{args[0], strings.Repeat("x", 10000)}); err != nil {
+			return err
+		}
+		if err := p.Remove(args[0]); err != nil {
+			return err
+		}
 	}
 }

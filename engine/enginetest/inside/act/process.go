@@ -43,6 +43,25 @@ func (p *program) await(args []string) error {
 	}
 }
 
+// first SIGNAL... blocks until one of some trapped signals has come, and ends
+// the program with its number.
+func (p *program) first(args []string) error {
+	for {
+		for _, arg := range args {
+			n, err := strconv.Atoi(arg)
+			if err != nil {
+				return err
+			}
+			select {
+			case <-p.signals[n]:
+				return &exit{n}
+			default:
+			}
+		}
+		p.Sleep(poll)
+	}
+}
+
 // ignore drops signals.
 func (p *program) ignore(args []string) error {
 	for _, arg := range args {

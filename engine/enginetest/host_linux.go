@@ -1,0 +1,46 @@
+package enginetest
+
+import (
+	"fmt"
+	"os"
+	"path/filepath"
+
+	"golang.org/x/sys/unix"
+)
+
+// smallDisk returns a folder that holds only so many bytes, until the case
+// ends. Only root can have one.
+func (t *T) smallDisk(size int64) string {
+	dir := filepath.Join(t.dir, "small")
+	t.ok(os.Mkdir(dir, 0o700), "Mkdir")
+	t.ok(unix.Mount("none", dir, "tmpfs", 0, fmt.Sprintf("size=%d", size)), "mounting a small tmpfs")
+	t.cleanup(func() {
+		if err := unix.Unmount(dir, unix.MNT_DETACH); err != nil {
+			t.Errorf("unmounting the small tmpfs: %v", err)
+		}
+	})
+	return dir
+}
+
+// locked reports whether a process holds a lock on a file, as the inside
+// program's command lock does.
+func locked(path string) (bool, error) {
+	f, err := os.OpenFile(path, os.O_RDWR, 0)
+	if err != nil {
+		return false, err
+	}
+	defer f.Close()
+	err = unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB)
+	if err == unix.EWOULDBLOCK { //nolint:errorlint // errnos are values
+		return true, nil
+	}
+	return false, err
+}
+
+// owned checks that a file belongs to the owner of work folders.
+func (t *T) owned(path string) {
+	var st unix.Stat_t
+	if err := unix.Lstat(path, &st); err != nil || int(st.Uid) != t.owner.UID || int(st.Gid) != t.owner.GID {
+		t.Errorf("%s belongs to %d:%d, want %d:%d (error %v)", path, st.Uid, st.Gid, t.owner.UID, t.owner.GID, err)
+	}
+}

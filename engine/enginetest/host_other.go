@@ -1,0 +1,17 @@
+//go:build !linux
+
+package enginetest
+
+import "errors"
+
+// smallDisk needs a tmpfs.
+func (t *T) smallDisk(int64) string {
+	t.Fatalf("only Linux has a tmpfs")
+	return ""
+}
+
+// locked needs flock.
+func locked(string) (bool, error) { return false, errors.ErrUnsupported }
+
+// owned can't be told without the system's own structures.
+func (t *T) owned(string) {}

@@ -1,0 +1,151 @@
+package enginetest
+
+import (
+	"bytes"
+	"encoding/base64"
+	"io/fs"
+	"net/url"
+	"os"
+	"path/filepath"
+	"strings"
+
+	"github.com/caissonrun/caisson"
+	"github.com/caissonrun/caisson/engine"
+)
+
+func secretCases() []Case {
+	needs := []string{"secrets"}
+	return []Case{
+		{
+			Name: "secrets/env-and-file", Rules: []int{24}, Needs: needs,
+			Rule: "a secret reaches the program as a variable or as a file that it alone can read",
+			body: secretArrives,
+		},
+		{
+			Name: "secrets/once", Rules: []int{24}, Needs: needs,
+			Rule: "a secret that may be read once is gone after its first read",
+			body: secretOnce,
+		},
+		{
+			Name: "secrets/not-on-disk", Rules: []int{24}, Attacks: []int{40}, Needs: needs,
+			Rule: "a secret's value is in no file of the engine's, in no argument list and in no error",
+			body: secretNowhere,
+		},
+		{
+			Name: "secrets/redacted", Rules: []int{24}, Attacks: []int{41}, Needs: needs,
+			Rule: "a secret's value, and its base64, URL and JSON forms, are not in the log, however they are cut into writes; all else is",
+			body: secretRedacted,
+		},
+	}
+}
+
+// secretValue is nothing that anything else prints.
+const secretValue = "Zq8+w/\"x41&~s3cr3t"
+
+func secretArrives(t *T) {
+	// Redaction hides the values in the log, so the program tells lengths.
+	spec := t.spec("lengths", "TOKEN", "/run/secrets/KEY", ";", "report")
+	spec.Secrets = []engine.Secret{
+		{Name: "TOKEN", Value: []byte("0123456789"), As: caisson.SecretEnv},
+		{Name: "KEY", Value: []byte("abcdef\nghijkl"), As: caisson.SecretFile},
+	}
+	b := t.start(spec)
+	b.success()
+	out := b.stdout()
+	if lengths, _, _ := strings.Cut(out, "\n"); lengths != "10 13" {
+		t.Errorf("the secrets have lengths %q, want 10 and 13", lengths)
+	}
+	if !strings.Contains(out, "TOKEN=") || strings.Contains(out, "0123456789") {
+		t.Errorf("the variable is not there, or its value is in the log: %q", out)
+	}
+}
+
+func secretOnce(t *T) {
+	const file = "/run/secrets/KEY"
+	spec := t.spec("lengths", "PATH", file, ";", "try", "read", file)
+	spec.Secrets = []engine.Secret{{Name: "KEY", Value: []byte("abcdef"), As: caisson.SecretFile, Once: true}}
+	b := t.start(spec)
+	b.success()
+	out := lines(b.stdout())
+	if !strings.HasSuffix(out[0], " 6") {
+		t.Errorf("the first read has %q, want 6 bytes", out[0])
+	}
+	if len(out) != 2 || out[1] == "read ok" && t.features.Usable && strings.Contains(b.stdout(), "abcdef") {
+		t.Errorf("the second read gives %q", out[1:])
+	}
+}
+
+func secretNowhere(t *T) {
+	spec := t.spec("say", "ready", ";", "hold")
+	spec.Secrets = []engine.Secret{
+		{Name: "TOKEN", Value: []byte(secretValue), As: caisson.SecretEnv},
+		{Name: "KEY", Value: []byte(secretValue), As: caisson.SecretFile},
+		{Name: "HIDDEN", Value: []byte(secretValue)},
+	}
+	b := t.start(spec)
+	b.says("ready")
+	for _, dir := range append([]string{spec.Dir, t.tmp}, filepath.Dir(spec.Log)) {
+		t.absent(dir, secretValue)
+	}
+	for _, arguments := range commandLines() {
+		if bytes.Contains(arguments, []byte(secretValue)) {
+			t.Errorf("an argument list has the secret: %q", arguments)
+		}
+	}
+	bad := t.spec("hold")
+	bad.Secrets = []engine.Secret{{Name: "A=B", Value: []byte(secretValue), As: caisson.SecretEnv}}
+	if err := t.refused(bad, caisson.ErrInvalid); err != nil && strings.Contains(err.Error(), secretValue) {
+		t.Errorf("the error has the secret: %v", err)
+	}
+}
+
+// absent checks that no regular file below dir has a text in it.
+func (t *T) absent(dir, text string) {
+	err := filepath.WalkDir(dir, func(path string, d fs.DirEntry, err error) error {
+		if err != nil || !d.Type().IsRegular() {
+			return nil
+		}
+		data, err := os.ReadFile(path)
+		if err == nil && bytes.Contains(data, []byte(text)) {
+			t.Errorf("%s has the secret", path)
+		}
+		return nil
+	})
+	t.ok(err, "WalkDir")
+}
+
+// commandLines returns the arguments of all processes of the host.
+func commandLines() [][]byte {
+	var all [][]byte
+	files, _ := filepath.Glob("/proc/[0-9]*/cmdline")
+	for _, file := range files {
+		if data, err := os.ReadFile(file); err == nil {
+			all = append(all, data)
+		}
+	}
+	return all
+}
+
+func secretRedacted(t *T) {
+	forms := []string{
+		secretValue, base64.StdEncoding.EncodeToString([]byte(secretValue)),
+		url.QueryEscape(secretValue), strings.ReplaceAll(secretValue, `"`, `\"`),
+	}
+	args := []string{"say", "before", ";"}
+	for _, form := range forms {
+		args = append(args, "say", form, ";", "warn", form, ";", "split", form, ";")
+	}
+	spec := t.spec(append(args, "say", "after")...)
+	spec.Secrets = []engine.Secret{{Name: "HIDDEN", Value: []byte(secretValue)}}
+	b := t.start(spec)
+	b.success()
+	for _, form := range forms {
+		if strings.Contains(b.stdout()+b.stderr(), form) {
+			t.Errorf("the log has the secret as %q", form)
+		}
+	}
+	out := lines(b.stdout())
+	if out[0] != "before" || out[len(out)-1] != "after" {
+		t.Errorf("the log lost what is not secret: %q", out)
+	}
+}

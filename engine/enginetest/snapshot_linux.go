@@ -1,0 +1,132 @@
+package enginetest
+
+import (
+	"bytes"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"regexp"
+	"strconv"
+	"strings"
+	"testing"
+
+	"golang.org/x/sys/unix"
+)
+
+// adopt makes orphans of this process's descendants its children, so that
+// every process that a case left behind is found below this one. It returns
+// what undoes that.
+func adopt(tb testing.TB) func() {
+	if err := unix.Prctl(unix.PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0); err != nil {
+		tb.Fatalf("prctl: %v", err)
+	}
+	return func() { _ = unix.Prctl(unix.PR_SET_CHILD_SUBREAPER, 0, 0, 0, 0) }
+}
+
+// system adds what Linux knows.
+func (s *suite) system(all snapshot) {
+	processes(all)
+	descriptors(all)
+	s.mounts(all)
+	s.cgroups(all)
+	s.loops(all)
+	for _, dir := range []string{"/run/netns", "/dev/shm"} {
+		folder(all, dir)
+	}
+}
+
+// processes adds every descendant of this process, zombies too.
+func processes(all snapshot) {
+	parents := make(map[int]int)
+	names := make(map[int]string)
+	entries, _ := os.ReadDir("/proc")
+	for _, e := range entries {
+		pid, err := strconv.Atoi(e.Name())
+		if err != nil {
+			continue
+		}
+		// PID (NAME) STATE PPID ...; the name may hold anything.
+		stat, err := os.ReadFile("/proc/" + e.Name() + "/stat")
+		end := bytes.LastIndexByte(stat, ')')
+		if err != nil || end < 0 {
+			continue
+		}
+		fields := strings.Fields(string(stat[end+1:]))
+		if len(fields) < 2 {
+			continue
+		}
+		parents[pid], _ = strconv.Atoi(fields[1])
+		cmdline, _ := os.ReadFile("/proc/" + e.Name() + "/cmdline")
+		names[pid] = fmt.Sprintf("process %d %s state %s: %.200s", pid, stat[bytes.IndexByte(stat, '('):end+1], fields[0],
+			bytes.ReplaceAll(cmdline, []byte{0}, []byte(" ")))
+	}
+	for pid := range parents {
+		for p := pid; p > 1; p = parents[p] {
+			if parents[p] == os.Getpid() {
+				all[names[pid]]++
+				break
+			}
+		}
+	}
+}
+
+var number = regexp.MustCompile(`[0-9]+`)
+
+// descriptors adds this process's open descriptors, by what they are.
+func descriptors(all snapshot) {
+	entries, _ := os.ReadDir("/proc/self/fd")
+	for _, e := range entries {
+		target, err := os.Readlink("/proc/self/fd/" + e.Name())
+		if err != nil {
+			continue // it was the one by which the folder was read
+		}
+		if !strings.HasPrefix(target, "/") {
+			target = number.ReplaceAllString(target, "N")
+		}
+		if strings.HasPrefix(target, "anon_inode:[event") {
+			continue // the runtime's own, made at first use
+		}
+		all["descriptor of "+target]++
+	}
+}
+
+// mounts adds what is mounted below the suite's and the engine's folders.
+func (s *suite) mounts(all snapshot) {
+	roots := append([]string{filepath.Dir(s.tmp)}, s.h.Folders...)
+	table, _ := os.ReadFile("/proc/self/mountinfo")
+	for line := range strings.SplitSeq(string(table), "\n") {
+		fields := strings.Fields(line)
+		if len(fields) < 5 {
+			continue
+		}
+		ours := strings.Contains(line, s.token)
+		for _, root := range roots {
+			ours = ours || strings.HasPrefix(fields[4]+"/", root+"/")
+		}
+		if ours {
+			all["mount "+fields[4]]++
+		}
+	}
+}
+
+// cgroups adds the groups whose names tell that they are a sandbox's.
+func (s *suite) cgroups(all snapshot) {
+	_ = filepath.WalkDir("/sys/fs/cgroup", func(path string, d fs.DirEntry, err error) error {
+		if err == nil && d.IsDir() && strings.Contains(filepath.Base(path), s.token) {
+			all["cgroup "+path]++
+		}
+		return nil
+	})
+}
+
+// loops adds loop devices whose files belong to the suite.
+func (s *suite) loops(all snapshot) {
+	files, _ := filepath.Glob("/sys/block/loop*/loop/backing_file")
+	for _, file := range files {
+		backing, err := os.ReadFile(file)
+		if err == nil && strings.HasPrefix(string(backing), filepath.Dir(s.tmp)) {
+			all["loop device of "+strings.TrimSpace(string(backing))]++
+		}
+	}
+}

@@ -1,0 +1,226 @@
+package enginetest
+
+import (
+	"context"
+	"errors"
+	"flag"
+	"fmt"
+	"os"
+	"path/filepath"
+	"runtime"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/caissonrun/caisson"
+	"github.com/caissonrun/caisson/engine"
+)
+
+// heavy has cases repeat as often as their rules say. A flag must be known
+// before tests begin, so it is the package's.
+var heavy = flag.Bool("enginetest.heavy", false, "repeat as often as the rules of the conformance suite say")
+
+// A T is what one case works with. Its failures are recorded, not reported, so
+// that the suite can be tested itself.
+type T struct {
+	*suite
+	ctx    context.Context // ends at the case's deadline
+	tb     testing.TB      // for the harness
+	dir    string          // folder of the case
+	engine engine.Engine
+
+	mu       sync.Mutex
+	failures []string
+	cleanups []func()
+	boxes    int
+}
+
+// Errorf says that the rule is broken, and goes on.
+func (t *T) Errorf(format string, args ...any) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	_, file, line, _ := runtime.Caller(1)
+	where := fmt.Sprintf("%s:%d: ", filepath.Base(file), line)
+	t.failures = append(t.failures, where+fmt.Sprintf(format, args...))
+}
+
+// Fatalf says that the rule is broken, and ends the case. It is called from
+// the case's own goroutine only.
+func (t *T) Fatalf(format string, args ...any) {
+	t.Errorf(format, args...)
+	runtime.Goexit()
+}
+
+func (t *T) failed() bool {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return len(t.failures) > 0
+}
+
+// cleanup calls f after the case, the last first.
+func (t *T) cleanup(f func()) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.cleanups = append(t.cleanups, f)
+}
+
+// times returns how often a case repeats what a rule wants n times.
+func (t *T) times(n int) int {
+	if *heavy {
+		return n
+	}
+	return max(n/20, min(n, 5))
+}
+
+// eventually waits until f is true, and ends the case if it does not become so.
+func (t *T) eventually(what string, f func() bool) {
+	for !f() {
+		if t.ctx.Err() != nil {
+			t.Fatalf("it never came true that %s", what)
+		}
+		time.Sleep(2 * time.Millisecond)
+	}
+}
+
+// kind checks that an error is of one of some kinds.
+func (t *T) kind(err error, call string, kinds ...caisson.Kind) {
+	for _, k := range kinds {
+		if errors.Is(err, k) {
+			return
+		}
+	}
+	_, file, line, _ := runtime.Caller(1)
+	t.Errorf("%s (%s:%d) = %v, want an error of kind %v", call, filepath.Base(file), line, err, kinds)
+}
+
+// ok ends the case if there is an error.
+func (t *T) ok(err error, call string) {
+	if err != nil {
+		_, file, line, _ := runtime.Caller(1)
+		t.Fatalf("%s (%s:%d) = %v, want no error", call, filepath.Base(file), line, err)
+	}
+}
+
+// spec returns a spec that runs the inside program, with folders of its own.
+func (t *T) spec(args ...string) *engine.Spec {
+	t.mu.Lock()
+	t.boxes++
+	base := filepath.Join(t.dir, fmt.Sprint(t.boxes))
+	t.mu.Unlock()
+	spec := &engine.Spec{
+		ID:        t.newID(),
+		Dir:       filepath.Join(base, "dir"),
+		Log:       filepath.Join(base, "log"),
+		Work:      filepath.Join(base, "work"),
+		WorkOwner: t.owner,
+		Task:      "enginetest",
+		Attempt:   1,
+		Step:      "main",
+	}
+	for _, dir := range []string{spec.Dir, spec.Work} {
+		t.ok(os.MkdirAll(dir, 0o700), "MkdirAll")
+	}
+	t.own(spec.Work)
+	t.program(spec, args)
+	return spec
+}
+
+// own gives a file or folder of the host to the owner of work folders.
+func (t *T) own(path string) {
+	if os.Geteuid() == 0 {
+		t.ok(os.Lchown(path, t.owner.UID, t.owner.GID), "Lchown")
+	}
+}
+
+// put makes a file in a work folder on the host.
+func (t *T) put(spec *engine.Spec, name, text string, perm os.FileMode) {
+	path := filepath.Join(spec.Work, name)
+	t.ok(os.MkdirAll(filepath.Dir(path), 0o755), "MkdirAll")
+	t.ok(os.WriteFile(path, []byte(text), perm), "WriteFile")
+	t.ok(os.Chmod(path, perm), "Chmod")
+	for p := path; p != spec.Work; p = filepath.Dir(p) {
+		t.own(p)
+	}
+}
+
+// get returns what a file in a work folder on the host holds.
+func (t *T) get(spec *engine.Spec, name string) string {
+	data, err := os.ReadFile(filepath.Join(spec.Work, name))
+	if err != nil {
+		t.Errorf("reading %s of the work folder: %v", name, err)
+	}
+	return string(data)
+}
+
+// create makes a sandbox that is destroyed after the case.
+func (t *T) create(spec *engine.Spec) engine.Sandbox {
+	sb, err := t.engine.Create(t.ctx, spec)
+	t.ok(err, "Create")
+	t.cleanup(func() { t.destroy(sb) })
+	return sb
+}
+
+// destroy destroys a sandbox, also where the case's time is up.
+func (t *T) destroy(sb engine.Sandbox) {
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(t.ctx), cleanupDeadline)
+	defer cancel()
+	if err := sb.Destroy(ctx); err != nil {
+		t.Errorf("Destroy = %v, want no error", err)
+	}
+}
+
+// refused checks that Create refuses a spec with an error of a kind, and that
+// nothing of it is left in Spec.Dir.
+func (t *T) refused(spec *engine.Spec, kinds ...caisson.Kind) error {
+	sb, err := t.engine.Create(t.ctx, spec)
+	if err == nil {
+		t.destroy(sb)
+		t.Errorf("Create succeeded, want an error of kind %v", kinds)
+		return nil
+	}
+	t.kind(err, "Create", kinds...)
+	if entries, _ := os.ReadDir(spec.Dir); len(entries) > 0 {
+		t.Errorf("a failed Create left %s in Spec.Dir", entries[0].Name())
+	}
+	return err
+}
+
+// newEngine returns one more engine of the installation. It is closed after
+// the case.
+func (t *T) newEngine() engine.Engine {
+	e := t.h.New(t.tb)
+	t.cleanup(func() { e.Close() })
+	return e
+}
+
+// alone gives the case an engine that no other case has, so that it can be
+// restarted.
+func (t *T) alone() { t.engine = t.newEngine() }
+
+// restart gives the case the engine that a new process would have after the
+// one before was killed. The case must be alone.
+func (t *T) restart() {
+	if t.h.Restart != nil {
+		t.engine = t.h.Restart(t.tb, t.engine)
+	} else {
+		t.ok(t.engine.Close(), "Close")
+		t.engine = t.h.New(t.tb)
+	}
+	e := t.engine
+	t.cleanup(func() { e.Close() })
+}
+
+// parallel calls f from n goroutines at once and waits for all.
+func parallel(n int, f func(i int)) {
+	var wg sync.WaitGroup
+	for i := range n {
+		wg.Go(func() { f(i) })
+	}
+	wg.Wait()
+}
+
+// lines returns the lines of a text.
+func lines(text string) []string {
+	return strings.Split(strings.TrimSuffix(text, "\n"), "\n")
+}

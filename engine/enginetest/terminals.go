@@ -1,0 +1,154 @@
+package enginetest
+
+import (
+	"fmt"
+	"io"
+	"strings"
+
+	"github.com/caissonrun/caisson"
+	"github.com/caissonrun/caisson/engine"
+)
+
+func terminalCases() []Case {
+	needs := []string{"exec", "terminal"}
+	return []Case{
+		{
+			Name: "terminal/size", Rules: []int{62}, Needs: needs,
+			Rule: "a terminal has the size asked for, 80 by 24 by default, and everything is in Stdout",
+			body: terminalSize,
+		},
+		{
+			Name: "terminal/resize", Rules: []int{62}, Needs: needs,
+			Rule: "a new size, from 1x1 to 65535x65535, is seen with SIGWINCH; after the end Resize is ErrEnded",
+			body: terminalResize,
+		},
+		{
+			Name: "terminal/keys", Rules: []int{68}, Needs: needs,
+			Rule: "^C and ^\\ reach the foreground as SIGINT and SIGQUIT",
+			body: terminalKeys,
+		},
+		{
+			Name: "terminal/end-of-input", Rules: []int{64, 68}, Needs: needs,
+			Rule: "closing stdin is a ^D and nothing else: a program that runs on is not killed",
+			body: terminalEnd,
+		},
+		{
+			Name: "terminal/hang-up", Rules: []int{58, 68}, Needs: needs,
+			Rule: "Close hangs up: nothing of the program is left",
+			body: terminalHangUp,
+		},
+		{
+			Name: "terminal/inject", Rules: []int{127}, Attacks: []int{15}, Needs: append(needs, isolation(engine.FilteredSyscalls)),
+			Rule: "a program can't put characters into its terminal's input",
+			body: terminalInject,
+		},
+	}
+}
+
+// terminal runs the inside program with args on a terminal.
+func (b *box) terminal(size engine.Size, args ...string) *session {
+	return b.execSpec(&engine.ExecSpec{Args: b.t.argv(args...), Terminal: true, Size: size})
+}
+
+func terminalSize(t *T) {
+	b := t.holding()
+	out, err, _ := b.terminal(engine.Size{}, "tty", ";", "warn", "on stderr").finish()
+	if out != "tty 80 24\r\non stderr\r\n" || err != "" {
+		t.Errorf("stdout = %q, stderr = %q, want both lines on stdout", out, err)
+	}
+	s := b.terminal(engine.Size{Cols: 132, Rows: 43}, "tty", ";", "exit", "4")
+	s.reads("tty 132 43")
+	s.expect(caisson.ReasonExited, 4, 0)
+	// Programs without a terminal have none.
+	out, _, _ = b.exec("tty").finish()
+	if out != "no tty\n" {
+		t.Errorf("an exec without a terminal printed %q", out)
+	}
+}
+
+func terminalResize(t *T) {
+	b := t.holding()
+	args := []string{"trap", "28", ";", "say", "ready", ";"}
+	sizes := []engine.Size{{Cols: 1, Rows: 1}, {Cols: 80, Rows: 24}, {Cols: 65535, Rows: 65535}, {Cols: 200, Rows: 50}}
+	for _, size := range sizes {
+		args = append(args, "await", "28", ";", "resize", fmt.Sprint(size.Cols), fmt.Sprint(size.Rows), ";", "say", fmt.Sprint(size.Cols), ";")
+	}
+	s := b.terminal(engine.Size{Cols: 10, Rows: 10}, append(args, "exit", "3")...)
+	s.reads("ready")
+	for _, size := range sizes {
+		t.ok(s.Resize(t.ctx, size), "Resize")
+		s.reads(fmt.Sprint(size.Cols))
+	}
+	s.expect(caisson.ReasonExited, 3, 0)
+	t.kind(s.Resize(t.ctx, sizes[0]), "Resize after the end", caisson.ErrEnded)
+	// A storm of sizes: the last one stands.
+	s = b.terminal(engine.Size{}, "say", "ready", ";", "resize", "300", "300")
+	s.reads("ready")
+	parallel(4, func(int) {
+		for n := range 50 {
+			t.kindOK(s.Resize(t.ctx, engine.Size{Cols: uint16(n + 1), Rows: 7}), "Resize")
+		}
+	})
+	t.ok(s.Resize(t.ctx, engine.Size{Cols: 300, Rows: 300}), "Resize")
+	s.expect(caisson.ReasonExited, 0, 0)
+}
+
+func terminalKeys(t *T) {
+	b := t.holding()
+	for key, n := range map[string]int{"\x03": sigInt, "\x1c": sigQuit} {
+		s := b.terminal(engine.Size{}, "trap", fmt.Sprint(n), ";", "say", "ready", ";", "await", fmt.Sprint(n), ";", "exit", "7")
+		s.reads("ready")
+		_, err := io.WriteString(s.Stdin(), key)
+		t.ok(err, "typing")
+		s.expect(caisson.ReasonExited, 7, 0)
+	}
+	s := b.terminal(engine.Size{}, "say", "ready", ";", "hold")
+	s.reads("ready")
+	_, err := io.WriteString(s.Stdin(), "\x03")
+	t.ok(err, "typing")
+	s.expect(caisson.ReasonSignaled, 0, sigInt)
+}
+
+func terminalEnd(t *T) {
+	b := t.holding()
+	s := b.terminal(engine.Size{}, "cat", ";", "say", "ended", ";", "trap", "10", ";", "say", "and runs on", ";", "await", "10", ";", "exit", "2")
+	_, err := io.WriteString(s.Stdin(), "typed\n")
+	t.ok(err, "typing")
+	s.reads("typed") // as it was echoed
+	s.reads("typed") // as the program prints it
+	t.ok(s.Stdin().Close(), "closing stdin")
+	s.reads("ended")
+	s.reads("and runs on")
+	t.ok(s.Signal(t.ctx, sigUsr1), "Signal")
+	s.expect(caisson.ReasonExited, 2, 0)
+}
+
+func terminalHangUp(t *T) {
+	b := t.holding()
+	s := b.terminal(engine.Size{}, "ignore", "1", "15", ";", "say", "ready", ";", "hold")
+	s.reads("ready")
+	t.ok(s.Close(), "Close")
+	if exit := s.wait(); exit.Signal == 0 {
+		t.Errorf("after Close the program ended with %+v, want a signal", exit)
+	}
+	t.kind(s.Resize(t.ctx, engine.Size{Cols: 5, Rows: 5}), "Resize after Close", caisson.ErrEnded)
+}
+
+func terminalInject(t *T) {
+	b := t.holding()
+	out, _, _ := b.terminal(engine.Size{}, "attempt", "tty-inject").finish()
+	if !denied(strings.TrimPrefix(strings.TrimSpace(out), "tty-inject ")) {
+		t.Errorf("TIOCSTI: %q, want it denied", out)
+	}
+}
+
+// denied reports whether the name of an error says that something is not
+// permitted, or does not exist.
+func denied(name string) bool {
+	switch name {
+	case "EPERM", "EACCES", "ENOSYS", "ENOENT", "EROFS", "ENXIO", "ENODEV", "EAFNOSUPPORT", "EPROTONOSUPPORT":
+		return true
+	}
+	// TIOCSTI is EIO where the host's administrator has turned it off.
+	return name == "EIO"
+}

@@ -1,0 +1,62 @@
+//go:build unix
+
+package native_test
+
+import (
+	"os"
+	"path/filepath"
+	"testing"
+
+	"github.com/caissonrun/caisson/engine"
+	"github.com/caissonrun/caisson/engine/enginetest"
+	"github.com/caissonrun/caisson/engine/native"
+)
+
+// insidePath names the variable with the path of a built inside program, see
+// TestOrdinaryUser.
+const insidePath = "CAISSON_TEST_INSIDE"
+
+// harness is an engine's harness for the conformance suite.
+func harness(t *testing.T, opts native.Options) enginetest.Harness {
+	opts.Runtime = filepath.Join(t.TempDir(), "run")
+	engineOf := func(installation string) func(testing.TB) engine.Engine {
+		return func(t testing.TB) engine.Engine {
+			mine := opts
+			mine.Installation = installation
+			return newEngine(t, mine)
+		}
+	}
+	inside := os.Getenv(insidePath)
+	if inside == "" {
+		inside = enginetest.BuildInside(t)
+	}
+	return enginetest.Harness{
+		New: engineOf("one"), Other: engineOf("two"),
+		Restart: func(t testing.TB, _ engine.Engine) engine.Engine { return engineOf("one")(t) },
+		Inside:  inside,
+		Lose:    lose,
+		Folders: []string{opts.Runtime},
+	}
+}
+
+func TestConformance(t *testing.T) {
+	h := harness(t, native.Options{AllowHostNetwork: true})
+	if os.Geteuid() == 0 {
+		h.Require = []string{
+			"limits.cpus", "limits.memory", "limits.pids", "limits.disk", "limits.log", "limits.files", "networks.none",
+			"mounts.bind", "mounts.tmpfs", "user", "secrets", "exec", "terminal", "files", "stats", "pause",
+			"isolation:" + engine.FilteredSyscalls, "isolation:" + engine.IsolatedUserID,
+		}
+	} else {
+		h.Label = "native, ordinary user"
+	}
+	enginetest.Run(t, h)
+}
+
+func TestConformanceWithoutIsolation(t *testing.T) {
+	h := harness(t, native.Options{Isolation: native.None})
+	h.Label = "native, isolation none"
+	inside := h.Inside
+	h.Program = func(spec *engine.Spec, args []string) { spec.Args = append([]string{inside}, args...) }
+	enginetest.Run(t, h)
+}
