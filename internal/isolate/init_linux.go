@@ -14,7 +14,6 @@ import (
 
 	"github.com/caissonrun/caisson"
 	"github.com/caissonrun/caisson/internal/landlock"
-	"github.com/caissonrun/caisson/internal/seccomp"
 )
 
 // IsInit reports whether this process was started by Start to be a sandbox's
@@ -136,16 +135,8 @@ func (p *pid1) build(f, answer *frame) error {
 			}
 		}
 	}()
-	if s.seccomp {
-		list, err := seccomp.Filter()
-		if err != nil {
-			return err
-		}
-		filter := make([]syscall.SockFilter, len(list))
-		for i, x := range list {
-			filter[i] = syscall.SockFilter(x)
-		}
-		p.filter = &syscall.SockFprog{Len: uint16(len(filter)), Filter: &filter[0]}
+	if len(s.filter) > 0 {
+		p.filter = &syscall.SockFprog{Len: uint16(len(s.filter)), Filter: &s.filter[0]}
 	}
 	root, err := buildView(s)
 	if err != nil {
@@ -226,7 +217,7 @@ func (p *pid1) child(program *Program, stdio []int) (*child, error) {
 	s := p.setup
 	c := &child{
 		stdio: [3]int(stdio), terminal: program.Terminal, cgroups: s.cgroups, intoFD: -1,
-		oom: s.oom, drop: true, lastCap: lastCap(), setUser: true, uid: s.uid, gid: s.gid,
+		oom: s.oom, drop: true, lastCap: s.lastCap, setUser: true, uid: s.uid, gid: s.gid,
 		groups: s.groups, filter: p.filter,
 	}
 	if err := c.setLimits(s.files); err != nil {

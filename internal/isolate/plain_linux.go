@@ -20,6 +20,7 @@ import (
 // that everything can be found and killed.
 type plain struct {
 	spec  *Spec
+	last  int // the number of the kernel's last capability
 	group *cgroup.Group
 	jobs  chan func()   // for the thread that forks
 	done  chan struct{} // closed when the reaper has ended
@@ -47,7 +48,7 @@ func startPlain(spec *Spec) (backend, error) {
 		return nil, fmt.Errorf("subreaper: %w", err)
 	}
 	b := &plain{
-		spec: spec, group: group, jobs: make(chan func()), done: make(chan struct{}),
+		spec: spec, last: lastCap(), group: group, jobs: make(chan func()), done: make(chan struct{}),
 		born: make(chan struct{}, 1), procs: map[int]*Proc{},
 	}
 	go b.fork()
@@ -70,7 +71,7 @@ func (b *plain) pid() int { return 0 }
 
 // spawn implements backend.
 func (b *plain) spawn(p *Program, stdio [3]*os.File) (*Proc, error) {
-	c := &child{intoFD: -1, parent: os.Getpid(), lastCap: lastCap()}
+	c := &child{intoFD: -1, parent: os.Getpid(), lastCap: b.last}
 	if err := b.fill(c, p); err != nil {
 		return nil, err
 	}

@@ -7,6 +7,7 @@ import (
 	"path/filepath"
 	"strconv"
 	"strings"
+	"syscall"
 
 	"golang.org/x/sys/unix"
 
@@ -129,7 +130,7 @@ func (p *preparation) gather(group *cgroup.Group) (err error) {
 		uid: who.UID, gid: who.GID,
 		root: -1, rootPath: spec.RootFS, rootReadOnly: spec.RootReadOnly || spec.RootFS == "", entries: spec.Entries,
 		dev: -1, sys: spec.Sys, masked: spec.Masked, readOnly: spec.ReadOnlyPaths, shm: int64(spec.Shm),
-		files: spec.Files, seccomp: spec.Seccomp, landlock: spec.Landlock,
+		files: spec.Files, lastCap: lastCap(), landlock: spec.Landlock,
 	}
 	s := &p.setup
 	if s.hostname == "" {
@@ -150,6 +151,11 @@ func (p *preparation) gather(group *cgroup.Group) (err error) {
 			s.groups = append(s.groups, uint32(g))
 		}
 	}
+	if spec.Seccomp {
+		if s.filter, err = filter(); err != nil {
+			return err
+		}
+	}
 	if spec.RootFS != "" {
 		if err := p.gatherRoot(); err != nil {
 			return err
@@ -164,6 +170,20 @@ func (p *preparation) gather(group *cgroup.Group) (err error) {
 		return err
 	}
 	return p.gatherCgroup(group)
+}
+
+// filter returns package seccomp's filter. Init, which all have to wait for,
+// need not make it.
+func filter() ([]syscall.SockFilter, error) {
+	list, err := seccomp.Filter()
+	if err != nil {
+		return nil, err
+	}
+	filter := make([]syscall.SockFilter, len(list))
+	for i, x := range list {
+		filter[i] = syscall.SockFilter(x)
+	}
+	return filter, nil
 }
 
 // add keeps a descriptor for init and returns its place in the frame.

@@ -165,9 +165,9 @@ func (b *sandbox) forkHere(spec *Spec) (report int, err error) {
 		flags: unix.CLONE_NEWUSER | unix.CLONE_NEWNS | unix.CLONE_NEWPID | unix.CLONE_NEWIPC |
 			unix.CLONE_NEWUTS | unix.CLONE_NEWCGROUP,
 		intoFD: -1, root: os.Geteuid() == 0, lastCap: lastCap(), program: -1,
-		allCaps:  allCaps(),
 		readOnly: unix.MountAttr{Attr_set: unix.MOUNT_ATTR_RDONLY | unix.MOUNT_ATTR_NOSUID},
 	}
+	i.allCaps = allCaps(i.lastCap)
 	if !spec.HostNetwork {
 		i.flags |= unix.CLONE_NEWNET
 	}
@@ -231,8 +231,7 @@ func (i *infant) chooseProgram(take func(int, error) (int, error)) (err error) {
 }
 
 // allCaps is every capability, permitted, effective and inheritable.
-func allCaps() (data [2]unix.CapUserData) {
-	last := lastCap()
+func allCaps(last int) (data [2]unix.CapUserData) {
 	for n := 0; n <= last; n++ {
 		data[n/32].Permitted |= 1 << (n % 32)
 	}

@@ -1,6 +1,10 @@
 package isolate
 
-import "github.com/caissonrun/caisson"
+import (
+	"syscall"
+
+	"github.com/caissonrun/caisson"
+)
 
 // A setup is what init is told to make: the Spec, with the descriptors of
 // whatever comes from the host. Those are numbered by their place in the
@@ -27,7 +31,8 @@ type setup struct {
 	shm          int64
 
 	files    int64
-	seccomp  bool
+	lastCap  int // the number of the kernel's last capability
+	filter   []syscall.SockFilter
 	landlock bool
 	cgroups  []int // files that programs write "0" to
 }
@@ -44,10 +49,10 @@ func (s *setup) encode() []byte {
 	var e encoder
 	e.text(s.hostname)
 	e.text(s.rootPath)
-	for _, b := range []bool{s.alone, s.loopback, s.nested, s.oom, s.rootReadOnly, s.sys, s.seccomp, s.landlock, s.groups != nil} {
+	for _, b := range []bool{s.alone, s.loopback, s.nested, s.oom, s.rootReadOnly, s.sys, s.landlock, s.groups != nil} {
 		e.bool(b)
 	}
-	for _, n := range []int{s.uid, s.gid, s.root, s.dev, int(s.shm), int(s.files)} {
+	for _, n := range []int{s.uid, s.gid, s.root, s.dev, int(s.shm), int(s.files), s.lastCap} {
 		e.int(int64(n))
 	}
 	e.int(int64(len(s.groups)))
@@ -57,6 +62,13 @@ func (s *setup) encode() []byte {
 	e.int(int64(len(s.cgroups)))
 	for _, fd := range s.cgroups {
 		e.int(int64(fd))
+	}
+	e.int(int64(len(s.filter)))
+	for _, x := range s.filter {
+		e.int(int64(x.Code))
+		e.int(int64(x.Jt))
+		e.int(int64(x.Jf))
+		e.int(int64(x.K))
 	}
 	e.texts(s.masked)
 	e.texts(s.readOnly)
@@ -77,12 +89,12 @@ func decodeSetup(body []byte, fds []int) *setup {
 	d := decoder{body}
 	s := &setup{hostname: d.text(), rootPath: d.text()}
 	var grouped bool
-	for _, b := range []*bool{&s.alone, &s.loopback, &s.nested, &s.oom, &s.rootReadOnly, &s.sys, &s.seccomp, &s.landlock, &grouped} {
+	for _, b := range []*bool{&s.alone, &s.loopback, &s.nested, &s.oom, &s.rootReadOnly, &s.sys, &s.landlock, &grouped} {
 		*b = d.bool()
 	}
 	s.uid, s.gid = int(d.int()), int(d.int())
 	s.root, s.dev = pick(fds, d.int()), pick(fds, d.int())
-	s.shm, s.files = d.int(), d.int()
+	s.shm, s.files, s.lastCap = d.int(), d.int(), int(d.int())
 	if n := d.int(); grouped {
 		s.groups = make([]uint32, n)
 	}
@@ -92,6 +104,10 @@ func decodeSetup(body []byte, fds []int) *setup {
 	s.cgroups = make([]int, d.int())
 	for i := range s.cgroups {
 		s.cgroups[i] = pick(fds, d.int())
+	}
+	s.filter = make([]syscall.SockFilter, d.int())
+	for i := range s.filter {
+		s.filter[i] = syscall.SockFilter{Code: uint16(d.int()), Jt: uint8(d.int()), Jf: uint8(d.int()), K: uint32(d.int())}
 	}
 	s.masked, s.readOnly = d.texts(), d.texts()
 	s.entries = make([]Entry, d.int())

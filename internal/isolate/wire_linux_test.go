@@ -9,6 +9,7 @@ import (
 	"reflect"
 	"slices"
 	"strings"
+	"syscall"
 	"testing"
 
 	"golang.org/x/sys/unix"
@@ -97,8 +98,10 @@ func TestFrameTooLarge(t *testing.T) {
 func TestSetupCoding(t *testing.T) {
 	want := &setup{
 		hostname: "h", rootPath: "/r", alone: true, nested: true, oom: true, rootReadOnly: true, landlock: true,
-		uid: 1000, gid: -1, groups: []uint32{}, root: -1, dev: 1, shm: 1 << 40, files: 5, cgroups: []int{2, 0},
-		masked: []string{"/a", ""}, readOnly: []string{},
+		uid: 1000, gid: -1, groups: []uint32{}, root: -1, dev: 1, shm: 1 << 40, files: 5, lastCap: 40,
+		filter:  []syscall.SockFilter{{Code: 65535, Jt: 255, Jf: 1, K: 1<<32 - 1}, {}},
+		cgroups: []int{2, 0},
+		masked:  []string{"/a", ""}, readOnly: []string{},
 		entries: []Entry{{Path: "/x", Contents: []byte{0, 1, 255}, Mode: 0o7777, Owned: true}, {Path: "/l", Link: "x", Contents: []byte{}}},
 		mounts: []place{
 			{Mount: Mount{Type: Bind, Source: "/s", Target: "/t", ReadOnly: true}, source: 0, folder: true},
