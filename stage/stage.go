@@ -30,14 +30,16 @@ type Fetcher interface {
 	// work folder. The digest and the size limit are checked while the data
 	// streams; nothing with a wrong digest stays at in.To.
 	//
-	// Errors: ErrNotFound if there is no such data; ErrInvalid if the digest
-	// or size is wrong; ErrDenied; ErrUnavailable if the source does not
-	// answer; ErrExhausted if the disk is full.
+	// Errors: ErrNotFound if there is no such data, unless in.Optional is set:
+	// that is Fetched.Absent; ErrInvalid if the digest or size is wrong;
+	// ErrDenied; ErrUnavailable if the source does not answer; ErrExhausted if
+	// the disk is full.
 	Fetch(ctx context.Context, in *caisson.Input, work *os.Root, env *Env) (*Fetched, error)
 }
 
 // Fetched is what Fetch did.
 type Fetched struct {
+	Absent bool   // there is no such data, and it is optional
 	Bytes  int64  // size of the data
 	SHA256 string // of a single file, where it was computed
 	// Bind is a host path, without symbolic links in it, to be bound read-only

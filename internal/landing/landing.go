@@ -191,3 +191,11 @@ func CheckSize(in *caisson.Input, size int64) error {
 	}
 	return nil
 }
+
+// Optional turns the absence of an optional input into Fetched.Absent.
+func Optional(in *caisson.Input, got *stage.Fetched, err error) (*stage.Fetched, error) {
+	if in.Optional && errors.Is(err, caisson.ErrNotFound) {
+		return &stage.Fetched{Absent: true}, nil
+	}
+	return got, err
+}

@@ -30,6 +30,11 @@ const (
 // own files as they are while the task runs. A copy of an input that is not
 // writable has no write permission.
 func (s *Stager) Fetch(ctx context.Context, in *caisson.Input, work *os.Root, env *stage.Env) (*stage.Fetched, error) {
+	got, err := s.fetch(ctx, in, work, env)
+	return landing.Optional(in, got, err)
+}
+
+func (s *Stager) fetch(ctx context.Context, in *caisson.Input, work *os.Root, env *stage.Env) (*stage.Fetched, error) {
 	if err := landing.Check(in); err != nil {
 		return nil, err
 	}

@@ -283,6 +283,14 @@ var fetchCases = []fetchCase{
 		}
 		f.absent(f.file("a"))
 	}},
+	{name: "Optional", rule: "the absence of optional data is no error", skip: func(h *FetcherHarness) bool { return h.Absent == nil }, run: func(f *fetchTest) {
+		in := f.h.Absent(f.T)
+		in.To, in.Optional = "a", true
+		if got, err := f.fetch(&in); err != nil || !got.Absent {
+			f.Errorf("Fetch = %+v, %v, want Absent", got, err)
+		}
+		f.absent(f.file("a"))
+	}},
 	{name: "ErrFields", rule: "CheckInput and Fetch refuse wrong fields before anything is done", run: func(f *fetchTest) {
 		for name, change := range map[string]func(*caisson.Input){
 			"no to":          func(in *caisson.Input) { in.To = "" },
