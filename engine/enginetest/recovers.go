@@ -90,7 +90,7 @@ func command(s *suite) string {
 func (t *T) found(b *box) *box {
 	sb, err := t.engine.Recover(t.ctx, b.spec.Dir)
 	t.ok(err, "Recover")
-	t.cleanup(func() { t.destroy(sb) })
+	t.cleanup(func() { t.discard(b.spec.Dir, sb) })
 	again := &box{t: t, spec: b.spec, Sandbox: sb}
 	again.process, err = sb.Process(t.ctx)
 	t.ok(err, "Process after Recover")
@@ -184,7 +184,7 @@ func recoverUnstarted(t *T) {
 	t.restart()
 	sb, err := t.engine.Recover(t.ctx, spec.Dir)
 	t.ok(err, "Recover")
-	t.cleanup(func() { t.destroy(sb) })
+	t.cleanup(func() { t.discard(spec.Dir, sb) })
 	_, err = sb.Process(t.ctx)
 	t.kind(err, "Process", caisson.ErrNotFound)
 	process, err := sb.Start(t.ctx)
@@ -354,7 +354,9 @@ func recoverOnExit(t *T) {
 	told := filepath.Join(t.dir, "told")
 	watched := t.spec("exit", "0")
 	watched.OnExit = []string{t.h.Inside, "append", told, "watched "}
-	t.start(watched).success()
+	seen := t.start(watched)
+	seen.success()
+	t.destroy(seen.Sandbox)
 
 	alone := t.spec("trap", "10", ";", "say", "ready", ";", "sleep", "100ms", ";", "exit", "5")
 	alone.OnExit = []string{t.h.Inside, "append", told, "alone "}

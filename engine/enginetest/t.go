@@ -157,8 +157,26 @@ func (t *T) get(spec *engine.Spec, name string) string {
 func (t *T) create(spec *engine.Spec) engine.Sandbox {
 	sb, err := t.engine.Create(t.ctx, spec)
 	t.ok(err, "Create")
-	t.cleanup(func() { t.destroy(sb) })
+	t.cleanup(func() { t.discard(spec.Dir, sb) })
 	return sb
+}
+
+// discard destroys a sandbox after a case, by another engine where the one
+// that made it is closed.
+func (t *T) discard(dir string, sb engine.Sandbox) {
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(t.ctx), cleanupDeadline)
+	defer cancel()
+	err := sb.Destroy(ctx)
+	if errors.Is(err, caisson.ErrUnavailable) {
+		e := t.h.New(t.tb)
+		defer e.Close()
+		if sb, err = e.Recover(ctx, dir); err == nil {
+			err = sb.Destroy(ctx)
+		}
+	}
+	if err != nil && !errors.Is(err, caisson.ErrNotFound) {
+		t.Errorf("Destroy after the case = %v, want no error", err)
+	}
 }
 
 // destroy destroys a sandbox, also where the case's time is up.

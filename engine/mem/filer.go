@@ -1,6 +1,7 @@
 package mem
 
 import (
+	"archive/tar"
 	"context"
 	"io"
 	"io/fs"
@@ -31,7 +32,12 @@ func (s filer) Tar(ctx context.Context, name string, w io.Writer) error {
 	if err != nil {
 		return safefs.Sorted(caisson.OpFiles, name, err)
 	}
-	return safefs.Sorted(caisson.OpFiles, name, at.safe.Tar(ctx, at.rel, w))
+	if at.rel == "." && at.path != "/" {
+		err = tarRoot(ctx, at, path.Base(at.path), w)
+	} else {
+		err = at.safe.Tar(ctx, at.rel, w)
+	}
+	return safefs.Sorted(caisson.OpFiles, name, err)
 }
 
 // Put implements engine.Filer.
@@ -46,7 +52,63 @@ func (s filer) Put(ctx context.Context, name string, r io.Reader) error {
 	if err != nil {
 		return safefs.Sorted(caisson.OpFiles, name, err)
 	}
-	return safefs.Sorted(caisson.OpFiles, name, at.safe.Untar(ctx, at.rel, r, nil))
+	return safefs.Sorted(caisson.OpFiles, name, at.safe.Untar(ctx, at.rel, r, at.untar()))
+}
+
+// untar says who unpacked files belong to.
+func (s spot) untar() *safefs.UntarOptions {
+	if s.owner == nil {
+		return nil
+	}
+	return &safefs.UntarOptions{Owner: &safefs.Owner{UID: s.owner.UID, GID: s.owner.GID}}
+}
+
+// tarRoot writes the whole of a place, whose folder has another name on the
+// host, as a folder called name.
+func tarRoot(ctx context.Context, at spot, name string, w io.Writer) error {
+	read, write := io.Pipe()
+	done := make(chan error, 1)
+	go func() {
+		err := at.safe.Tar(ctx, at.rel, write)
+		write.CloseWithError(err)
+		done <- err
+	}()
+	err := rename(tar.NewReader(read), tar.NewWriter(w), name)
+	read.CloseWithError(err)
+	if tarErr := <-done; err == nil {
+		err = tarErr
+	}
+	return err
+}
+
+// rename copies a tar stream with all names put below a folder.
+func rename(r *tar.Reader, w *tar.Writer, folder string) error {
+	top := &tar.Header{Name: folder + "/", Typeflag: tar.TypeDir, Mode: 0o755}
+	for {
+		header, err := r.Next()
+		if top != nil && (err == io.EOF || err == nil && path.Clean(header.Name) != ".") {
+			if err := w.WriteHeader(top); err != nil {
+				return err
+			}
+		}
+		top = nil
+		if err == io.EOF {
+			return w.Close()
+		}
+		if err != nil {
+			return err
+		}
+		header.Name = folder + "/" + strings.TrimPrefix(header.Name, "./")
+		if header.Typeflag == tar.TypeLink {
+			header.Linkname = folder + "/" + strings.TrimPrefix(header.Linkname, "./")
+		}
+		if err := w.WriteHeader(header); err != nil {
+			return err
+		}
+		if _, err := io.Copy(w, r); err != nil {
+			return err
+		}
+	}
 }
 
 // begin refuses a sandbox that is gone.

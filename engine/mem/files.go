@@ -43,10 +43,17 @@ func (p *Proc) OpenFile(name string, flag int, perm fs.FileMode) (io.ReadWriteCl
 		return secret, nil
 	}
 	// Opening a FIFO must not block: nobody could kill the process.
+	_, absent := s.root.Lstat(s.rel)
 	f, err := s.root.OpenFile(s.rel, flag|unix.O_NONBLOCK, perm)
 	if err != nil {
 		p.files.Add(-1)
 		return nil, err
+	}
+	if absent != nil {
+		if err := s.given(nil); err != nil {
+			f.Close()
+			return nil, err
+		}
 	}
 	return &file{File: f, proc: p, place: s.place}, nil
 }
@@ -138,7 +145,7 @@ func (p *Proc) Mkdir(name string, perm fs.FileMode) error {
 	if err != nil {
 		return err
 	}
-	return s.root.Mkdir(s.rel, perm)
+	return s.given(s.root.Mkdir(s.rel, perm))
 }
 
 // Remove removes a file, a link or an empty folder.
@@ -165,7 +172,7 @@ func (p *Proc) Symlink(target, name string) error {
 	if err != nil {
 		return err
 	}
-	return s.root.Symlink(target, s.rel)
+	return s.given(s.root.Symlink(target, s.rel))
 }
 
 // Rename renames a file within one mount; to another one it is EXDEV.
@@ -206,7 +213,7 @@ func (p *Proc) Mkfifo(name string) error {
 	if err != nil {
 		return err
 	}
-	return unix.Mkfifo(filepath.Join(s.host, filepath.FromSlash(s.rel)), 0o644)
+	return s.given(unix.Mkfifo(filepath.Join(s.host, filepath.FromSlash(s.rel)), 0o644))
 }
 
 // Lock takes an exclusive lock on a file, which it makes, until the process

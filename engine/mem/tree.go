@@ -39,8 +39,9 @@ type place struct {
 	safe     *safefs.Root
 	file     string // of a bind of a single file: its name in the folder
 	readonly bool
-	quota    *quota // nil: none
-	memory   bool   // a tmpfs: what it holds is counted as memory
+	owner    *engine.Owner // who new files are given to; nil: nobody
+	quota    *quota        // nil: none
+	memory   bool          // a tmpfs: what it holds is counted as memory
 }
 
 // A spot is a path that has been resolved: in which place, and where there.
@@ -75,6 +76,7 @@ func newTree(spec *engine.Spec) (_ *tree, err error) {
 		if err := t.bind(spec.Work, caisson.WorkDir, false, limited); err != nil {
 			return nil, err
 		}
+		t.give(spec.WorkOwner)
 	}
 	if spec.Tmp != "" {
 		err = t.bind(spec.Tmp, "/tmp", false, limited)
@@ -88,8 +90,27 @@ func newTree(spec *engine.Spec) (_ *tree, err error) {
 		if err := t.mount(&m, files, i); err != nil {
 			return nil, err
 		}
+		if m.Owned {
+			t.give(spec.WorkOwner)
+		}
 	}
 	return t, nil
+}
+
+// give has new files in the newest place belong to an owner, as far as this
+// process may give files away.
+func (t *tree) give(owner engine.Owner) {
+	if os.Geteuid() == 0 {
+		t.places[len(t.places)-1].owner = &owner
+	}
+}
+
+// given gives a new file to the place's owner.
+func (s spot) given(err error) error {
+	if err != nil || s.owner == nil {
+		return err
+	}
+	return s.root.Lchown(s.rel, s.owner.UID, s.owner.GID)
 }
 
 // mount adds one of the spec's mounts.

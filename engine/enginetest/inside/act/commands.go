@@ -30,12 +30,14 @@ type command struct {
 // defined.
 func table() map[string]command {
 	return map[string]command{
-		"say":      {1, (*program).say},
+		"say":      {0, (*program).say},
 		"warn":     {1, (*program).warn},
 		"print":    {3, (*program).print},
 		"split":    {1, (*program).split},
 		"lengths":  {2, (*program).lengths},
 		"exit":     {1, (*program).exit},
+		"tick":     {0, (*program).tick},
+		"count":    {1, (*program).count},
 		"sleep":    {1, (*program).sleep},
 		"hold":     {0, (*program).hold},
 		"cat":      {0, (*program).cat},
