@@ -66,9 +66,22 @@ func Start(spec *Spec) (*Box, error) {
 	return &Box{b}, nil
 }
 
-// checkUser refuses a user that, without isolation, this process can't become.
+// maxID is the largest user or group id. The one above it means "no change" to
+// the kernel, which would leave a program the caller's rights.
+const maxID = 1<<32 - 2
+
+// checkUser refuses a user that does not exist, or that, without isolation,
+// this process can't become.
 func checkUser(u *User) error {
-	if u == nil || os.Geteuid() == 0 || u.UID == os.Getuid() && u.GID == os.Getgid() {
+	if u == nil {
+		return nil
+	}
+	for _, id := range append([]int{u.UID, u.GID}, u.Groups...) {
+		if id < 0 || id > maxID {
+			return &caisson.Error{Item: "user", Kind: caisson.ErrInvalid, Err: fmt.Errorf("there is no id %d", id)}
+		}
+	}
+	if os.Geteuid() == 0 || u.UID == os.Getuid() && u.GID == os.Getgid() {
 		return nil
 	}
 	return &caisson.Error{

@@ -33,6 +33,9 @@ func TestMain(m *testing.M) {
 	if len(os.Args) > 1 && os.Args[1] == "parent" {
 		parent(os.Args[2:])
 	}
+	if len(os.Args) > 1 && os.Args[1] == "unified" {
+		unified(os.Args[2:])
+	}
 	os.Exit(m.Run())
 }
 
@@ -766,6 +769,106 @@ func TestCgroup(t *testing.T) {
 	}
 }
 
+// TestUnified repeats a part where only the version 2 hierarchy is visible, in
+// which init is born in the group.
+func TestUnified(t *testing.T) {
+	needRoot(t)
+	cmd := exec.Command(self(t), "unified", "-test.v", "-test.run=^Test(InGroup|Freeze|PlainInGroup)$")
+	cmd.SysProcAttr = &syscall.SysProcAttr{Cloneflags: unix.CLONE_NEWNS}
+	out, err := cmd.CombinedOutput()
+	if err != nil || !bytes.Contains(out, []byte("--- PASS: TestInGroup")) {
+		t.Errorf("with cgroup version 2 alone: %v\n%s", err, out)
+	}
+}
+
+// unified hides the hierarchies of version 1 and becomes the tests.
+func unified(args []string) {
+	mounts, _ := os.ReadFile("/proc/self/mountinfo")
+	err := unix.Mount("", "/", "", unix.MS_REC|unix.MS_PRIVATE, "")
+	for line := range strings.Lines(string(mounts)) {
+		if err == nil && strings.Contains(line, " - cgroup ") {
+			err = unix.Unmount(strings.Fields(line)[4], unix.MNT_DETACH)
+		}
+	}
+	if err == nil {
+		err = unix.Exec("/proc/self/exe", append([]string{os.Args[0]}, args...), os.Environ())
+	}
+	fmt.Fprintln(os.Stderr, err)
+	os.Exit(1)
+}
+
+func TestInGroup(t *testing.T) {
+	needRoot(t)
+	spec := baseSpec(t)
+	spec.Cgroup = &isolate.Cgroup{Name: fmt.Sprintf("isolate-test-%d", os.Getpid())}
+	box := begin(t, spec)
+	p := spawn(t, box, "tree")
+	p.ready(t)
+	if score, err := os.ReadFile(fmt.Sprintf("/proc/%d/oom_score_adj", p.PID)); err != nil || string(score) != "0\n" {
+		t.Errorf("the program's oom_score_adj is %q, %v", score, err)
+	}
+	groups, _ := os.ReadFile(fmt.Sprintf("/proc/%d/cgroup", box.PID()))
+	score, _ := os.ReadFile(fmt.Sprintf("/proc/%d/oom_score_adj", box.PID()))
+	if strings.Contains(string(groups), spec.Cgroup.Name) && string(score) != "-900\n" {
+		t.Errorf("init is in the group and has the oom_score_adj %q", score)
+	}
+	for range 2 {
+		if err := box.Freeze(true); err != nil {
+			t.Fatal(err)
+		}
+		if !box.Alive() {
+			t.Error("Alive = false while frozen")
+		}
+		if _, err := box.Spawn(&isolate.Program{Args: []string{"/bin/helper"}}, nil, nil, nil); !errors.Is(err, caisson.ErrUnavailable) {
+			t.Errorf("Spawn while frozen = %v, want ErrUnavailable", err)
+		}
+		if err := box.Freeze(false); err != nil {
+			t.Fatal(err)
+		}
+		reportOf(t, box)
+	}
+	if err := box.Freeze(true); err != nil {
+		t.Fatal(err)
+	}
+	if err := box.Kill(); err != nil {
+		t.Fatal(err)
+	}
+	<-p.read
+	if box.Alive() {
+		t.Error("Alive = true after Kill")
+	}
+	reportOf(t, box)
+	if stats, err := box.Stats(); err != nil || stats.CPU <= 0 {
+		t.Errorf("Stats = %+v, %v, want cpu time", stats, err)
+	}
+	p = spawn(t, box, "tree")
+	p.ready(t)
+	if err := box.Freeze(true); err != nil {
+		t.Fatal(err)
+	}
+	if err := box.Close(); err != nil {
+		t.Errorf("Close while frozen = %v", err)
+	}
+	<-p.read
+}
+
+func TestPlainInGroup(t *testing.T) {
+	needRoot(t)
+	spec := plainSpec()
+	spec.Cgroup = &isolate.Cgroup{Name: fmt.Sprintf("isolate-test-%d", os.Getpid())}
+	box := begin(t, spec)
+	p := spawnPlain(t, box, "tree")
+	p.ready(t)
+	stats, err := box.Stats()
+	if err != nil || stats.CPU <= 0 {
+		t.Errorf("Stats = %+v, %v, want cpu time", stats, err)
+	}
+	if err := box.Close(); err != nil {
+		t.Errorf("Close = %v", err)
+	}
+	<-p.read
+}
+
 func TestNoCgroup(t *testing.T) {
 	box := begin(t, baseSpec(t))
 	if stats, err := box.Stats(); err != nil || stats.Memory != -1 || stats.CPU != -1 || stats.OOMKills != -1 {
@@ -919,7 +1022,11 @@ func TestErrors(t *testing.T) {
 		change func(*isolate.Spec)
 		kind   caisson.Kind
 	}{
-		"NoIDs":         {func(s *isolate.Spec) { s.UIDs = nil }, caisson.ErrInvalid},
+		"NoIDs": {func(s *isolate.Spec) { s.UIDs = nil }, caisson.ErrInvalid},
+		"IDTooLarge": {func(s *isolate.Spec) {
+			s.UIDs = append(s.UIDs, isolate.IDMap{Inside: 1<<32 - 1, Host: 1, Size: 1})
+			s.User = &isolate.User{UID: 1<<32 - 1}
+		}, caisson.ErrInvalid},
 		"UserNotMapped": {func(s *isolate.Spec) { s.User = &isolate.User{UID: 5, GID: 5} }, caisson.ErrInvalid},
 		"SourceMissing": {func(s *isolate.Spec) {
 			s.Mounts = append(s.Mounts, isolate.Mount{Type: isolate.Bind, Source: "/no/such", Target: "/x"})

@@ -64,7 +64,11 @@ func (i *infant) fork(uids, gids []IDMap) (pid, pidfd int, err error) {
 	}
 	_, err = unix.Write(i.sync[1], zeroText)
 	unix.Close(i.sync[1])
-	return pid, pidfd, err
+	if err != nil {
+		reap(pid, pidfd)
+		return 0, -1, fmt.Errorf("init ended at once: %w", err)
+	}
+	return pid, pidfd, nil
 }
 
 // cloneError says what an operator can do where namespaces can't be made.

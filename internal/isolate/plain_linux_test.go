@@ -117,6 +117,21 @@ func TestPlainUser(t *testing.T) {
 	}
 }
 
+func TestPlainUserInvalid(t *testing.T) {
+	for _, id := range []int{-1, 1<<32 - 1, 1 << 32} {
+		for _, u := range []isolate.User{{UID: id}, {GID: id}, {Groups: []int{id}}} {
+			spec := plainSpec()
+			spec.User = &u
+			if box, err := isolate.Start(spec); !errors.Is(err, caisson.ErrInvalid) {
+				t.Errorf("Start as %+v = %v, want ErrInvalid", u, err)
+				if box != nil {
+					box.Close()
+				}
+			}
+		}
+	}
+}
+
 func TestPlainKill(t *testing.T) {
 	for _, command := range []string{"tree", "forker"} {
 		t.Run(command, func(t *testing.T) {

@@ -51,6 +51,13 @@ func check(spec *Spec, root bool) error {
 	case spec.Landlock && landlock.Available() == 0:
 		return unsupported("landlock", "this kernel has none, or it is switched off")
 	}
+	for _, list := range [][]IDMap{spec.UIDs, spec.GIDs} {
+		for _, m := range list {
+			if m.Inside < 0 || m.Host < 0 || m.Size < 1 || m.Inside+m.Size-1 > maxID || m.Host+m.Size-1 > maxID {
+				return invalid("user namespace", fmt.Sprintf("there are no such ids: %+v", m))
+			}
+		}
+	}
 	for _, g := range user(spec).Groups {
 		if root && hostID(spec.GIDs, g) < 0 {
 			return invalid("user", fmt.Sprintf("group %d is not mapped", g))

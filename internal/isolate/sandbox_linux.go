@@ -196,24 +196,27 @@ func (b *sandbox) forkHere(spec *Spec) (report int, err error) {
 	if err != nil {
 		return -1, err
 	}
-	if i.socket, err = take(pair[1], nil); err != nil {
-		unix.Close(pair[0])
+	if err := b.connect(pair[0]); err != nil {
+		unix.Close(pair[1])
 		return -1, err
 	}
 	var pipe [2]int
-	if err := unix.Pipe2(pipe[:], unix.O_CLOEXEC); err != nil {
-		unix.Close(pair[0])
+	if i.socket, err = take(pair[1], nil); err == nil {
+		err = unix.Pipe2(pipe[:], unix.O_CLOEXEC)
+	}
+	if err != nil {
+		b.socket.Close()
 		return -1, err
 	}
 	if i.report, err = take(pipe[1], nil); err == nil {
 		b.init, b.pidfd, err = i.fork(spec.UIDs, spec.GIDs)
 	}
 	if err != nil {
-		unix.Close(pair[0])
+		b.socket.Close()
 		unix.Close(pipe[0])
 		return -1, err
 	}
-	return pipe[0], b.connect(pair[0])
+	return pipe[0], nil
 }
 
 // chooseProgram finds the file that init is executed from.
@@ -242,14 +245,17 @@ func allCaps(last int) (data [2]unix.CapUserData) {
 	return data
 }
 
-// connect makes the parent's end of the socket ready.
+// connect makes the parent's end of the socket ready. The descriptor is the
+// socket's from then on.
 func (b *sandbox) connect(fd int) error {
 	if err := unix.SetNonblock(fd, true); err != nil {
+		unix.Close(fd)
 		return err
 	}
 	b.socket = os.NewFile(uintptr(fd), "init")
 	raw, err := b.socket.SyscallConn()
 	if err != nil {
+		b.socket.Close()
 		return err
 	}
 	b.conn = polled{raw}
