@@ -110,7 +110,11 @@ func (x *Executor) attendant(t state.Task, detach bool) (*attendant, error) {
 		log:  x.log.With("task", t.ID, "engine", r.Engine),
 	}
 	a.secrets, a.gone = x.readSecrets(r)
-	return a, nil
+	if a.h.last == 0 {
+		// The line that Submit wrote did not reach the disk before a power cut.
+		err = a.append(&caisson.Event{Type: caisson.EventAccepted, State: caisson.StateAccepted}, false)
+	}
+	return a, err
 }
 
 // run does one action after the other.

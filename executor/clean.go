@@ -31,8 +31,9 @@ func exists(path string) (bool, error) {
 func (a *attendant) cleanAttempt(ctx context.Context) error {
 	ctx = context.WithoutCancel(ctx)
 	crash.Point(crash.CleanBefore)
-	var errs []error
-	for _, name := range a.sandboxes() {
+	names, err := a.sandboxes()
+	errs := []error{err}
+	for _, name := range names {
 		errs = append(errs, a.dispose(ctx, name))
 	}
 	if err := errors.Join(errs...); err != nil {
@@ -45,29 +46,22 @@ func (a *attendant) cleanAttempt(ctx context.Context) error {
 		return err
 	}
 	att := a.attempt()
-	if err := a.removeAll(ctx, att.Disk(), att.Files(), att.Steps()); err != nil {
+	if err := a.removeAll(ctx, att.Disk(), att.Files()); err != nil {
 		return err
 	}
 	a.mounted = false
-	err := a.places.remove(att)
+	err = a.places.remove(att)
 	a.places = nil
 	crash.Point(crash.CleanAfter)
 	return safefs.Sorted(caisson.OpDestroy, att.Places(), err)
 }
 
 // sandboxes lists the steps that may have a sandbox, the last made first.
-func (a *attendant) sandboxes() []string {
-	entries, err := os.ReadDir(a.attempt().Steps())
-	if err != nil {
-		return nil
-	}
-	var names []string
-	for _, e := range entries {
-		names = append(names, e.Name())
-	}
+func (a *attendant) sandboxes() ([]string, error) {
+	names, err := a.attempt().Steps()
 	age := func(name string) int { return slices.Index(a.h.order, name) }
 	slices.SortFunc(names, func(x, y string) int { return age(y) - age(x) })
-	return names
+	return names, err
 }
 
 // dispose destroys the sandbox of a step, if there is one, and removes its

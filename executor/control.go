@@ -172,6 +172,9 @@ func (x *Executor) Stop(ctx context.Context, id string, stop engine.Stop) error 
 }
 
 func (x *Executor) ask(t state.Task, h *history, stop engine.Stop) error {
+	if err := os.Mkdir(t.Control(), 0o700); err != nil && !errors.Is(err, fs.ErrExist) {
+		return safefs.Sorted(caisson.OpState, t.Control(), err)
+	}
 	entries, err := os.ReadDir(t.Control())
 	if err != nil {
 		return safefs.Sorted(caisson.OpState, t.Control(), err)

@@ -8,7 +8,6 @@ import (
 	"fmt"
 	"io/fs"
 	"os"
-	"path/filepath"
 	"time"
 
 	"github.com/caissonrun/caisson"
@@ -38,7 +37,7 @@ func (a *attendant) endAttempt(ctx context.Context, out *outcome) error {
 	result.Phases = append(a.h.phases, a.took...)
 	result.EndedAt = a.x.now()
 	crash.Point(crash.EndBefore)
-	if err := a.append(ev, true); err != nil {
+	if err := a.append(ev, a.againAfter(result)); err != nil {
 		return err
 	}
 	crash.Point(crash.EndAfter)
@@ -168,14 +167,17 @@ type keeping struct {
 // keeps reports whether the sandbox stays after the attempt that ends with r:
 // if the document asks for it, nobody aborts, and no other attempt follows.
 func (a *attendant) keeps(r *caisson.Result) bool {
-	if a.record.Task.Keep <= 0 || r.Exit.Reason == caisson.ReasonAborted {
-		return false
-	}
+	return a.record.Task.Keep > 0 && r.Exit.Reason != caisson.ReasonAborted && !a.againAfter(r)
+}
+
+// againAfter reports whether another attempt follows the one at hand, if that
+// ends with r.
+func (a *attendant) againAfter(r *caisson.Result) bool {
 	v := a.view()
 	after := *a.h
 	after.open, after.verdict = false, r
 	v.h = &after
-	return !v.again()
+	return v.again()
 }
 
 func (a *attendant) writeKeep(d time.Duration) error {
@@ -199,22 +201,18 @@ func (a *attendant) rememberLeftovers() error {
 
 // leftovers lists the attempts of which more than logs is there.
 func (a *attendant) leftovers() ([]int, error) {
-	attempts, err := numbers(a.task.Attempts())
+	attempts, err := a.task.Attempts()
 	if err != nil {
 		return nil, err
 	}
 	var left []int
-	logs := filepath.Base(filepath.Dir(a.task.Attempt(1).Log("")))
 	for _, n := range attempts {
-		inside, err := os.ReadDir(a.task.Attempt(n).Dir)
+		removed, err := a.task.Attempt(n).Removed()
 		if err != nil {
-			return nil, safefs.Sorted(caisson.OpState, a.task.Attempts(), err)
+			return nil, err
 		}
-		for _, f := range inside {
-			if f.Name() != logs {
-				left = append(left, n)
-				break
-			}
+		if !removed {
+			left = append(left, n)
 		}
 	}
 	return left, nil

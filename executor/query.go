@@ -6,9 +6,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"os"
 	"slices"
-	"strconv"
 	"strings"
 	"time"
 
@@ -160,23 +158,6 @@ func (x *Executor) find(id string) (state.Task, error) {
 		Item: fmt.Sprintf("%q", id), Kind: caisson.ErrInvalid,
 		Err: fmt.Errorf("%d tasks begin so, such as %s and %s; give more of the id", len(found), found[0], found[1]),
 	}
-}
-
-// numbers lists the entries of a folder that are numbers, in order. A folder
-// that does not exist has none.
-func numbers(dir string) ([]int, error) {
-	entries, err := os.ReadDir(dir)
-	if err != nil && !errors.Is(err, os.ErrNotExist) {
-		return nil, safefs.Sorted(caisson.OpState, dir, err)
-	}
-	var list []int
-	for _, e := range entries {
-		if n, err := strconv.Atoi(e.Name()); err == nil {
-			list = append(list, n)
-		}
-	}
-	slices.Sort(list)
-	return list, nil
 }
 
 // lookAgain is how often Wait looks whether anybody still attends to the task.

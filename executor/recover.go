@@ -252,18 +252,18 @@ func (x *Executor) owned() (*owned, error) {
 		if settled(t) {
 			continue
 		}
-		attempts, err := numbers(t.Attempts())
+		attempts, err := t.Attempts()
 		if err != nil {
 			return nil, err
 		}
 		for _, n := range attempts {
 			o.attempts[attemptKey{id, n}] = true
-			steps, err := os.ReadDir(t.Attempt(n).Steps())
-			if err != nil && !errors.Is(err, os.ErrNotExist) {
-				return nil, safefs.Sorted(caisson.OpState, t.Dir, err)
+			steps, err := t.Attempt(n).Steps()
+			if err != nil {
+				return nil, err
 			}
-			for _, e := range steps {
-				o.sandboxes = append(o.sandboxes, caisson.SandboxID(id, n, e.Name()))
+			for _, name := range steps {
+				o.sandboxes = append(o.sandboxes, caisson.SandboxID(id, n, name))
 			}
 		}
 	}

@@ -228,7 +228,7 @@ func (r *rig) clean() {
 	if held := r.mounts.list(); len(held) > 0 {
 		r.t.Errorf("mounts are left: %q", held)
 	}
-	allowed := map[string]bool{"task.json": true, "journal.jsonl": true, "result.json": true, "control": true, "attempts": true, "attend.log": true}
+	allowed := map[string]bool{"task.json": true, "journal.jsonl": true, "result.json": true, "control": true, "attempt-1": true, "attempt-2": true, "attempt-3": true, "attend.log": true}
 	dirs, err := filepath.Glob(filepath.Join(r.state, "tasks", "*"))
 	if err != nil {
 		r.t.Fatal(err)
@@ -239,9 +239,9 @@ func (r *rig) clean() {
 				r.t.Errorf("%s is left in a task's folder", name)
 			}
 		}
-		attempts, _ := filepath.Glob(filepath.Join(dir, "attempts", "*", "*"))
+		attempts, _ := filepath.Glob(filepath.Join(dir, "attempt-*", "*"))
 		for _, path := range attempts {
-			if filepath.Base(path) != "logs" {
+			if !strings.HasSuffix(path, ".log") {
 				r.t.Errorf("%s is left", path)
 			}
 		}

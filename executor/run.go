@@ -48,7 +48,7 @@ func (a *attendant) exited(ctx context.Context, st *step, exit *caisson.Exit, er
 		a.took = append(a.took, caisson.Phase{Name: "run " + st.name, Took: exit.Usage.Wall})
 	}
 	crash.Point(crash.ExitedBefore)
-	if err := a.append(ev, true); err != nil {
+	if err := a.append(ev, false); err != nil {
 		return err
 	}
 	crash.Point(crash.ExitedAfter)

@@ -17,14 +17,11 @@ import (
 	"github.com/caissonrun/caisson/internal/state"
 )
 
-// hiddenDir is the folder in the work folder that holds what a task says to
-// Caisson. It is not staged out.
-const hiddenDir = ".caisson"
-
-// The files in it.
+// The files in the work folder in which a task tells Caisson something. They
+// are not staged out.
 const (
-	outputFile   = hiddenDir + "/output"
-	progressFile = hiddenDir + "/progress"
+	outputFile   = ".caisson-output"
+	progressFile = ".caisson-progress"
 )
 
 // A blueprint is all that a step's engine.Spec is made from.

@@ -65,8 +65,8 @@ func (a *attendant) makeFolders(ctx context.Context) error {
 	att, owner := a.attempt(), a.record.Owner
 	crash.Point(crash.WorkBefore)
 	a.places = &places{Version: placesVersion}
-	for _, dir := range []string{att.Disk(), att.Steps(), filepath.Dir(att.Log("x"))} {
-		if err := os.MkdirAll(dir, 0o700); err != nil {
+	for _, dir := range []string{att.Dir, att.Disk()} {
+		if err := os.Mkdir(dir, 0o700); err != nil && !errors.Is(err, fs.ErrExist) {
 			return safefs.Sorted(caisson.OpStageIn, dir, err)
 		}
 	}
@@ -76,10 +76,8 @@ func (a *attendant) makeFolders(ctx context.Context) error {
 			return fmt.Errorf("limits.disk: %w", err)
 		}
 	}
-	for _, dir := range []string{att.Work(), filepath.Join(att.Work(), hiddenDir)} {
-		if err := makeOwned(dir, 0o700, owner); err != nil {
-			return err
-		}
+	if err := makeOwned(att.Work(), 0o700, owner); err != nil {
+		return err
 	}
 	crash.Point(crash.WorkAfter)
 	return nil

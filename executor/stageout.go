@@ -7,7 +7,6 @@ import (
 	"errors"
 	"fmt"
 	"slices"
-	"strings"
 
 	"github.com/caissonrun/caisson"
 	"github.com/caissonrun/caisson/internal/crash"
@@ -33,7 +32,7 @@ func (a *attendant) stageOut(ctx context.Context, out *outcome) error {
 	}
 	ev.Error = failure(err)
 	crash.Point(crash.StagedOutBefore)
-	if err := a.append(ev, true); err != nil {
+	if err := a.append(ev, len(ev.Outputs) > 0); err != nil {
 		return err
 	}
 	crash.Point(crash.StagedOutAfter)
@@ -105,6 +104,4 @@ func (a *attendant) store(ctx context.Context, o *caisson.Output, work *safefs.R
 }
 
 // isHidden reports whether a path of the work folder is Caisson's own.
-func isHidden(path string) bool {
-	return path == hiddenDir || strings.HasPrefix(path, hiddenDir+"/")
-}
+func isHidden(path string) bool { return path == outputFile || path == progressFile }

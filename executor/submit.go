@@ -232,9 +232,6 @@ func (x *Executor) makeFolder(r *record) (*lockfile.Lock, error) {
 		if err == nil {
 			var lock *lockfile.Lock
 			if lock, err = lockfile.Try(t.Lock()); err == nil {
-				if err := os.Mkdir(t.Control(), 0o700); err != nil {
-					return nil, errors.Join(safefs.Sorted(caisson.OpState, t.Dir, err), os.RemoveAll(t.Dir), lock.Release())
-				}
 				return lock, nil
 			}
 		}
@@ -254,7 +251,7 @@ func (x *Executor) logAccepted(t state.Task, r *record) error {
 		return err
 	}
 	ev := &caisson.Event{Time: r.AcceptedAt, Task: r.ID, Type: caisson.EventAccepted, State: caisson.StateAccepted}
-	return errors.Join(j.Append(ev, true), j.Close())
+	return errors.Join(j.Append(ev, false), j.Close())
 }
 
 // hold keeps the lock of a task for Attend.

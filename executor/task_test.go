@@ -21,8 +21,8 @@ import (
 func TestRunSucceeds(t *testing.T) {
 	r := newRig(t)
 	r.store.files["alice"] = "down the rabbit hole"
-	task := sh("mkdir out; cat in/alice.txt > out/copy.txt; cat conf.ini >> out/copy.txt; write .caisson/output 42; echo done; echo bad | err")
-	task.Run = "mkdir out; cat in/alice.txt > out/copy.txt; cat conf.ini >> out/copy.txt; write .caisson/output 42; echo done"
+	task := sh("mkdir out; cat in/alice.txt > out/copy.txt; cat conf.ini >> out/copy.txt; write .caisson-output 42; echo done; echo bad | err")
+	task.Run = "mkdir out; cat in/alice.txt > out/copy.txt; cat conf.ini >> out/copy.txt; write .caisson-output 42; echo done"
 	task.Name = "copy"
 	task.Files = map[string]string{"conf.ini": "debug=1"}
 	task.Inputs = []caisson.Input{{From: "test:alice", To: "in/alice.txt"}}
@@ -86,7 +86,7 @@ func TestSurroundings(t *testing.T) {
 		t.Fatalf("result = %+v", got)
 	}
 	main := p.log(id, LogOptions{Step: "main"})
-	for _, want := range []string{"A=1\n", "CAISSON_WORK=/work\n", "CAISSON_TASK=" + id + "\n", "CAISSON_ATTEMPT=1\n", "CAISSON_STEP=main\n", "CAISSON_OUTPUT=/work/.caisson/output\n", "CAISSON_PROGRESS=/work/.caisson/progress\n"} {
+	for _, want := range []string{"A=1\n", "CAISSON_WORK=/work\n", "CAISSON_TASK=" + id + "\n", "CAISSON_ATTEMPT=1\n", "CAISSON_STEP=main\n", "CAISSON_OUTPUT=/work/.caisson-output\n", "CAISSON_PROGRESS=/work/.caisson-progress\n"} {
 		if !strings.Contains(main, want) {
 			t.Errorf("main's environment lacks %q: %q", want, main)
 		}
@@ -145,11 +145,11 @@ var endings = []ending{
 		t.Outputs = []caisson.Output{{Path: "x", To: "test:x", Optional: true}}
 	}, reason: "exited", step: "main", words: "main"},
 	{name: "Caisson's own folder is no output", task: func(t *caisson.Task) {
-		t.Run = "write .caisson/output x"
+		t.Run = "write .caisson-output x"
 		t.Outputs = []caisson.Output{{Path: "**", To: "test:x"}}
 	}, status: 125, reason: "exited", step: "main", kind: caisson.ErrNotFound, words: "main"},
 	{name: "large output value", task: func(t *caisson.Task) {
-		t.Files = map[string]string{".caisson/output": strings.Repeat("x", int(caisson.MaxOutput)+1)}
+		t.Files = map[string]string{".caisson-output": strings.Repeat("x", int(caisson.MaxOutput)+1)}
 	}, status: 125, reason: "exited", step: "main", kind: caisson.ErrInvalid, words: "main"},
 	{name: "sidecar", task: func(t *caisson.Task) { t.Sidecars = step1("hold") }, reason: "exited", step: "main", words: "sidecar-0 main"},
 	{name: "sidecar with a probe", task: func(t *caisson.Task) {
@@ -284,7 +284,7 @@ func TestRetryOfOurErrors(t *testing.T) {
 
 func TestSecrets(t *testing.T) {
 	r := newRig(t)
-	task := sh("echo value is $TOKEN; echo -n $TOKEN > .caisson/output")
+	task := sh("echo value is $TOKEN; echo -n $TOKEN > .caisson-output")
 	task.Secrets = map[string]caisson.Secret{"TOKEN": {}}
 	p := r.process()
 	id := p.submit(task)
@@ -333,7 +333,7 @@ func TestSecretsLost(t *testing.T) {
 func TestProgress(t *testing.T) {
 	r := newRig(t)
 	p := r.process()
-	task := sh("write .caisson/progress 0.5; hold")
+	task := sh("write .caisson-progress 0.5; hold")
 	id := p.submit(task)
 	go func() {
 		r.reached(id, caisson.EventProgress, "main")

@@ -3,8 +3,13 @@
 package state
 
 import (
+	"errors"
+	"io/fs"
+	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
+	"strings"
 )
 
 // A Task is where a task is kept.
@@ -29,18 +34,34 @@ func (t Task) Keep() string { return filepath.Join(t.Dir, "keep.json") }
 // Lock returns the path of the attendant's lock.
 func (t Task) Lock() string { return filepath.Join(t.Dir, "lock") }
 
-// Control returns the folder of what was asked for from outside.
+// Control returns the folder of what was asked for from outside, made by the
+// first who asks.
 func (t Task) Control() string { return filepath.Join(t.Dir, "control") }
 
 // AttendLog returns the path of what attendants without a terminal say.
 func (t Task) AttendLog() string { return filepath.Join(t.Dir, "attend.log") }
 
-// Attempts returns the folder of all attempts.
-func (t Task) Attempts() string { return filepath.Join(t.Dir, "attempts") }
+const attemptPrefix = "attempt-"
 
 // Attempt returns where an attempt is kept.
 func (t Task) Attempt(n int) Attempt {
-	return Attempt{Number: n, Dir: filepath.Join(t.Attempts(), strconv.Itoa(n))}
+	return Attempt{Number: n, Dir: filepath.Join(t.Dir, attemptPrefix+strconv.Itoa(n))}
+}
+
+// Attempts lists the numbers of the attempts that have a folder, in order.
+func (t Task) Attempts() ([]int, error) {
+	entries, err := readDir(t.Dir)
+	if err != nil {
+		return nil, err
+	}
+	var list []int
+	for _, e := range entries {
+		if n, err := strconv.Atoi(strings.TrimPrefix(e.Name(), attemptPrefix)); err == nil {
+			list = append(list, n)
+		}
+	}
+	slices.Sort(list)
+	return list, nil
 }
 
 // An Attempt is where an attempt of a task is kept.
@@ -49,8 +70,15 @@ type Attempt struct {
 	Dir    string
 }
 
+// What lies in an attempt's folder beside those of steps.
+const (
+	diskDir   = "disk"
+	filesDir  = "files"
+	logSuffix = ".log"
+)
+
 // Disk returns the folder that limits.disk bounds: all that the task writes.
-func (a Attempt) Disk() string { return filepath.Join(a.Dir, "disk") }
+func (a Attempt) Disk() string { return filepath.Join(a.Dir, diskDir) }
 
 // Work returns the work folder.
 func (a Attempt) Work() string { return filepath.Join(a.Disk(), "work") }
@@ -58,26 +86,61 @@ func (a Attempt) Work() string { return filepath.Join(a.Disk(), "work") }
 // Tmp returns the folder that is /tmp in a step's sandbox.
 func (a Attempt) Tmp(step string) string { return filepath.Join(a.Disk(), "tmp-"+step) }
 
-// Mounts returns the folder of a mount of the task that lives as long as the
-// attempt, where mounters keep what is the task's own.
+// Mounts returns the folder where mounters keep what lives as long as the
+// attempt.
 func (a Attempt) Mounts() string { return filepath.Join(a.Disk(), "mounts") }
+
+// Temp returns the folder of data on its way in.
+func (a Attempt) Temp() string { return filepath.Join(a.Disk(), "temp") }
 
 // Places returns the path of mounts.json: what must be released.
 func (a Attempt) Places() string { return filepath.Join(a.Dir, "mounts.json") }
 
 // Files returns the folder of files that a step's document puts outside of the
 // work folder.
-func (a Attempt) Files() string { return filepath.Join(a.Dir, "files") }
-
-// Temp returns the folder of data on its way in.
-func (a Attempt) Temp() string { return filepath.Join(a.Disk(), "temp") }
-
-// Steps returns the folder of all steps.
-func (a Attempt) Steps() string { return filepath.Join(a.Dir, "steps") }
+func (a Attempt) Files() string { return filepath.Join(a.Dir, filesDir) }
 
 // Step returns the folder of a step's sandbox: engine.Spec.Dir.
-func (a Attempt) Step(step string) string { return filepath.Join(a.Steps(), step) }
+func (a Attempt) Step(step string) string { return filepath.Join(a.Dir, step) }
 
 // Log returns the path of a step's log. It lies beside the sandbox's folder,
-// which is made anew where a sandbox is.
-func (a Attempt) Log(step string) string { return filepath.Join(a.Dir, "logs", step+".log") }
+// because it outlives that.
+func (a Attempt) Log(step string) string { return filepath.Join(a.Dir, step+logSuffix) }
+
+// Steps lists the steps that have a folder, and so may have a sandbox.
+func (a Attempt) Steps() ([]string, error) {
+	entries, err := readDir(a.Dir)
+	if err != nil {
+		return nil, err
+	}
+	var names []string
+	for _, e := range entries {
+		if e.IsDir() && e.Name() != diskDir && e.Name() != filesDir {
+			names = append(names, e.Name())
+		}
+	}
+	return names, nil
+}
+
+// Removed reports whether nothing but logs is left of the attempt.
+func (a Attempt) Removed() (bool, error) {
+	entries, err := readDir(a.Dir)
+	for _, e := range entries {
+		if e.IsDir() || !strings.HasSuffix(e.Name(), logSuffix) {
+			return false, err
+		}
+	}
+	return err == nil, err
+}
+
+// readDir lists a folder; one that does not exist is empty.
+func readDir(dir string) ([]fs.DirEntry, error) {
+	entries, err := os.ReadDir(dir)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, classify(dir, err)
+	}
+	return entries, nil
+}
