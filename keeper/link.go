@@ -16,6 +16,9 @@ import (
 // maxFiles is how many descriptors an answer may bring.
 const maxFiles = 3
 
+// lastWords is how long a connection that can't be written to may take to end.
+const lastWords = time.Second
+
 // A link is one connection to a keeper, with the calls that wait for answers.
 // Its goroutine ends when the connection does.
 type link struct {
@@ -67,6 +70,13 @@ func (l *link) sendCall(ctx context.Context, req *wire.Request, c *call) (*call,
 	err := l.transmit(ctx, req)
 	if err == nil {
 		return c, nil
+	}
+	if ctx.Err() == nil {
+		// The keeper has ended. What it said last tells why.
+		select {
+		case <-l.done:
+		case <-time.After(lastWords):
+		}
 	}
 	// A part of the request may be sent, so nothing can follow it.
 	l.conn.Close()
