@@ -453,7 +453,7 @@ func checkDestroyed(k *kept, pid int) {
 }
 
 func TestKeeperKilled(t *testing.T) {
-	k := start(t, spec(t, "echo $$ >pid; (setsid sleep 1000 & echo $! >child); sleep 1000"))
+	k := start(t, spec(t, "echo $$ >pid; (setsid sleep 1000 & echo $! >child); exec sleep 1000"))
 	pids := []string{k.awaitFile("pid"), k.awaitFile("child")}
 	status, err := k.Status(k.ctx())
 	if err != nil {

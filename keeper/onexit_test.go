@@ -90,12 +90,17 @@ func (k *kept) attendants() []string {
 	return strings.Split(strings.TrimSpace(string(data)), "\n")
 }
 
+// awaitGone waits for the end of the keeper and of all attendants.
 func (k *kept) awaitGone() {
 	k.t.Helper()
 	eventually(k.t, "the keeper ends", func() bool {
 		_, err := keeper.Dial(k.ctx(), k.spec.Dir)
 		return errors.Is(err, caisson.ErrNotFound)
 	})
+	for _, line := range k.attendants() {
+		pid, _, _ := strings.Cut(line, " ")
+		eventually(k.t, "attendant "+pid+" ends", func() bool { return gone(pid) })
+	}
 }
 
 const untilGo = "while [ ! -e go ]; do sleep 0.01; done; exit 3"
