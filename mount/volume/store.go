@@ -4,7 +4,6 @@ package volume
 
 import (
 	"context"
-	"errors"
 	"io"
 	"os"
 	"time"
@@ -79,38 +78,8 @@ func copyFolder(ctx context.Context, data *safefs.Root, dir string, owner *safef
 		return err
 	}
 	defer src.Close()
-	return src.Walk(ctx, ".", nil, func(e *safefs.Entry) error {
-		switch {
-		case e.Path == ".":
-			return nil
-		case e.Mode.IsDir():
-			return data.MkdirAll(e.Path, e.Mode.Perm()|0o700, owner)
-		case e.Mode.IsRegular():
-			return copyFile(ctx, data, e, owner)
-		}
-		target, err := e.ReadLink()
-		if err != nil {
-			return errors.Join(safefs.ErrType, err)
-		}
-		return data.Symlink(target, e.Path, owner)
-	})
-}
-
-func copyFile(ctx context.Context, data *safefs.Root, e *safefs.Entry, owner *safefs.Owner) error {
-	from, err := e.Open()
-	if err != nil {
-		return err
-	}
-	defer from.Close()
-	to, err := data.Create(e.Path, e.Mode.Perm()|0o400, owner)
-	if err != nil {
-		return err
-	}
-	defer to.Close()
-	if _, err := filecopy.Copy(ctx, to, from, nil); err != nil {
-		return err
-	}
-	return errors.Join(to.Close(), data.Chtimes(e.Path, e.ModTime))
+	tree := filecopy.Tree{Src: src, From: ".", Dst: data, To: ".", Owner: owner}
+	return tree.Copy(ctx)
 }
 
 // List returns all volumes by name.

@@ -8,8 +8,6 @@ import (
 	"fmt"
 	"io/fs"
 	"os"
-	"path"
-	"strings"
 
 	"github.com/caissonrun/caisson"
 	"github.com/caissonrun/caisson/internal/filecopy"
@@ -85,12 +83,14 @@ func (f *fetch) sorted(err error) error {
 }
 
 func (f *fetch) copyOptions(sum bool) *filecopy.Options {
-	return &filecopy.Options{Sum: sum, Limit: int64(f.in.MaxSize), Progress: func(n int64) {
-		f.done += n
-		if f.env.Progress != nil {
-			f.env.Progress(f.done, f.all)
-		}
-	}}
+	return &filecopy.Options{Sum: sum, Limit: int64(f.in.MaxSize), Progress: f.progress}
+}
+
+func (f *fetch) progress(n int64) {
+	f.done += n
+	if f.env.Progress != nil {
+		f.env.Progress(f.done, f.all)
+	}
 }
 
 func (f *fetch) file(info *safefs.Info) (*stage.Fetched, error) {
@@ -213,7 +213,12 @@ func (f *fetch) folder() (*stage.Fetched, error) {
 	if f.mayBind() && readable && (f.all >= bindBytes || entries >= bindEntries) {
 		return &stage.Fetched{Bytes: f.all, Bind: f.real}, nil
 	}
-	if err := f.host.Walk(f.ctx, inHost(f.real), nil, f.entry); err != nil {
+	// Links are copied as they are: they lead to what is there in the sandbox.
+	tree := filecopy.Tree{
+		Src: f.host, From: inHost(f.real), Dst: f.spot.Root, To: f.spot.Name,
+		Owner: f.spot.Owner, Perm: f.perm, Progress: f.progress,
+	}
+	if err := tree.Copy(f.ctx); err != nil {
 		return nil, f.sorted(err)
 	}
 	return &stage.Fetched{Bytes: f.done}, nil
@@ -241,44 +246,4 @@ func (f *fetch) survey() (entries int, readable bool, err error) {
 		return nil
 	})
 	return entries, readable, f.sorted(err)
-}
-
-// entry copies one entry of a folder. Links are copied as they are: they lead
-// to what is there in the sandbox.
-func (f *fetch) entry(e *safefs.Entry) error {
-	below := e.Path
-	if base := inHost(f.real); base != "." {
-		below = strings.TrimPrefix(e.Path, base)
-	}
-	name := path.Join(f.spot.Name, below)
-	switch {
-	case e.Mode.IsDir():
-		return f.spot.Root.MkdirAll(name, e.Mode.Perm()|0o700, f.spot.Owner)
-	case e.Mode.Type() == fs.ModeSymlink:
-		target, err := e.ReadLink()
-		if err != nil {
-			return err
-		}
-		if err := f.spot.Root.Remove(name); err != nil {
-			return err
-		}
-		return f.spot.Root.Symlink(target, name, f.spot.Owner)
-	}
-	src, err := e.Open()
-	if err != nil {
-		return err
-	}
-	defer src.Close()
-	dst, err := f.spot.Root.CreateTemp(name, f.perm(e.Mode), f.spot.Owner)
-	if err != nil {
-		return err
-	}
-	defer dst.Close()
-	if _, err := filecopy.Copy(f.ctx, dst.File, src, f.copyOptions(false)); err != nil {
-		return err
-	}
-	if err := dst.Commit(false); err != nil {
-		return err
-	}
-	return f.spot.Root.Chtimes(name, e.ModTime)
 }
