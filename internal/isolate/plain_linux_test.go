@@ -25,7 +25,7 @@ var plainEnv = []string{"A=b", "GODEBUG=containermaxprocs=0,updatemaxprocs=0"}
 // spawnPlain starts the helper without isolation.
 func spawnPlain(t *testing.T, box *isolate.Box, args ...string) *run {
 	t.Helper()
-	return spawnProgram(t, box, &isolate.Program{Args: append([]string{self(t), "helper"}, args...), Env: plainEnv})
+	return spawnProgram(t, box, &isolate.Program{Args: append([]string{inside(t), "helper"}, args...), Env: plainEnv})
 }
 
 func plainReport(t *testing.T, box *isolate.Box) (r report) {
@@ -89,7 +89,7 @@ func TestPlainUser(t *testing.T) {
 	}
 	// The test binary's folder may be root's alone.
 	dir := image(t)
-	data, err := os.ReadFile(self(t))
+	data, err := os.ReadFile(inside(t))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -174,7 +174,7 @@ func TestPlainOrphan(t *testing.T) {
 		}
 	}
 	<-p.read
-	if _, err := box.Spawn(&isolate.Program{Args: []string{self(t)}}, nil, nil, nil); !errors.Is(err, caisson.ErrAborted) {
+	if _, err := box.Spawn(&isolate.Program{Args: []string{inside(t)}}, nil, nil, nil); !errors.Is(err, caisson.ErrAborted) {
 		t.Errorf("Spawn after Close = %v, want ErrAborted", err)
 	}
 }
@@ -193,7 +193,7 @@ func TestPlainFreeze(t *testing.T) {
 	if !poll(stopped) {
 		t.Error("the program is not stopped")
 	}
-	if _, err := box.Spawn(&isolate.Program{Args: []string{self(t)}}, nil, nil, nil); !errors.Is(err, caisson.ErrUnavailable) {
+	if _, err := box.Spawn(&isolate.Program{Args: []string{inside(t)}}, nil, nil, nil); !errors.Is(err, caisson.ErrUnavailable) {
 		t.Errorf("Spawn while frozen = %v, want ErrUnavailable", err)
 	}
 	if err := box.Freeze(false); err != nil {
@@ -211,7 +211,7 @@ func TestPlainFreeze(t *testing.T) {
 	<-p.read
 }
 
-func TestPlainTerminal(t *testing.T) { testTerminal(t, begin(t, plainSpec()), self(t)) }
+func TestPlainTerminal(t *testing.T) { testTerminal(t, begin(t, plainSpec()), inside(t)) }
 
 func TestPlainCgroup(t *testing.T) {
 	needRoot(t)
@@ -228,7 +228,7 @@ func TestPlainCgroup(t *testing.T) {
 }
 
 func BenchmarkPlainSpawnTrue(b *testing.B) {
-	program := &isolate.Program{Args: []string{self(b), "helper", "exit", "0"}}
+	program := &isolate.Program{Args: []string{inside(b), "helper", "exit", "0"}}
 	for b.Loop() {
 		box, err := isolate.Start(plainSpec())
 		if err != nil {

@@ -455,7 +455,7 @@ func TestNested(t *testing.T) {
 func TestCopyOfProgram(t *testing.T) {
 	needRoot(t)
 	path := filepath.Join(t.TempDir(), "parent")
-	data, err := os.ReadFile(self(t))
+	data, err := os.ReadFile(inside(t))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -482,7 +482,7 @@ func runParent(t *testing.T, path string) int {
 		t.Fatal(err)
 	}
 	defer read.Close()
-	proc, err := os.StartProcess(path, []string{path, "parent", "sandbox", self(t)}, &os.ProcAttr{Files: []*os.File{r, write, os.Stderr}})
+	proc, err := os.StartProcess(path, []string{path, "parent", "sandbox", inside(t)}, &os.ProcAttr{Files: []*os.File{r, write, os.Stderr}})
 	write.Close()
 	if err != nil {
 		t.Fatal(err)
