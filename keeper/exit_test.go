@@ -179,10 +179,11 @@ func TestManyWaiters(t *testing.T) {
 			if i%2 == 1 {
 				c = other
 			}
-			exits[i], err = c.Wait(k.ctx())
+			exit, err := c.Wait(k.ctx())
 			if err != nil {
 				t.Errorf("Wait: %v", err)
 			}
+			exits[i] = exit
 		})
 	}
 	// One that gives up is the only one that returns.

@@ -118,6 +118,18 @@ func (k *keeper) killAll() error {
 	}
 }
 
+// linger returns how long those that the program left behind may hold its
+// output. A program that was made to end has had its time, and nobody wants to
+// wait for the rest of it.
+func (k *keeper) linger() time.Duration {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	if k.stop != nil {
+		return 0
+	}
+	return k.spec.Linger.Std()
+}
+
 // supervise sees the program to its end.
 func (k *keeper) supervise(proc *isolate.Proc) {
 	exit := caisson.Exit{StartedAt: k.began}
@@ -127,7 +139,7 @@ func (k *keeper) supervise(proc *isolate.Proc) {
 	k.leave()
 
 	// Those that the program left behind may hold its output for a while.
-	linger := time.NewTimer(k.spec.Linger.Std())
+	linger := time.NewTimer(k.linger())
 	select {
 	case <-k.output.ended:
 	case <-linger.C:
