@@ -239,6 +239,7 @@ func TestExecLargeBothWays(t *testing.T) {
 // A session that nobody reads costs the keeper nothing, and the others and the
 // program go on.
 func TestExecSlowReader(t *testing.T) {
+	needRoot(t, readsMemory)
 	k := start(t, spec(t, untilGo))
 	before := memory(t, k)
 	slow := k.exec(k.program("yes | head -c 100000000; exit 0"))
@@ -271,6 +272,8 @@ func TestExecSlowReader(t *testing.T) {
 		t.Errorf("the session's exit = %+v, want aborted", exit)
 	}
 }
+
+const readsMemory = "a keeper's memory is nobody else's business"
 
 // memory returns a keeper's proportional memory.
 func memory(t testing.TB, k *kept) int {

@@ -191,6 +191,7 @@ func processes(t *testing.T, argv string) int {
 
 // What a sleeping sandbox costs, in proportional memory.
 func TestMemory(t *testing.T) {
+	needRoot(t, readsMemory)
 	n := 100
 	if testing.Short() {
 		n = 10

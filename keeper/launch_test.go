@@ -160,7 +160,8 @@ func TestRecord(t *testing.T) {
 	if argv, _ := os.ReadFile(proc + "/cmdline"); string(argv) != "caisson-keeper\x00" {
 		t.Errorf("cmdline = %q", argv)
 	}
-	if cwd, err := os.Readlink(proc + "/cwd"); err != nil || cwd != "/" {
+	// A keeper hides from its own user what could tell its secrets.
+	if cwd, err := os.Readlink(proc + "/cwd"); cwd != "/" && !errors.Is(err, os.ErrPermission) {
 		t.Errorf("cwd = %s, %v, want /", cwd, err)
 	}
 	env, err := os.ReadFile(proc + "/environ")

@@ -96,9 +96,7 @@ func TestLogLimit(t *testing.T) {
 // A full disk neither blocks the program nor loses its exit, and both log and
 // exit say what was lost.
 func TestLogDiskFull(t *testing.T) {
-	if os.Geteuid() != 0 {
-		t.Skip("it takes root to mount a small file system")
-	}
+	needRoot(t, "a small file system is mounted")
 	s := spec(t, "yes | head -c 3000000; "+untilGo)
 	if err := unix.Mount("tmpfs", s.Dir, "tmpfs", 0, "size=1m"); err != nil {
 		t.Fatal(err)
@@ -147,6 +145,7 @@ func TestLogFollow(t *testing.T) {
 
 // The keeper's memory does not grow with the log.
 func TestLogMemory(t *testing.T) {
+	needRoot(t, readsMemory)
 	size := 1 << 30
 	if testing.Short() {
 		size = 100 << 20

@@ -47,6 +47,14 @@ func run(m *testing.M) int {
 	return m.Run()
 }
 
+// needRoot skips what an ordinary user can't do.
+func needRoot(t *testing.T, why string) {
+	t.Helper()
+	if os.Geteuid() != 0 {
+		t.Skip("needs root: " + why)
+	}
+}
+
 // patience is how long a test waits for what must happen.
 const patience = 30 * time.Second
 

@@ -181,9 +181,7 @@ func TestManyConnections(t *testing.T) {
 
 // Another user can't talk to a keeper, even where folder and socket let him.
 func TestOtherUserIsRefused(t *testing.T) {
-	if os.Geteuid() != 0 {
-		t.Skip("it takes root to become another user")
-	}
+	needRoot(t, "it becomes another user")
 	s := spec(t, untilGo)
 	dir, err := os.MkdirTemp("/tmp", "keeper-test-")
 	if err != nil {
