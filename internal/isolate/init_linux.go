@@ -276,10 +276,12 @@ func (p *pid1) kill() error {
 	}
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	for alive() {
+	for {
+		if any, _ := children(); !any {
+			return nil
+		}
 		p.empty.Wait()
 	}
-	return nil
 }
 
 // signalAll sends a signal to every process but this one, pid 1.
@@ -290,22 +292,27 @@ func signalAll(sig unix.Signal) error {
 	return nil
 }
 
-// alive reports whether a child is left that is not about to be reaped: pid 1
-// is handed down every process whose parent has ended.
+// alive reports whether a child lives. One that is dead is reaped by the other
+// goroutine in a moment.
 func alive() bool {
+	for {
+		any, dead := children()
+		if !any || !dead {
+			return any
+		}
+		runtime.Gosched()
+	}
+}
+
+// children reports whether there is any child, and whether one of them waits
+// to be reaped. Pid 1 is handed down every process whose parent has ended.
+func children() (any, dead bool) {
 	for {
 		var info unix.Siginfo
 		err := unix.Waitid(unix.P_ALL, 0, &info, unix.WEXITED|unix.WNOHANG|unix.WNOWAIT, nil)
-		if err == unix.EINTR {
-			continue
+		if err != unix.EINTR {
+			return err == nil, info.Signo != 0
 		}
-		if err != nil {
-			return false
-		}
-		if info.Signo == 0 {
-			return true
-		}
-		runtime.Gosched()
 	}
 }
 
