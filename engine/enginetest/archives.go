@@ -24,7 +24,7 @@ func archiveCases() []Case {
 			body: archiveEquals,
 		},
 		{
-			Name: "archive/stalled-writer", Rules: []int{110}, Needs: needs,
+			Name: "archive/stalled-writer", Rules: []int{101, 110}, Needs: needs,
 			Rule: "an archive whose reader fails, or whose context ends, ends with that error and holds nothing up",
 			body: archiveStalled,
 		},

@@ -83,7 +83,7 @@ func sameIDAtOnce(t *T) {
 		sb, err := t.engine.Create(t.ctx, specs[i])
 		if err == nil {
 			made.Add(1)
-			t.cleanup(func() { t.destroy(sb) })
+			t.after(func() { t.destroy(sb) })
 			return
 		}
 		t.kind(err, "Create of an id that is live", caisson.ErrExists)

@@ -87,7 +87,7 @@ func environmentOfHost(t *T) {
 	for _, name := range []string{"CAISSON_ENGINETEST", "AWS_SECRET_ACCESS_KEY", "LD_ENGINETEST"} {
 		old, was := os.LookupEnv(name)
 		os.Setenv(name, "of the host")
-		t.cleanup(func() {
+		t.after(func() {
 			if os.Unsetenv(name); was {
 				os.Setenv(name, old)
 			}

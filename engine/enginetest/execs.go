@@ -118,7 +118,7 @@ func (b *box) exec(args ...string) *session {
 func (b *box) execSpec(spec *engine.ExecSpec) *session {
 	s, err := b.Sandbox.(engine.Execer).Exec(b.t.ctx, spec)
 	b.t.ok(err, "Exec")
-	b.t.cleanup(func() { s.Close() })
+	b.t.after(func() { s.Close() })
 	return &session{b.t, s}
 }
 

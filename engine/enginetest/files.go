@@ -74,7 +74,7 @@ func fileCases() []Case {
 func (b *box) fs() engine.FS {
 	files, err := b.Sandbox.(engine.Filer).FS(b.t.ctx)
 	b.t.ok(err, "FS")
-	b.t.cleanup(func() { files.Close() })
+	b.t.after(func() { files.Close() })
 	return files
 }
 

@@ -14,7 +14,7 @@ func (t *T) smallDisk(size int64) string {
 	dir := filepath.Join(t.dir, "small")
 	t.ok(os.Mkdir(dir, 0o700), "Mkdir")
 	t.ok(unix.Mount("none", dir, "tmpfs", 0, fmt.Sprintf("size=%d", size)), "mounting a small tmpfs")
-	t.cleanup(func() {
+	t.after(func() {
 		if err := unix.Unmount(dir, unix.MNT_DETACH); err != nil {
 			t.Errorf("unmounting the small tmpfs: %v", err)
 		}

@@ -365,7 +365,7 @@ func tooManyArguments(t *T) {
 		t.kind(err, "Create", caisson.ErrInvalid)
 		return
 	}
-	t.cleanup(func() { t.destroy(sb) })
+	t.after(func() { t.destroy(sb) })
 	process, err := sb.Start(t.ctx)
 	t.ok(err, "Start")
 	if exit, err := process.Wait(t.ctx); err != nil || exit.Code != 126 || exit.Message == "" {
@@ -398,7 +398,7 @@ func workdir(t *T) {
 		t.kind(err, "Create with a Workdir that is not there", caisson.ErrInvalid, caisson.ErrNotFound)
 		return
 	}
-	t.cleanup(func() { t.destroy(sb) })
+	t.after(func() { t.destroy(sb) })
 	process, err := sb.Start(t.ctx)
 	t.ok(err, "Start")
 	if exit, err := process.Wait(t.ctx); err != nil || exit.Code != 126 && exit.Code != 127 || !strings.Contains(exit.Message, spec.Workdir) {
@@ -421,7 +421,7 @@ func hostileWorkdir(t *T) {
 			continue
 		}
 		b := &box{t: t, spec: spec, Sandbox: sb}
-		t.cleanup(func() { t.destroy(sb) })
+		t.after(func() { t.destroy(sb) })
 		if b.process, err = sb.Start(t.ctx); err != nil {
 			continue
 		}

@@ -274,7 +274,7 @@ func mountHostileTarget(t *T) {
 	t.ok(os.Symlink(victim, filepath.Join(spec.Work, "link")), "Symlink")
 	sb, err := t.engine.Create(t.ctx, spec)
 	if err == nil {
-		t.cleanup(func() { t.destroy(sb) })
+		t.after(func() { t.destroy(sb) })
 		if process, err := sb.Start(t.ctx); err == nil {
 			_, err = process.Wait(t.ctx)
 			t.ok(err, "Wait")
@@ -308,7 +308,7 @@ func mountTmpfs(t *T) {
 func mountTmp(t *T) {
 	flag := filepath.Join(os.TempDir(), "caisson-enginetest-flag")
 	t.ok(os.WriteFile(flag, nil, 0o644), "WriteFile")
-	t.cleanup(func() { os.Remove(flag) })
+	t.after(func() { os.Remove(flag) })
 	b, _ := t.run("list", "/tmp", ";", "write", "/tmp/own", "x")
 	b.success()
 	if got := b.stdout(); got != "" {

@@ -39,7 +39,7 @@ func networkCases() []Case {
 func (t *T) listen(network, address string) net.Listener {
 	l, err := net.Listen(network, address)
 	t.ok(err, "Listen")
-	t.cleanup(func() { l.Close() })
+	t.after(func() { l.Close() })
 	return l
 }
 

@@ -90,7 +90,7 @@ func command(s *suite) string {
 func (t *T) found(b *box) *box {
 	sb, err := t.engine.Recover(t.ctx, b.spec.Dir)
 	t.ok(err, "Recover")
-	t.cleanup(func() { t.discard(b.spec.Dir, sb) })
+	t.after(func() { t.discard(b.spec.Dir, sb) })
 	again := &box{t: t, spec: b.spec, Sandbox: sb}
 	again.process, err = sb.Process(t.ctx)
 	t.ok(err, "Process after Recover")
@@ -184,7 +184,7 @@ func recoverUnstarted(t *T) {
 	t.restart()
 	sb, err := t.engine.Recover(t.ctx, spec.Dir)
 	t.ok(err, "Recover")
-	t.cleanup(func() { t.discard(spec.Dir, sb) })
+	t.after(func() { t.discard(spec.Dir, sb) })
 	_, err = sb.Process(t.ctx)
 	t.kind(err, "Process", caisson.ErrNotFound)
 	process, err := sb.Start(t.ctx)
@@ -289,7 +289,7 @@ func recoverSweep(t *T) {
 
 func sweepOther(t *T) {
 	mine, theirs := t.engine, t.h.Other(t.tb)
-	t.cleanup(func() { theirs.Close() })
+	t.after(func() { theirs.Close() })
 	t.engine = theirs
 	b := t.holding()
 	t.engine = mine

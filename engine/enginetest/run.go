@@ -8,6 +8,7 @@ import (
 	"path/filepath"
 	"runtime"
 	"runtime/debug"
+	"slices"
 	"strings"
 	"sync/atomic"
 	"testing"
@@ -16,8 +17,12 @@ import (
 	"github.com/caissonrun/caisson/engine"
 )
 
-// cleanupDeadline is how long what follows a case may take.
-const cleanupDeadline = 20 * time.Second
+const (
+	// cleanupDeadline is how long what follows a case may take.
+	cleanupDeadline = 20 * time.Second
+	// patience is how long what a case made may take to go away by itself.
+	patience = 5 * time.Second
+)
 
 // insidePath is where the inside program appears in sandboxes.
 const insidePath = "/caisson-inside"
@@ -31,6 +36,8 @@ type suite struct {
 	owner    engine.Owner // of work folders
 	tmp      string       // the process's TMPDIR while the suite runs
 	token    string       // part of every sandbox's id
+	patience time.Duration
+	cleanup  time.Duration
 	boxes    *atomic.Int64
 }
 
@@ -95,7 +102,10 @@ func grouped(cases []Case) []group {
 
 // newSuite makes what the cases share.
 func newSuite(tb testing.TB, h Harness) *suite {
-	s := &suite{h: h, tmp: filepath.Join(tb.TempDir(), "tmp"), boxes: new(atomic.Int64)}
+	s := &suite{
+		h: h, tmp: filepath.Join(tb.TempDir(), "tmp"), boxes: new(atomic.Int64),
+		patience: patience, cleanup: cleanupDeadline,
+	}
 	s.token = fmt.Sprintf("et%x", time.Now().UnixNano()&0xffffffffff)
 	s.owner = engine.Owner{UID: os.Getuid(), GID: os.Getgid()}
 	if os.Geteuid() == 0 {
@@ -204,11 +214,13 @@ func (s *suite) attempt(tb testing.TB, c *Case) Result {
 			t.Errorf("the caller can't remove its folders: %v", err)
 		}
 		s.compare(t, before)
-	case <-time.After(deadline + cleanupDeadline):
-		t.Errorf("it did not end within %v; goroutines:\n%s", deadline+cleanupDeadline, allStacks())
+	case <-time.After(deadline + s.cleanup):
+		t.Errorf("it did not end within %v; goroutines:\n%s", deadline+s.cleanup, allStacks())
 	}
 	if t.failed() {
-		return Result{Case: c.Name, Status: Failed, Why: t.failures}
+		t.mu.Lock()
+		defer t.mu.Unlock()
+		return Result{Case: c.Name, Status: Failed, Why: slices.Clone(t.failures)}
 	}
 	return Result{Case: c.Name, Status: Passed}
 }
@@ -244,9 +256,8 @@ func allStacks() string {
 // compare fails the case if something is there that was not before, as soon
 // as it is clear that it does not go away by itself.
 func (s *suite) compare(t *T, before snapshot) {
-	const patience = 5 * time.Second
 	var more []string
-	for limit := time.Now().Add(patience); ; time.Sleep(5 * time.Millisecond) {
+	for limit := time.Now().Add(s.patience); ; time.Sleep(5 * time.Millisecond) {
 		if more = s.snapshot(t.tb).without(before); len(more) == 0 {
 			return
 		}

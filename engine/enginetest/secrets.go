@@ -70,7 +70,7 @@ func secretOnce(t *T) {
 	if !strings.HasSuffix(out[0], " 6") {
 		t.Errorf("the first read has %q, want 6 bytes", out[0])
 	}
-	if len(out) != 2 || out[1] == "read ok" && t.features.Usable && strings.Contains(b.stdout(), "abcdef") {
+	if len(out) != 2 || !strings.HasPrefix(out[1], "read E") {
 		t.Errorf("the second read gives %q", out[1:])
 	}
 }

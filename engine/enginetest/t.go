@@ -58,8 +58,8 @@ func (t *T) failed() bool {
 	return len(t.failures) > 0
 }
 
-// cleanup calls f after the case, the last first.
-func (t *T) cleanup(f func()) {
+// after calls f after the case, the last first.
+func (t *T) after(f func()) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	t.cleanups = append(t.cleanups, f)
@@ -157,14 +157,14 @@ func (t *T) get(spec *engine.Spec, name string) string {
 func (t *T) create(spec *engine.Spec) engine.Sandbox {
 	sb, err := t.engine.Create(t.ctx, spec)
 	t.ok(err, "Create")
-	t.cleanup(func() { t.discard(spec.Dir, sb) })
+	t.after(func() { t.discard(spec.Dir, sb) })
 	return sb
 }
 
 // discard destroys a sandbox after a case, by another engine where the one
 // that made it is closed.
 func (t *T) discard(dir string, sb engine.Sandbox) {
-	ctx, cancel := context.WithTimeout(context.WithoutCancel(t.ctx), cleanupDeadline)
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(t.ctx), t.suite.cleanup)
 	defer cancel()
 	err := sb.Destroy(ctx)
 	if errors.Is(err, caisson.ErrUnavailable) {
@@ -181,7 +181,7 @@ func (t *T) discard(dir string, sb engine.Sandbox) {
 
 // destroy destroys a sandbox, also where the case's time is up.
 func (t *T) destroy(sb engine.Sandbox) {
-	ctx, cancel := context.WithTimeout(context.WithoutCancel(t.ctx), cleanupDeadline)
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(t.ctx), t.suite.cleanup)
 	defer cancel()
 	if err := sb.Destroy(ctx); err != nil {
 		t.Errorf("Destroy = %v, want no error", err)
@@ -208,7 +208,7 @@ func (t *T) refused(spec *engine.Spec, kinds ...caisson.Kind) error {
 // the case.
 func (t *T) newEngine() engine.Engine {
 	e := t.h.New(t.tb)
-	t.cleanup(func() { e.Close() })
+	t.after(func() { e.Close() })
 	return e
 }
 
@@ -226,7 +226,7 @@ func (t *T) restart() {
 		t.engine = t.h.New(t.tb)
 	}
 	e := t.engine
-	t.cleanup(func() { e.Close() })
+	t.after(func() { e.Close() })
 }
 
 // parallel calls f from n goroutines at once and waits for all.

@@ -130,7 +130,7 @@ func (b *box) resolve(name string) (spot, error) {
 	if strings.Contains(name, "\x00") || slices.Contains(strings.Split(name, "/"), "..") {
 		return spot{}, &fs.PathError{Op: "open", Path: name, Err: fs.ErrInvalid}
 	}
-	return b.tree.walk(path.Clean("/"+name), true)
+	return b.tree.walk("/", path.Clean("/"+name), true)
 }
 
 // files is an engine.FS.
@@ -150,7 +150,7 @@ func (f *files) at(op, name string, follow bool) (spot, error) {
 	if gone || f.closed.Load() {
 		return spot{}, &fs.PathError{Op: op, Path: name, Err: fs.ErrClosed}
 	}
-	return f.box.tree.walk("/"+name, follow)
+	return f.box.tree.walk("/", name, follow)
 }
 
 // Open implements fs.FS.

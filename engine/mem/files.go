@@ -4,7 +4,6 @@ import (
 	"io"
 	"io/fs"
 	"os"
-	"path"
 	"path/filepath"
 	"syscall"
 
@@ -17,10 +16,7 @@ const writes = os.O_WRONLY | os.O_RDWR | os.O_CREATE | os.O_TRUNC | os.O_APPEND
 // spot resolves a path of p's.
 func (p *Proc) spot(name string, follow, write bool) (spot, error) {
 	p.checkpoint()
-	if !path.IsAbs(name) {
-		name = p.dir + "/" + name
-	}
-	s, err := p.box.tree.walk(name, follow)
+	s, err := p.box.tree.walk(p.dir, name, follow)
 	if err == nil && write && s.readonly {
 		err = &fs.PathError{Op: "open", Path: name, Err: syscall.EROFS}
 	}

@@ -222,13 +222,17 @@ func (t *tree) leads(p string) bool {
 	return false
 }
 
-// walk resolves an absolute path as the kernel would: links inside only, and
-// the last one only if follow is set. What the path ends in need not exist.
-func (t *tree) walk(name string, follow bool) (spot, error) {
+// walk resolves a path as the kernel would: from the folder at, which has no
+// links, with links inside only, and the last one only if follow is set. What
+// the path ends in need not exist.
+func (t *tree) walk(at, name string, follow bool) (spot, error) {
 	if t.closed.Load() {
 		return spot{}, &fs.PathError{Op: "open", Path: name, Err: fs.ErrClosed}
 	}
-	at, parts, links := "/", strings.Split(name, "/"), 0
+	if path.IsAbs(name) {
+		at = "/"
+	}
+	parts, links := strings.Split(name, "/"), 0
 	for len(parts) > 0 {
 		part := parts[0]
 		parts = parts[1:]
@@ -270,7 +274,7 @@ func (t *tree) walk(name string, follow bool) (spot, error) {
 
 // stat describes a file, with links followed.
 func (t *tree) stat(name string) (fs.FileInfo, error) {
-	s, err := t.walk(name, true)
+	s, err := t.walk("/", name, true)
 	if err != nil {
 		return nil, err
 	}
@@ -279,7 +283,7 @@ func (t *tree) stat(name string) (fs.FileInfo, error) {
 
 // lstat describes a file itself.
 func (t *tree) lstat(name string) (fs.FileInfo, error) {
-	s, err := t.walk(name, false)
+	s, err := t.walk("/", name, false)
 	if err != nil {
 		return nil, err
 	}

@@ -23,7 +23,7 @@ func (e *Engine) Create(ctx context.Context, spec *engine.Spec) (engine.Sandbox,
 		return nil, err
 	}
 	isolation, err := e.opts.isolation(spec.Options)
-	if err := errors.Join(spec.Validate(), err); err != nil {
+	if err != nil {
 		return nil, err
 	}
 	f, err := e.facts()
@@ -32,6 +32,9 @@ func (e *Engine) Create(ctx context.Context, spec *engine.Spec) (engine.Sandbox,
 	}
 	features := e.opts.features(f, isolation)
 	if err := permit(&e.opts, f, &features, spec); err != nil {
+		return nil, err
+	}
+	if err := spec.Validate(); err != nil {
 		return nil, err
 	}
 	return e.create(ctx, spec, isolation, f)

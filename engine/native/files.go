@@ -50,11 +50,31 @@ func (s *sandbox) at(ctx context.Context, name string, do func(root *safefs.Root
 		return err
 	}
 	defer root.Close()
-	clean, err := resolve(root.FS(), strings.Trim(path.Clean("/"+name), "/"))
+	clean := strings.Trim(name, "/")
+	setDefault(&clean, ".")
+	if !fs.ValidPath(clean) {
+		// Package fs refuses names that are not UTF-8; files may have them.
+		err = checkName(clean)
+	}
+	if err == nil {
+		clean, err = resolve(root.FS(), clean)
+	}
 	if err == nil {
 		err = do(root, clean)
 	}
 	return safefs.Sorted(caisson.OpFiles, name, err)
+}
+
+// checkName refuses what is not a name of a file below a folder.
+func checkName(name string) error {
+	bad := strings.ContainsRune(name, 0)
+	for element := range strings.SplitSeq(name, "/") {
+		bad = bad || element == "" || element == "." || element == ".."
+	}
+	if bad {
+		return &fs.PathError{Op: "open", Path: name, Err: fs.ErrInvalid}
+	}
+	return nil
 }
 
 // root opens the sandbox's root folder.
@@ -78,6 +98,9 @@ func (s *sandbox) root(ctx context.Context) (*safefs.Root, error) {
 // because it follows none.
 func resolve(files engine.FS, name string) (string, error) {
 	done, rest := "", name
+	if rest == "." {
+		return rest, nil
+	}
 	for links := 0; rest != ""; {
 		element, after, _ := strings.Cut(rest, "/")
 		rest = after

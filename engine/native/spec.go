@@ -20,8 +20,10 @@ const (
 	standardPath = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 	// homeDir is on the sandbox's limited storage, and unlike the work folder
 	// nobody collects what programs keep in their home.
-	homeDir         = "/tmp"
-	standardHost    = "caisson"
+	homeDir      = "/tmp"
+	standardHost = "caisson"
+	// standardShm is the size of /dev/shm where nothing else is asked for.
+	standardShm     = 64 * caisson.MiB
 	secretsDir      = "/run/secrets"
 	nsswitchContent = "passwd: files\ngroup: files\nshadow: files\nhosts: files dns\nnetworks: files\nservices: files\nprotocols: files\n"
 )
@@ -98,6 +100,10 @@ func (set *setting) box(s *engine.Spec) (*isolate.Spec, error) {
 	setDefault(&box.Hostname, standardHost)
 	box.HostNetwork = s.Network.Mode == caisson.NetworkHost
 	box.Seccomp, box.Landlock = true, set.landlock
+	if s.Limits.Disk != 0 {
+		// It is memory, and yet a place to write to.
+		box.Shm = min(s.Limits.Disk, standardShm)
+	}
 	box.Entries = set.entries(s, user, box.Hostname)
 	box.Mounts = set.mounts(s)
 	return box, nil
