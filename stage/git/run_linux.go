@@ -1,0 +1,9 @@
+package git
+
+import "syscall"
+
+// ownGroup puts a process into a group of its own, to be killed with all that
+// it starts, and has it die with this one.
+func ownGroup() *syscall.SysProcAttr {
+	return &syscall.SysProcAttr{Setpgid: true, Pdeathsig: syscall.SIGKILL}
+}
