@@ -603,7 +603,7 @@ func TestFlawsAreFound(t *testing.T) {
 			s.patience, s.cleanup = 100*time.Millisecond, time.Second
 			t.Cleanup(adopt(t))
 			c := caseNamed(t, f.find)
-			c.deadline = 4 * time.Second
+			c.deadline = 2 * time.Second
 			r := s.execute(t, &c)
 			if r.Status != Failed {
 				t.Fatalf("case %s: %s %v, want it to fail", f.find, r.Status, r.Why)
