@@ -3,6 +3,7 @@
 package server
 
 import (
+	"cmp"
 	"errors"
 	"os"
 	"runtime/debug"
@@ -67,54 +68,68 @@ type keeper struct {
 
 // open makes the sandbox and all that the keeper needs. On error nothing is
 // left.
-func open(spec *wire.Spec) (k *keeper, err error) {
-	k = &keeper{
+func open(spec *wire.Spec) (*keeper, error) {
+	if record, err := wire.ReadRecord(spec.Dir); err == nil && wire.Lives(record) {
+		return nil, &caisson.Error{
+			Op: caisson.OpCreate, Item: spec.Dir, Kind: caisson.ErrExists, Err: errors.New("a keeper lives there already"),
+		}
+	}
+	k := &keeper{
 		spec:  spec,
 		conns: map[*conn]struct{}{},
 		hurry: make(chan struct{}),
 		over:  make(chan struct{}),
 		quit:  make(chan struct{}),
 	}
-	var undo []func() error
-	defer func() {
-		if err == nil {
-			return
-		}
-		for i := len(undo) - 1; i >= 0; i-- {
-			err = joinUndo(err, undo[i]())
-		}
+	// The sandbox is made by another process for the most part: the time is
+	// used for the rest.
+	boxed := make(chan error, 1)
+	go func() {
+		var err error
+		k.box, err = isolate.Start(spec.Box)
+		boxed <- err
 	}()
-
-	if record, err := wire.ReadRecord(spec.Dir); err == nil && wire.Lives(record) {
-		return nil, &caisson.Error{
-			Op: caisson.OpCreate, Item: spec.Dir, Kind: caisson.ErrExists, Err: errors.New("a keeper lives there already"),
+	err := k.prepare()
+	boxErr := <-boxed
+	if err == nil && boxErr == nil {
+		// From here on the sandbox's init is forked and has its own score.
+		k.oom = protect()
+		protectMemory()
+		if err = k.files.writeRecord(spec); err == nil {
+			go k.accept()
+			return k, nil
 		}
 	}
-	if k.output, err = newOutput(spec); err != nil {
-		return nil, err
-	}
-	undo = append(undo, k.output.log.Close)
-	if k.files, err = newFiles(spec.Dir); err != nil {
-		return nil, err
-	}
-	undo = append(undo, k.files.remove)
-	if k.box, err = isolate.Start(spec.Box); err != nil {
-		return nil, err
-	}
-	undo = append(undo, k.box.Close)
-	// From here on the sandbox's init is forked and has its own score.
-	k.oom = protect()
-	protectMemory()
+	return nil, k.undo(cmp.Or(err, boxErr))
+}
 
-	if k.listener, err = wire.Listen(spec.Socket); err != nil {
-		return nil, err
+// prepare makes everything but the box.
+func (k *keeper) prepare() (err error) {
+	if k.output, err = newOutput(k.spec); err != nil {
+		return err
 	}
-	undo = append(undo, k.listener.Close)
-	if err = k.files.writeRecord(spec); err != nil {
-		return nil, err
+	if k.files, err = newFiles(k.spec.Dir); err != nil {
+		return err
 	}
-	go k.accept()
-	return k, nil
+	k.listener, err = wire.Listen(k.spec.Socket)
+	return err
+}
+
+// undo takes back what open has made. The first error wins.
+func (k *keeper) undo(err error) error {
+	if k.listener != nil {
+		err = joinUndo(err, k.listener.Close())
+	}
+	if k.box != nil {
+		err = joinUndo(err, k.box.Close())
+	}
+	if k.files != nil {
+		err = joinUndo(err, k.files.remove())
+	}
+	if k.output != nil {
+		err = joinUndo(err, k.output.log.Close())
+	}
+	return err
 }
 
 func joinUndo(err, undoErr error) error {
