@@ -43,7 +43,7 @@ func (s *Stager) Fetch(ctx context.Context, in *caisson.Input, work *os.Root, en
 	if err != nil {
 		return nil, err
 	}
-	f := &fetch{stager: s, in: in, env: env, want: options(in), binary: binary}
+	f := &fetch{stager: s, in: in, env: env, want: options(in), binary: binary, named: src.hostPort()}
 	if f.temp, err = os.MkdirTemp(env.Temp, "git-"); err != nil {
 		return nil, f.sorted(err)
 	}
@@ -73,9 +73,16 @@ type fetch struct {
 	env       *stage.Env
 	want      caisson.GitInput
 	binary    string
+	named     string // host and port of the web server that the task names
 	temp      string // private folder, removed at the end
 	checkouts []checkout
 	all, done int64 // bytes of all files
+}
+
+// mayBePrivate reports whether a web server may be at a private address: any, if
+// the operator allows it, and for a trusted task the one that the task names.
+func (f *fetch) mayBePrivate(hostPort string) bool {
+	return f.stager.opts.AllowPrivate || f.env.Trusted && strings.EqualFold(hostPort, f.named)
 }
 
 // A checkout is a commit of a repository that was fetched.
@@ -145,7 +152,7 @@ func (f *fetch) bring(ctx context.Context, src *source, ref string) (*repo, stri
 	if err := os.Mkdir(home, 0o700); err != nil {
 		return nil, "", err
 	}
-	r, err := f.stager.newRepo(f.binary, home, src)
+	r, err := f.newRepo(home, src)
 	if err != nil {
 		return nil, "", err
 	}
@@ -219,18 +226,5 @@ func invalid(err error) error { return &caisson.Error{Kind: caisson.ErrInvalid, 
 // inSubmodule says in which submodule something went wrong.
 func inSubmodule(name string, err error) error {
 	const shown = 200
-	name = strings.ToValidUTF8(name[:min(len(name), shown)], "?")
-	kind := caisson.KindOf(err)
-	var failed *failure
-	if errors.As(err, &failed) {
-		kind = failed.kind()
-	}
-	if errors.Is(err, context.Canceled) || errors.Is(err, context.DeadlineExceeded) {
-		return err
-	}
-	var sorted *caisson.Error
-	if errors.As(err, &sorted) && sorted.Op == "" {
-		err = sorted.Err
-	}
-	return &caisson.Error{Kind: kind, Err: fmt.Errorf("submodule %q: %w", name, err)}
+	return fmt.Errorf("submodule %q: %w", name[:min(len(name), shown)], err)
 }

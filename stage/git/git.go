@@ -21,9 +21,10 @@
 // configuration, environment or credential helper of the host's.
 //
 // Git reaches web servers through a proxy in this process, which connects to
-// no private address, wherever a name or a redirection leads. A user and
-// password in a web URL are passed on to git in a file, never on a command
-// line, and given to the URL's own host only. Plain http takes none.
+// no private address, wherever a name or a redirection leads; a task with the
+// caller's rights may name a server at one. A user and password in a URL of
+// https, best as $NAME of a secret, are passed on to git in a file, never on a
+// command line, and given to the URL's own host only.
 //
 // git+ssh acts with the keys and the ssh configuration of the user who runs
 // Caisson, so only tasks with the caller's rights may use it, if the operator
@@ -34,6 +35,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"net/url"
 	"os/exec"
 	"strings"
 
@@ -51,7 +53,7 @@ type Options struct {
 	// symbolic links are resolved. Empty: none but for trusted tasks.
 	Allow []string
 	// AllowPrivate permits web servers at loopback, private and link-local
-	// addresses.
+	// addresses to every task, and to submodules and redirections.
 	AllowPrivate bool
 	// AllowSSH permits git+ssh: URLs to every task, with the keys of the user
 	// who runs Caisson and to any host, and to every submodule.
@@ -111,6 +113,13 @@ func (s *Stager) check(in *caisson.Input, env *stage.Env) (*source, error) {
 	src, err := parse(in.From, env.BaseDir)
 	if err != nil {
 		return nil, landing.Invalid(in, err)
+	}
+	if src.web() {
+		u := url.URL{User: src.user}
+		if err := landing.Fill(in, &u, env); err != nil {
+			return nil, err
+		}
+		src.user = u.User
 	}
 	if err := s.permit(src, env.Trusted); err != nil {
 		return nil, about(in, err)
@@ -185,9 +194,5 @@ func about(in *caisson.Input, err error) error {
 	if !errors.As(err, &sorted) {
 		return err
 	}
-	cause := sorted.Err
-	if sorted.Item != "" {
-		cause = fmt.Errorf("%s: %w", sorted.Item, cause)
-	}
-	return &caisson.Error{Op: caisson.OpStageIn, Item: landing.Item(in), Kind: sorted.Kind, Err: cause}
+	return &caisson.Error{Op: caisson.OpStageIn, Item: landing.Item(in), Kind: sorted.Kind, Err: err}
 }

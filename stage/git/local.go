@@ -45,8 +45,8 @@ func (f *fetch) private(ctx context.Context, src *source) (*source, error) {
 	if err := host.Walk(ctx, from, nil, c.entry); err != nil {
 		return nil, err
 	}
-	private := &source{scheme: "file", path: to, private: true}
-	return private, f.configureCopy(ctx, private)
+	own := &source{scheme: "file", path: to}
+	return own, f.configureCopy(ctx, own)
 }
 
 // gitFolder returns the folder of a repository that has HEAD and objects: name

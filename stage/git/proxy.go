@@ -14,13 +14,12 @@ import (
 	"net"
 	"net/http"
 	"net/http/httputil"
-	"net/netip"
 	"net/url"
 	"sync"
-	"syscall"
 	"time"
 
 	"github.com/caissonrun/caisson"
+	"github.com/caissonrun/caisson/internal/netguard"
 )
 
 const dialTimeout = 30 * time.Second
@@ -29,20 +28,21 @@ const dialTimeout = 30 * time.Second
 // address that it connects to, so that neither a name that changes its address
 // nor a redirection leads anywhere private. TLS goes through it untouched.
 type proxy struct {
-	server   *http.Server
-	addr     net.Addr
-	user     *url.Userinfo // who may use it: git, and no other user of the host
-	mayReach func(netip.Addr) bool
-	wait     sync.WaitGroup
-	stop     context.CancelFunc
+	server  *http.Server
+	addr    net.Addr
+	user    *url.Userinfo // who may use it: git, and no other user of the host
+	private func(hostPort string) bool
+	wait    sync.WaitGroup
+	stop    context.CancelFunc
 
 	mu     sync.Mutex
 	closed bool
 	err    error // why something was not reached, first of all
 }
 
-// startProxy begins to serve. The caller must Close it.
-func startProxy(mayReach func(netip.Addr) bool) (*proxy, error) {
+// startProxy begins to serve. Only servers that private says so about may be at
+// private addresses. The caller must Close it.
+func startProxy(private func(hostPort string) bool) (*proxy, error) {
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		if l, err = net.Listen("tcp", "[::1]:0"); err != nil {
@@ -50,7 +50,7 @@ func startProxy(mayReach func(netip.Addr) bool) (*proxy, error) {
 		}
 	}
 	ctx, stop := context.WithCancel(context.Background())
-	p := &proxy{addr: l.Addr(), user: url.UserPassword("git", rand.Text()), mayReach: mayReach, stop: stop}
+	p := &proxy{addr: l.Addr(), user: url.UserPassword("git", rand.Text()), private: private, stop: stop}
 	quiet := log.New(io.Discard, "", 0)
 	transport := &http.Transport{DialContext: p.dial, DisableCompression: true}
 	forward := &httputil.ReverseProxy{
@@ -133,14 +133,7 @@ func (p *proxy) guard(forward http.Handler) http.Handler {
 
 // dial connects to a server that may be reached.
 func (p *proxy) dial(ctx context.Context, network, address string) (net.Conn, error) {
-	d := net.Dialer{Timeout: dialTimeout, Control: func(_, address string, _ syscall.RawConn) error {
-		addr, err := netip.ParseAddrPort(address)
-		if err == nil && !p.mayReach(addr.Addr()) {
-			err = errPrivateAddress
-		}
-		return err
-	}}
-	conn, err := d.DialContext(ctx, network, address)
+	conn, err := netguard.Dialer(dialTimeout, p.private(address)).DialContext(ctx, network, address)
 	if err != nil {
 		p.fail(address, err)
 	}
@@ -149,19 +142,21 @@ func (p *proxy) dial(ctx context.Context, network, address string) (net.Conn, er
 
 // fail remembers why a server was not reached.
 func (p *proxy) fail(address string, err error) {
-	if errors.Is(err, errPrivateAddress) {
-		err = errPrivate(address)
-	} else {
-		var opErr *net.OpError
-		if errors.As(err, &opErr) {
-			err = opErr.Err
-		}
-		err = &caisson.Error{Kind: caisson.ErrUnavailable, Err: fmt.Errorf("%q: %w", address, err)}
+	kind := caisson.ErrUnavailable
+	var dns *net.DNSError
+	var opErr *net.OpError
+	switch {
+	case errors.Is(err, netguard.ErrPrivate):
+		kind, err = caisson.ErrDenied, netguard.ErrPrivate
+	case errors.As(err, &dns) && dns.IsNotFound:
+		kind, err = caisson.ErrNotFound, errors.New("no such host")
+	case errors.As(err, &opErr):
+		err = opErr.Err
 	}
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if p.err == nil {
-		p.err = err
+		p.err = &caisson.Error{Kind: kind, Err: fmt.Errorf("%q: %w", address, err)}
 	}
 }
 

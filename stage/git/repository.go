@@ -45,12 +45,12 @@ const fetched = "refs/caisson/commit"
 
 // newRepo prepares home, which is empty, for fetching from src. The caller must
 // Close what it returns.
-func (s *Stager) newRepo(binary, home string, src *source) (*repo, error) {
-	r := &repo{binary: binary, home: home, src: src}
+func (f *fetch) newRepo(home string, src *source) (*repo, error) {
+	r := &repo{binary: f.binary, home: home, src: src}
 	proxyURL := ""
 	if src.web() {
 		var err error
-		if r.proxy, err = startProxy(s.mayReach); err != nil {
+		if r.proxy, err = startProxy(f.mayBePrivate); err != nil {
 			return nil, fmt.Errorf("proxy for git: %w", err)
 		}
 		proxyURL = r.proxy.URL()

@@ -5,7 +5,7 @@ package git
 import (
 	"errors"
 	"fmt"
-	"net/netip"
+	"net"
 	"net/url"
 	"path"
 	"path/filepath"
@@ -13,6 +13,7 @@ import (
 	"strings"
 
 	"github.com/caissonrun/caisson"
+	"github.com/caissonrun/caisson/internal/netguard"
 )
 
 // A source is where a repository is, taken apart so that nothing in it is
@@ -23,8 +24,6 @@ type source struct {
 	user   *url.Userinfo // of ssh: the user alone
 	path   string        // decoded; of file absolute
 	scp    bool          // written as HOST:PATH; path starts at the far side's home
-	// private says that the folder is Caisson's own copy.
-	private bool
 }
 
 // errNoURL says that a URL can't be read. What can't be read may hold a
@@ -98,8 +97,6 @@ func parseURL(raw string) (*source, error) {
 		return nil, errors.New("ssh takes no password from a URL: use a key")
 	case s.scheme == "ssh" && s.user != nil && !userName.MatchString(s.user.Username()):
 		return nil, errors.New("the user is no user's name")
-	case s.user != nil && strings.ContainsFunc(s.user.String(), isControl):
-		return nil, errors.New("the user or password has a control character")
 	}
 	return s, nil
 }
@@ -191,8 +188,8 @@ func (s *Stager) permit(src *source, trusted bool) error {
 		src.path = real
 		return err
 	default:
-		if addr, err := netip.ParseAddr(hostOnly(src.host)); err == nil && !s.mayReach(addr) {
-			return errPrivate(src.host)
+		if !trusted && !s.opts.AllowPrivate {
+			return netguard.CheckHost(src.hostname())
 		}
 	}
 	return nil
@@ -208,16 +205,20 @@ func (s *Stager) permitSubmodule(parent, child *source) error {
 	case child.scheme == "ssh" && parent.scheme != "ssh" && !s.opts.AllowSSH:
 		return denied(fmt.Errorf("submodules of a git+%s repository are not fetched by ssh", parent.scheme))
 	}
-	return s.permit(child, child.scheme == "ssh")
+	// Addresses are looked at when they are connected to.
+	return s.permit(child, child.scheme != "file")
 }
 
 func denied(err error) error { return &caisson.Error{Kind: caisson.ErrDenied, Err: err} }
 
-// hostOnly returns a host without its port and brackets.
-func hostOnly(host string) string {
-	if end := strings.IndexByte(host, ']'); end > 0 {
-		return host[1:end]
+// hostname returns the host without its port and brackets.
+func (s *source) hostname() string { return (&url.URL{Host: s.host}).Hostname() }
+
+// hostPort returns where the source's web server listens.
+func (s *source) hostPort() string {
+	port := (&url.URL{Host: s.host}).Port()
+	if port == "" {
+		port = map[string]string{"http": "80", "https": "443"}[s.scheme]
 	}
-	name, _, _ := strings.Cut(host, ":")
-	return name
+	return net.JoinHostPort(s.hostname(), port)
 }
