@@ -3,13 +3,19 @@
 package executor
 
 import (
+	"bytes"
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"slices"
 	"strings"
 	"sync"
 	"time"
+
+	"github.com/santhosh-tekuri/jsonschema/v6"
+	"golang.org/x/text/language"
+	"golang.org/x/text/message"
 
 	"github.com/caissonrun/caisson"
 	"github.com/caissonrun/caisson/engine"
@@ -104,20 +110,20 @@ func (x *Executor) engine(name string) (*prober, error) {
 //
 // Errors: ErrNotFound if there is no such engine; ErrInvalid if no engine could
 // run the task; ErrUnsupported, with each engine's reason, otherwise.
-func (x *Executor) choose(ctx context.Context, r *record) error {
+func (x *Executor) choose(ctx context.Context, r *record, secrets map[string][]byte) error {
 	if name := r.Task.Engine; name != "" {
 		p, err := x.engine(name)
 		if err != nil {
 			return err
 		}
-		return x.fits(ctx, p, r)
+		return x.fits(ctx, p, r, secrets)
 	}
 	var refused []error
 	for _, p := range x.engines {
 		if len(x.opts.Prefer) > 0 && !slices.Contains(x.opts.Prefer, p.engine.Name()) {
 			continue
 		}
-		err := x.fits(ctx, p, r)
+		err := x.fits(ctx, p, r, secrets)
 		if err == nil || ctx.Err() != nil || caisson.KindOf(err) == caisson.ErrInvalid {
 			return err
 		}
@@ -134,7 +140,7 @@ func (x *Executor) choose(ctx context.Context, r *record) error {
 }
 
 // fits makes p the record's engine, or says why it can't be.
-func (x *Executor) fits(ctx context.Context, p *prober, r *record) error {
+func (x *Executor) fits(ctx context.Context, p *prober, r *record, secrets map[string][]byte) error {
 	f, err := p.look(ctx, x, false)
 	if err == nil && !f.Usable {
 		err = unusable(&f)
@@ -143,7 +149,11 @@ func (x *Executor) fits(ctx context.Context, p *prober, r *record) error {
 		return fmt.Errorf("engine %s: %w", p.engine.Name(), err)
 	}
 	r.Engine, r.Sharing = p.engine.Name(), sharingOf(&f)
-	if err := x.checkSpecs(r, &f); err != nil {
+	err = checkOptions(r.Task.Options, f.OptionsSchema)
+	if err == nil {
+		err = x.checkSpecs(r, &f, secrets)
+	}
+	if err != nil {
 		return fmt.Errorf("engine %s: %w", p.engine.Name(), err)
 	}
 	return nil
@@ -158,8 +168,56 @@ func unusable(f *engine.Features) error {
 	return &caisson.Error{Kind: caisson.ErrUnsupported, Err: errors.New(why)}
 }
 
+// checkOptions checks the task's options against the engine's schema. An engine
+// without one accepts no options, which Features.Check says.
+func checkOptions(options, schema json.RawMessage) error {
+	if len(options) == 0 || len(schema) == 0 {
+		return nil
+	}
+	const name = "options.json"
+	compiler := jsonschema.NewCompiler()
+	s, err := jsonschema.UnmarshalJSON(bytes.NewReader(schema))
+	if err == nil {
+		err = compiler.AddResource(name, s)
+	}
+	if err != nil {
+		return &caisson.Error{Op: caisson.OpProbe, Item: "options schema", Kind: caisson.ErrInternal, Err: err}
+	}
+	compiled, err := compiler.Compile(name)
+	if err != nil {
+		return &caisson.Error{Op: caisson.OpProbe, Item: "options schema", Kind: caisson.ErrInternal, Err: err}
+	}
+	given, err := jsonschema.UnmarshalJSON(bytes.NewReader(options))
+	if err != nil {
+		return invalid("options", err)
+	}
+	var problems *jsonschema.ValidationError
+	if err := compiled.Validate(given); errors.As(err, &problems) {
+		return invalid("options", errors.New(strings.Join(leaves(problems), "; ")))
+	} else if err != nil {
+		return invalid("options", err)
+	}
+	return nil
+}
+
+// leaves lists what is wrong, without the schema's own structure.
+func leaves(e *jsonschema.ValidationError) []string {
+	if len(e.Causes) == 0 {
+		what := e.ErrorKind.LocalizedString(message.NewPrinter(language.English))
+		if at := strings.Join(e.InstanceLocation, "."); at != "" {
+			what = at + ": " + what
+		}
+		return []string{what}
+	}
+	var list []string
+	for _, cause := range e.Causes {
+		list = append(list, leaves(cause)...)
+	}
+	return list
+}
+
 // checkSpecs checks what each step would ask of the engine.
-func (x *Executor) checkSpecs(r *record, f *engine.Features) error {
+func (x *Executor) checkSpecs(r *record, f *engine.Features, secrets map[string][]byte) error {
 	if !f.ShareWork && !f.Files && len(r.Task.Inputs)+len(r.Task.Outputs) > 0 {
 		return &caisson.Error{
 			Op: caisson.OpValidate, Item: "inputs, outputs", Kind: caisson.ErrUnsupported,
@@ -167,7 +225,7 @@ func (x *Executor) checkSpecs(r *record, f *engine.Features) error {
 		}
 	}
 	steps := stepsOf(r.Task)
-	b := &blueprint{record: r, attempt: x.folder.Task(r.ID).Attempt(1), proxies: x.opts.Proxies}
+	b := &blueprint{record: r, attempt: x.folder.Task(r.ID).Attempt(1), proxies: x.opts.Proxies, secrets: secrets}
 	for _, st := range steps.all() {
 		s, err := b.spec(&st)
 		if err != nil {

@@ -32,13 +32,12 @@ const (
 // A fault is a row of the matrix: what goes wrong where, and what the task ends
 // in.
 type fault struct {
-	op      caisson.Op
-	wrong   wrong
-	status  int
-	reason  caisson.Reason
-	kind    caisson.Kind
-	attempt int  // that decides; 0: the first
-	leaves  bool // something that the next command removes
+	op     caisson.Op
+	wrong  wrong
+	status int
+	reason caisson.Reason
+	kind   caisson.Kind
+	leaves bool // something that the next command removes
 }
 
 var faultMatrix = []fault{

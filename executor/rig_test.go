@@ -311,8 +311,6 @@ func step1(script string) []caisson.Step {
 type faults struct {
 	mu      sync.Mutex
 	ordered func(op caisson.Op, id string) mem.Fault
-	// staging is asked by the store and the mounts.
-	staging func(ctx context.Context, op caisson.Op) error
 }
 
 func (f *faults) engine(op caisson.Op, id string) mem.Fault {

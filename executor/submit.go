@@ -3,6 +3,7 @@
 package executor
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -16,6 +17,7 @@ import (
 	"github.com/caissonrun/caisson/internal/lockfile"
 	"github.com/caissonrun/caisson/internal/safefs"
 	"github.com/caissonrun/caisson/internal/state"
+	"github.com/caissonrun/caisson/keeper/redact"
 	"github.com/caissonrun/caisson/mount"
 	"github.com/caissonrun/caisson/stage"
 )
@@ -63,7 +65,11 @@ func (x *Executor) Submit(ctx context.Context, task *caisson.Task, sub *Submissi
 	if err := lock.Release(); err != nil {
 		return r.ID, err
 	}
-	return r.ID, x.spawn(r.ID)
+	if err := x.spawn(r.ID); err != nil {
+		// It is accepted all the same: the next command starts one.
+		x.log.Warn("attendant", "task", r.ID, "err", err)
+	}
+	return r.ID, nil
 }
 
 // check finds out whether the task could run here, without doing anything.
@@ -74,7 +80,7 @@ func (x *Executor) check(ctx context.Context, r *record, sub *Submission) error 
 	if err := x.checkMounts(r); err != nil {
 		return err
 	}
-	if err := x.choose(ctx, r); err != nil {
+	if err := x.choose(ctx, r, sub.Secrets); err != nil {
 		return err
 	}
 	return x.checkStaging(r, sub)
@@ -85,8 +91,15 @@ func (x *Executor) checkSecrets(task *caisson.Task, values map[string][]byte) er
 		return err
 	}
 	for name := range task.Secrets {
-		if _, ok := values[name]; !ok {
+		value, ok := values[name]
+		if !ok {
 			return invalid("secrets."+name, errors.New("its value was not handed over"))
+		}
+		switch n := len(bytes.TrimRight(value, "\r\n")); {
+		case n > 0 && n < redact.MinSecret:
+			return invalid("secrets."+name, fmt.Errorf("shorter than %d bytes: it can't be told from other output", redact.MinSecret))
+		case n > redact.MaxSecret:
+			return invalid("secrets."+name, fmt.Errorf("longer than %d bytes", redact.MaxSecret))
 		}
 	}
 	return nil

@@ -401,15 +401,23 @@ func TestSubmitRefuses(t *testing.T) {
 			t.Sidecars = step1("hold")
 			t.Sidecars[0].Probe = &caisson.Probe{Port: 80}
 		}, caisson.ErrUnsupported, "probe"},
+		{"short secret", func(t *caisson.Task) { t.Secrets = map[string]caisson.Secret{"SHORT": {}} }, caisson.ErrInvalid, "secrets.SHORT: shorter than"},
+		{"secret with NUL", func(t *caisson.Task) { t.Secrets = map[string]caisson.Secret{"NUL": {}} }, caisson.ErrInvalid, "secrets"},
+		{"options", func(t *caisson.Task) { t.Options = []byte(`{"speed": "high", "unknown": 1}`) }, caisson.ErrInvalid, "options: "},
 		{"nothing to run", func(t *caisson.Task) { t.Run = "" }, caisson.ErrInvalid, "cmd"},
 		{"signal", func(t *caisson.Task) { t.StopSignal = "NO" }, caisson.ErrInvalid, "stop_signal"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			r := newRig(t)
+			r.features = func(f *engine.Features) {
+				f.Options = true
+				f.OptionsSchema = []byte(`{"type": "object", "properties": {"speed": {"type": "integer"}}, "additionalProperties": false}`)
+			}
 			p := r.process()
 			task := sh("true")
 			c.task(task)
-			_, err := p.Submit(t.Context(), task, &Submission{Secrets: map[string][]byte{"TOKEN": []byte("value")}})
+			secrets := map[string][]byte{"TOKEN": []byte("value"), "SHORT": []byte("ab\n"), "NUL": []byte("a\x00bcd")}
+			_, err := p.Submit(t.Context(), task, &Submission{Secrets: secrets})
 			if !errors.Is(err, c.kind) || !strings.Contains(err.Error(), c.text) {
 				t.Errorf("Submit = %v, want %v with %q", err, c.kind, c.text)
 			}
@@ -437,7 +445,7 @@ func TestChoose(t *testing.T) {
 	defer x.Close()
 	choose := func(task *caisson.Task) (string, error) {
 		rec := &record{ID: caisson.NewTaskID(time.Now()), Task: task}
-		err := x.choose(t.Context(), rec)
+		err := x.choose(t.Context(), rec, nil)
 		return rec.Engine, err
 	}
 	task := sh("true")
