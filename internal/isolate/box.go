@@ -2,7 +2,17 @@
 // seccomp and Landlock: what engine native and the builtin runtime of engine
 // oci share. The keeper is the only caller of Start; engines make Specs.
 //
-// It needs Linux 5.12. Elsewhere only Spec.None works, in a reduced form.
+// A sandbox has a user, mount, pid, ipc, uts and cgroup namespace of its own,
+// and a network namespace unless the Spec says otherwise. Its pid 1 is this
+// program once more, as caisson-init: it builds the root view, starts programs
+// when it is told to, and reaps them. The host's files are seen only where a
+// Spec names them; /proc, /dev and the loopback device are new. Programs have
+// no capabilities, no_new_privs, no descriptors but three, and an environment
+// that is given. They share the host's kernel: what isolates is the kernel.
+//
+// It needs Linux 5.12, and user namespaces. As root, sandboxes have user ids of
+// their own; otherwise there is one id, the caller's, which inside is the
+// user's. Elsewhere than on Linux only Spec.None works, in a reduced form.
 package isolate
 
 import (
@@ -116,8 +126,9 @@ func (b *Box) Kill() error { return b.backend.kill() }
 // Alive reports whether a process other than init still runs in the sandbox.
 func (b *Box) Alive() bool { return b.backend.alive() }
 
-// Freeze halts (or, with false, continues) every process in the sandbox. While
-// they are halted nothing can be spawned.
+// Freeze halts (or, with false, continues) every process in the sandbox: by the
+// group where it is one of version 2, otherwise by SIGSTOP. While they are
+// halted nothing can be spawned.
 func (b *Box) Freeze(on bool) error { return b.backend.freeze(on) }
 
 // Stats returns what the sandbox uses; what can't be measured is -1.

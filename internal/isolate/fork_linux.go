@@ -82,7 +82,6 @@ type child struct {
 // A limit is one resource limit.
 type limit struct {
 	resource int
-	set      bool
 	value    unix.Rlimit
 }
 
@@ -300,9 +299,6 @@ func (c *child) prepare() (step int, errno syscall.Errno) {
 		}
 	}
 	for i := range c.limits {
-		if !c.limits[i].set {
-			continue
-		}
 		if _, _, errno = syscall.RawSyscall6(unix.SYS_PRLIMIT64, 0, uintptr(c.limits[i].resource), uintptr(unsafe.Pointer(&c.limits[i].value)), 0, 0, 0); errno != 0 {
 			return stepLimits, errno
 		}

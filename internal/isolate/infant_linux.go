@@ -34,7 +34,6 @@ type infant struct {
 	socket   int // becomes initSocket
 	program  int // a read-only mount of this program's file, or -1
 	path     *byte
-	self     *byte
 	argv     []*byte
 	envv     []*byte
 	allCaps  [2]unix.CapUserData

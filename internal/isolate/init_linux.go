@@ -159,7 +159,8 @@ func restrict(s *setup) error {
 	}
 	rules := []landlock.Rule{
 		{Path: "/", Write: !s.rootReadOnly},
-		{Path: "/dev", Write: true}, {Path: "/proc", Write: true},
+		{Path: "/dev", Write: true},
+		{Path: "/proc", Write: true},
 	}
 	for i := range s.mounts {
 		if !s.mounts[i].ReadOnly {
@@ -277,7 +278,7 @@ func (p *pid1) kill() error {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	for {
-		if any, _ := children(); !any {
+		if some, _ := children(); !some {
 			return nil
 		}
 		p.empty.Wait()
@@ -296,9 +297,9 @@ func signalAll(sig unix.Signal) error {
 // goroutine in a moment.
 func alive() bool {
 	for {
-		any, dead := children()
-		if !any || !dead {
-			return any
+		some, dead := children()
+		if !some || !dead {
+			return some
 		}
 		runtime.Gosched()
 	}
@@ -306,7 +307,7 @@ func alive() bool {
 
 // children reports whether there is any child, and whether one of them waits
 // to be reaped. Pid 1 is handed down every process whose parent has ended.
-func children() (any, dead bool) {
+func children() (some, dead bool) {
 	for {
 		var info unix.Siginfo
 		err := unix.Waitid(unix.P_ALL, 0, &info, unix.WEXITED|unix.WNOHANG|unix.WNOWAIT, nil)

@@ -14,18 +14,32 @@ const usualFiles = 1024
 // setLimits sets what one process may use: no core files, and so many open
 // ones.
 func (c *child) setLimits(files int64) error {
-	c.limits[0] = limit{resource: unix.RLIMIT_CORE, set: true}
-	var now unix.Rlimit
-	if err := unix.Getrlimit(unix.RLIMIT_NOFILE, &now); err != nil {
-		return fmt.Errorf("limit of open files: %w", err)
+	value, err := filesLimit(files)
+	if err != nil {
+		return err
 	}
-	value := unix.Rlimit{Cur: min(usualFiles, now.Max), Max: now.Max}
-	if files > 0 {
-		if uint64(files) > now.Max {
-			return unsupported("files", fmt.Sprintf("%d open files are more than the host's limit of %d", files, now.Max))
-		}
-		value = unix.Rlimit{Cur: uint64(files), Max: uint64(files)}
+	c.limits = [2]limit{
+		{resource: unix.RLIMIT_CORE},
+		{resource: unix.RLIMIT_NOFILE, value: value},
 	}
-	c.limits[1] = limit{resource: unix.RLIMIT_NOFILE, set: true, value: value}
 	return nil
+}
+
+// filesLimit returns how many files a program may open: as many as asked for,
+// or if that is zero the usual number, which the program may raise to what
+// this process may open. More than that can't be had.
+func filesLimit(files int64) (unix.Rlimit, error) {
+	var own unix.Rlimit
+	if err := unix.Getrlimit(unix.RLIMIT_NOFILE, &own); err != nil {
+		return own, fmt.Errorf("limit of open files: %w", err)
+	}
+	switch {
+	case files < 0:
+		return own, invalid("files", "the limit of open files is negative")
+	case files == 0:
+		return unix.Rlimit{Cur: min(usualFiles, own.Max), Max: own.Max}, nil
+	case uint64(files) > own.Max:
+		return own, unsupported("files", fmt.Sprintf("%d open files are more than the host's limit of %d", files, own.Max))
+	}
+	return unix.Rlimit{Cur: uint64(files), Max: uint64(files)}, nil
 }

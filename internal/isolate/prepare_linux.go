@@ -63,6 +63,9 @@ func check(spec *Spec, root bool) error {
 			return invalid("user", fmt.Sprintf("group %d is not mapped", g))
 		}
 	}
+	if _, err := filesLimit(spec.Files); err != nil {
+		return err
+	}
 	for i := range spec.Entries {
 		if err := checkPath(spec.Entries[i].Path); err != nil {
 			return err

@@ -60,8 +60,8 @@ type Spec struct {
 	// Cgroup bounds and counts the sandbox. Nil: there is no cgroup, and
 	// nothing is bounded or measured.
 	Cgroup *Cgroup `json:"cgroup,omitempty"`
-	// Files is the number of files one process may have open. Zero: as the
-	// caller.
+	// Files is the number of files one process may have open. Zero: 1024, which
+	// a program may raise to the caller's limit.
 	Files int64 `json:"files,omitempty"`
 	// Seccomp puts programs under the filter of package seccomp.
 	Seccomp bool `json:"seccomp,omitempty"`

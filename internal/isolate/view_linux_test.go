@@ -390,8 +390,10 @@ func TestDevices(t *testing.T) {
 	spawn(t, box, "write", "/dev/mine").output(t)
 	spawn(t, box, "write", "/dev/null").output(t)
 	for _, d := range []isolate.Device{
-		{Source: "/dev/null", Target: "/etc/null"}, {Source: "/dev/null", Target: "/dev/../x"},
-		{Source: "/etc/passwd", Target: "/dev/x"}, {Source: "/dev/nosuch", Target: "/dev/x"},
+		{Source: "/dev/null", Target: "/etc/null"},
+		{Source: "/dev/null", Target: "/dev/../x"},
+		{Source: "/etc/passwd", Target: "/dev/x"},
+		{Source: "/dev/nosuch", Target: "/dev/x"},
 	} {
 		spec.Devices = []isolate.Device{d}
 		if box, err := isolate.Start(spec); err == nil {
