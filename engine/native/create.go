@@ -138,7 +138,7 @@ func (e *Engine) create(ctx context.Context, spec *engine.Spec, isolation string
 
 // program is what Exec will need.
 func (set *setting) program(k *keeper.Spec) *program {
-	p := &program{Env: k.Program.Env, Dir: k.Program.Dir, Shell: set.shell()[0], UID: set.host.uid, GID: set.host.gid}
+	p := &program{Main: k.Program, Shell: set.shell()[0], UID: set.host.uid, GID: set.host.gid}
 	if u := k.Box.User; u != nil && !k.Box.None {
 		p.UID, p.GID = onHost(k.Box.UIDs, u.UID), onHost(k.Box.GIDs, u.GID)
 	}

@@ -49,7 +49,7 @@ func (s *sandbox) exec(ctx context.Context, spec *engine.ExecSpec) (engine.Sessi
 // beside returns the program that runs beside the main one.
 func (p *program) beside(spec *engine.ExecSpec) *isolate.Program {
 	out := &isolate.Program{
-		Args: slices.Clone(spec.Args), Dir: p.Dir, Terminal: spec.Terminal, Cols: spec.Size.Cols, Rows: spec.Size.Rows,
+		Args: slices.Clone(spec.Args), Dir: p.Main.Dir, Terminal: spec.Terminal, Cols: spec.Size.Cols, Rows: spec.Size.Rows,
 	}
 	if len(out.Args) == 0 {
 		out.Args = []string{p.Shell}
@@ -61,7 +61,7 @@ func (p *program) beside(spec *engine.ExecSpec) *isolate.Program {
 	if spec.Terminal {
 		all["TERM"] = standardTerm
 	}
-	for _, v := range p.Env {
+	for _, v := range p.Main.Env {
 		name, value, _ := strings.Cut(v, "=")
 		all[name] = value
 	}

@@ -91,6 +91,7 @@ type Engine struct {
 	opts   Options
 	found  atomic.Pointer[found] // by the last Probe, or by the first Create
 	idmaps idmaps
+	links  links
 	closed atomic.Bool
 }
 
@@ -164,10 +165,11 @@ const (
 // Name implements engine.Engine.
 func (e *Engine) Name() string { return Name }
 
-// Close implements engine.Engine. There is nothing to release.
+// Close implements engine.Engine. It gives up what this process has of living
+// sandboxes: their keepers then see to what follows.
 func (e *Engine) Close() error {
 	e.closed.Store(true)
-	return nil
+	return e.links.close()
 }
 
 // open returns an error unless the engine can be used.

@@ -9,6 +9,7 @@ import (
 	"path/filepath"
 
 	"github.com/caissonrun/caisson"
+	"github.com/caissonrun/caisson/internal/isolate"
 )
 
 // What is in a sandbox's runtime folder, which is RUNTIME/INSTALLATION/ID, mode
@@ -34,11 +35,10 @@ type record struct {
 
 // A program is what Exec starts programs with.
 type program struct {
-	Env   []string `json:"env"`
-	Dir   string   `json:"dir"`
-	Shell string   `json:"shell"`
-	UID   int      `json:"uid"` // of the program's user, on the host
-	GID   int      `json:"gid"`
+	Main  isolate.Program `json:"main"`
+	Shell string          `json:"shell"`
+	UID   int             `json:"uid"` // of the program's user, on the host
+	GID   int             `json:"gid"`
 }
 
 // runDir is the runtime folder of a sandbox.

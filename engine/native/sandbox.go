@@ -37,6 +37,7 @@ var _ engine.Sandbox = (*sandbox)(nil)
 // have. Client is nil if the keeper is gone.
 func (e *Engine) sandbox(id, dir string, rec *record, client *keeper.Client) engine.Sandbox {
 	s := &sandbox{e: e, id: id, dir: dir, rec: rec, client: client, destroying: make(chan struct{}, 1)}
+	e.links.add(s)
 	f := e.found.Load()
 	if f == nil {
 		return compose(s, true, true)
@@ -128,7 +129,7 @@ func (s *sandbox) endKeeper(ctx context.Context) error {
 	}
 	if err == nil {
 		s.remember()
-		s.client.Close()
+		s.e.links.drop(s.client)
 	}
 	return err
 }
