@@ -219,14 +219,23 @@ func TestStop(t *testing.T) {
 		grace        time.Duration
 		want         caisson.Exit
 	}{
-		{"Obeyed", "trap 'echo bye; exit 4' TERM; echo ready >ready; " + loop, caisson.ReasonStopped, patience,
-			caisson.Exit{Reason: caisson.ReasonStopped, Code: 4}},
-		{"Ignored", "trap '' TERM; echo ready >ready; " + loop, caisson.ReasonCancelled, 50 * time.Millisecond,
-			caisson.Exit{Reason: caisson.ReasonCancelled, Signal: 9}},
-		{"WithoutGrace", "trap 'exit 4' TERM; echo ready >ready; " + loop, caisson.ReasonKilled, 0,
-			caisson.Exit{Reason: caisson.ReasonKilled, Signal: 9}},
-		{"Tree", "trap '' TERM; (setsid sh -c 'trap \"\" TERM; echo $$ >child; exec sleep 1000' &); while [ ! -s child ]; do sleep 0.01; done; echo ready >ready; " + loop,
-			caisson.ReasonStopped, 50 * time.Millisecond, caisson.Exit{Reason: caisson.ReasonStopped, Signal: 9}},
+		{
+			"Obeyed", "trap 'echo bye; exit 4' TERM; echo ready >ready; " + loop, caisson.ReasonStopped, patience,
+			caisson.Exit{Reason: caisson.ReasonStopped, Code: 4},
+		},
+		{
+			"Ignored", "trap '' TERM; echo ready >ready; " + loop, caisson.ReasonCancelled, 50 * time.Millisecond,
+			caisson.Exit{Reason: caisson.ReasonCancelled, Signal: 9},
+		},
+		{
+			"WithoutGrace", "trap 'exit 4' TERM; echo ready >ready; " + loop, caisson.ReasonKilled, 0,
+			caisson.Exit{Reason: caisson.ReasonKilled, Signal: 9},
+		},
+		{
+			"Tree", "trap '' TERM; (setsid sh -c 'trap \"\" TERM; echo $$ >child; exec sleep 1000' &); while [ ! -s child ]; do sleep 0.01; done; echo ready >ready; " + loop,
+			caisson.ReasonStopped, 50 * time.Millisecond,
+			caisson.Exit{Reason: caisson.ReasonStopped, Signal: 9},
+		},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			k := start(t, spec(t, c.script))
