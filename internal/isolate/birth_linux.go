@@ -12,25 +12,9 @@ import (
 	"github.com/caissonrun/caisson"
 )
 
-// setupError prefers what a child that never became init has reported.
-func setupError(err error, report int) error {
-	if !errors.Is(err, errGone) {
-		return err
-	}
-	if early := readReport(report); early != nil {
-		return &caisson.Error{Item: "init", Kind: caisson.ErrUnsupported, Err: early}
-	}
-	return fmt.Errorf("init ended during setup: %w", err)
-}
-
-// protect keeps the OOM killer from choosing init where there are others.
-// Programs take it back for themselves.
-func protect(pid int) bool {
-	return writeKernel("/proc/"+strconv.Itoa(pid)+"/oom_score_adj", "-900") == nil
-}
-
 // fork starts init on a thread that lives until the box is closed, because
-// init's death is bound to that of the thread.
+// init's death is bound to that of the thread. What a child that never becomes
+// init has to say can be read from report.
 func (b *sandbox) fork(spec *Spec) (report int, err error) {
 	type result struct {
 		report int
@@ -40,7 +24,7 @@ func (b *sandbox) fork(spec *Spec) (report int, err error) {
 	go func() {
 		runtime.LockOSThread()
 		defer runtime.UnlockOSThread()
-		report, err := b.forkHere(spec)
+		report, err := b.bear(spec)
 		done <- result{report, err}
 		if err == nil {
 			<-b.leave
@@ -50,24 +34,12 @@ func (b *sandbox) fork(spec *Spec) (report int, err error) {
 	return r.report, r.err
 }
 
-func (b *sandbox) forkHere(spec *Spec) (report int, err error) {
-	var fds []int // for the child only
-	defer func() { closeAll(fds) }()
-	take := func(fd int, err error) (int, error) {
-		if err != nil {
-			return -1, err
-		}
-		defer unix.Close(fd)
-		up, err := high(fd)
-		if err == nil {
-			fds = append(fds, up)
-		}
-		return up, err
-	}
+// bear makes everything that the infant needs, and forks it.
+func (b *sandbox) bear(spec *Spec) (report int, err error) {
 	i := &infant{
 		flags: unix.CLONE_NEWUSER | unix.CLONE_NEWNS | unix.CLONE_NEWPID | unix.CLONE_NEWIPC |
 			unix.CLONE_NEWUTS | unix.CLONE_NEWCGROUP,
-		intoFD: -1, root: os.Geteuid() == 0, lastCap: lastCap(), program: -1,
+		intoFD: -1, program: -1, root: os.Geteuid() == 0, lastCap: lastCap(),
 		readOnly: unix.MountAttr{Attr_set: unix.MOUNT_ATTR_RDONLY | unix.MOUNT_ATTR_NOSUID},
 	}
 	i.allCaps = allCaps(i.lastCap)
@@ -81,41 +53,44 @@ func (b *sandbox) forkHere(spec *Spec) (report int, err error) {
 	if i.envv, err = cStrings([]string{"GOMAXPROCS=2", "GOGC=25"}); err != nil {
 		return -1, err
 	}
-	if i.null, err = take(unix.Open("/dev/null", unix.O_RDWR|unix.O_CLOEXEC, 0)); err != nil {
+
+	// These descriptors are for the child only.
+	var fds lifted
+	defer func() { closeAll(fds) }()
+	if i.null, err = fds.take(unix.Open("/dev/null", unix.O_RDWR|unix.O_CLOEXEC, 0)); err != nil {
 		return -1, fmt.Errorf("/dev/null: %w", err)
 	}
-	if err := i.chooseProgram(take); err != nil {
+	if err := i.chooseProgram(&fds); err != nil {
 		return -1, err
 	}
 	if b.group != nil {
-		if fd, ok := b.group.FD(); ok {
-			b.inside = true
-			if i.intoFD, err = take(fd, nil); err != nil {
+		var fd int
+		if fd, b.inside = b.group.FD(); b.inside {
+			if i.intoFD, err = fds.take(fd, nil); err != nil {
 				return -1, err
 			}
 		}
 	}
-	pair, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
-	if err != nil {
+	if i.socket, err = fds.take(b.connect()); err != nil {
 		return -1, err
 	}
-	if err := b.connect(pair[0]); err != nil {
-		unix.Close(pair[1])
-		return -1, err
-	}
-	var pipe [2]int
-	if i.socket, err = take(pair[1], nil); err == nil {
-		err = unix.Pipe2(pipe[:], unix.O_CLOEXEC)
-	}
+	report, err = b.forkInfant(i, spec, &fds)
 	if err != nil {
 		b.socket.Close()
+	}
+	return report, err
+}
+
+// forkInfant forks the infant with a pipe to report by.
+func (b *sandbox) forkInfant(i *infant, spec *Spec, fds *lifted) (report int, err error) {
+	var pipe [2]int
+	if err := unix.Pipe2(pipe[:], unix.O_CLOEXEC); err != nil {
 		return -1, err
 	}
-	if i.report, err = take(pipe[1], nil); err == nil {
+	if i.report, err = fds.take(pipe[1], nil); err == nil {
 		b.init, b.pidfd, err = i.fork(spec.UIDs, spec.GIDs)
 	}
 	if err != nil {
-		b.socket.Close()
 		unix.Close(pipe[0])
 		return -1, err
 	}
@@ -123,17 +98,38 @@ func (b *sandbox) forkHere(spec *Spec) (report int, err error) {
 }
 
 // chooseProgram finds the file that init is executed from.
-func (i *infant) chooseProgram(take func(int, error) (int, error)) (err error) {
-	if !i.root {
-		if path := pathOfProgram(); path != "" {
-			i.path, err = unix.BytePtrFromString(path)
-			return err
-		}
-		i.program, err = take(copyProgram())
+func (i *infant) chooseProgram(fds *lifted) (err error) {
+	if i.root {
+		i.program, err = fds.take(ownProgram())
 		return err
 	}
-	i.program, err = take(ownProgram())
+	if path := pathOfProgram(); path != "" {
+		i.path, err = unix.BytePtrFromString(path)
+		return err
+	}
+	i.program, err = fds.take(copyProgram())
 	return err
+}
+
+// connect makes the socket to init ready and returns init's end of it.
+func (b *sandbox) connect() (int, error) {
+	pair, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
+	if err != nil {
+		return -1, err
+	}
+	if err := unix.SetNonblock(pair[0], true); err != nil {
+		closeAll(pair[:])
+		return -1, err
+	}
+	b.socket = os.NewFile(uintptr(pair[0]), "init")
+	raw, err := b.socket.SyscallConn()
+	if err != nil {
+		b.socket.Close()
+		unix.Close(pair[1])
+		return -1, err
+	}
+	b.conn = polled{raw}
+	return pair[1], nil
 }
 
 // allCaps is every capability, permitted, effective and inheritable.
@@ -148,19 +144,40 @@ func allCaps(last int) (data [2]unix.CapUserData) {
 	return data
 }
 
-// connect makes the parent's end of the socket ready. The descriptor is the
-// socket's from then on.
-func (b *sandbox) connect(fd int) error {
-	if err := unix.SetNonblock(fd, true); err != nil {
-		unix.Close(fd)
-		return err
+// lifted are descriptors for a child, with numbers that are not in its way.
+type lifted []int
+
+// lift adds a copy of a descriptor and returns it.
+func (l *lifted) lift(fd int) (int, error) {
+	up, err := high(fd)
+	if err == nil {
+		*l = append(*l, up)
 	}
-	b.socket = os.NewFile(uintptr(fd), "init")
-	raw, err := b.socket.SyscallConn()
+	return up, err
+}
+
+// take adds a descriptor in place of one that was just opened.
+func (l *lifted) take(fd int, err error) (int, error) {
 	if err != nil {
-		b.socket.Close()
+		return -1, err
+	}
+	defer unix.Close(fd)
+	return l.lift(fd)
+}
+
+// protect keeps the OOM killer from choosing init where there are others.
+// Programs take it back for themselves.
+func protect(pid int) bool {
+	return writeKernel("/proc/"+strconv.Itoa(pid)+"/oom_score_adj", "-900") == nil
+}
+
+// setupError prefers what a child that never became init has reported.
+func setupError(err error, report int) error {
+	if !errors.Is(err, errGone) {
 		return err
 	}
-	b.conn = polled{raw}
-	return nil
+	if early := readReport(report); early != nil {
+		return &caisson.Error{Item: "init", Kind: caisson.ErrUnsupported, Err: early}
+	}
+	return fmt.Errorf("init ended during setup: %w", err)
 }

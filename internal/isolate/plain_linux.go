@@ -133,18 +133,6 @@ func (b *plain) connect(c *child, p *Program, stdio [3]*os.File, fds *lifted) (m
 	return -1, nil
 }
 
-// lifted are copies of descriptors for a child, with numbers that are not in
-// its way.
-type lifted []int
-
-func (l *lifted) lift(fd int) (int, error) {
-	up, err := high(fd)
-	if err == nil {
-		*l = append(*l, up)
-	}
-	return up, err
-}
-
 // fill says who the program runs as and what it executes.
 func (b *plain) fill(c *child, p *Program) error {
 	c.uid, c.gid = os.Getuid(), os.Getgid()
@@ -163,7 +151,7 @@ func (b *plain) fill(c *child, p *Program) error {
 }
 
 // enter has the child be in the control group.
-func (b *plain) enter(c *child, fds *lifted) error {
+func (b *plain) enter(c *child, fds *lifted) (err error) {
 	if b.group == nil {
 		return nil
 	}
