@@ -209,10 +209,23 @@ func TestOverlaps(t *testing.T) {
 		pattern, to string
 		want        bool
 	}{
-		{"out/*.txt", "in/a.txt", false}, {"in/*.txt", "in/a.txt", true}, {"in", "in/a.txt", true}, {"in/", "in/a.txt", true},
-		{"in/a.txt", "in/a.txt", true}, {"in/b.txt", "in/a.txt", false}, {"in/a", "in/a.txt", false}, {"**", "in/a.txt", true},
-		{"**/*.csv", "in/a.txt", true}, {"*.txt", "in/a.txt", false}, {"*", "in/a.txt", true}, {"in/x/*.csv", "in", true},
-		{"in/x", "in", true}, {".", "in", true}, {"out/**", "in", false}, {"*/x.csv", "in", true}, {"[", "in", true},
+		{"out/*.txt", "in/a.txt", false},
+		{"in/*.txt", "in/a.txt", true},
+		{"in", "in/a.txt", true},
+		{"in/", "in/a.txt", true},
+		{"in/a.txt", "in/a.txt", true},
+		{"in/b.txt", "in/a.txt", false},
+		{"in/a", "in/a.txt", false},
+		{"**", "in/a.txt", true},
+		{"**/*.csv", "in/a.txt", true},
+		{"*.txt", "in/a.txt", false},
+		{"*", "in/a.txt", true},
+		{"in/x/*.csv", "in", true},
+		{"in/x", "in", true},
+		{".", "in", true},
+		{"out/**", "in", false},
+		{"*/x.csv", "in", true},
+		{"[", "in", true},
 		{"{in,out}/a", "in/a", true},
 	} {
 		if got := stage.Overlaps(c.pattern, c.to); got != c.want {

@@ -87,7 +87,8 @@ func (s *Shelf) give(ctx context.Context, name string, m *meta, owner Owner, oth
 		return nil
 	}
 	if len(others) > 0 {
-		return s.err(name, caisson.ErrExists, fmt.Errorf("task %s uses it as user %d:%d", others[0].Task, m.Owner.UID, m.Owner.GID))
+		err := fmt.Errorf("task %s uses it as user %d:%d", others[0].Task, m.Owner.UID, m.Owner.GID)
+		return s.err(name, caisson.ErrExists, err)
 	}
 	had := map[int]bool{m.Owner.UID: true, owner.UID: true}
 	if m.Next != nil {

@@ -85,7 +85,8 @@ func (m *Mounter) resolve(mt caisson.Mount, env mount.Env) (string, fs.FileInfo,
 	case source == "":
 		return "", nil, mount.Invalid(mt, "source is missing: name a file or folder of the host")
 	case !filepath.IsAbs(source) && env.BaseDir == "":
-		return "", nil, mount.Invalid(mt, fmt.Sprintf("source %q is relative, and the document has no folder: use an absolute path", source))
+		why := fmt.Sprintf("source %q is relative, and the document has no folder: use an absolute path", source)
+		return "", nil, mount.Invalid(mt, why)
 	case !filepath.IsAbs(source):
 		source = filepath.Join(env.BaseDir, source)
 	}

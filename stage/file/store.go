@@ -57,7 +57,9 @@ func invalid(out *caisson.Output, err error) error {
 // set-id bits and extended attributes. What is at a destination is replaced,
 // if it is a link the link itself; a folder is not. What can be stored is,
 // although something else fails.
-func (s *Stager) Store(ctx context.Context, out *caisson.Output, files []stage.File, env *stage.Env) ([]caisson.OutputFile, error) {
+func (s *Stager) Store(
+	ctx context.Context, out *caisson.Output, files []stage.File, env *stage.Env,
+) ([]caisson.OutputFile, error) {
 	if err := stage.CheckDestinations([]*caisson.Output{out}, [][]stage.File{files}); err != nil {
 		return nil, err
 	}
@@ -199,7 +201,8 @@ func (s *store) file(f *stage.File, name string) (*caisson.OutputFile, error) {
 		return nil, err
 	}
 	defer dst.Close()
-	got, err := filecopy.Copy(s.ctx, dst.File, src, &filecopy.Options{Sum: true, Limit: int64(s.out.MaxSize), Progress: s.progress})
+	opts := &filecopy.Options{Sum: true, Limit: int64(s.out.MaxSize), Progress: s.progress}
+	got, err := filecopy.Copy(s.ctx, dst.File, src, opts)
 	if err != nil {
 		return nil, err
 	}

@@ -11,7 +11,9 @@ import (
 	"encoding/hex"
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
+	"log"
 	"net"
 	"net/http"
 	"net/http/httptest"
@@ -218,15 +220,16 @@ func TestCredentials(t *testing.T) {
 
 func TestHTTPS(t *testing.T) {
 	plain := serve(t, func(w http.ResponseWriter, _ *http.Request) { fmt.Fprint(w, "plain") })
-	server := httptest.NewTLSServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+	server := httptest.NewUnstartedServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if r.URL.Path == "/down" {
 			http.Redirect(w, r, plain, http.StatusFound)
 			return
 		}
 		fmt.Fprint(w, "safe")
 	}))
+	server.Config.ErrorLog = log.New(io.Discard, "", 0) // a handshake that fails is part of the test
+	server.StartTLS()
 	defer server.Close()
-	server.Config.ErrorLog = nil
 	pool := x509.NewCertPool()
 	pool.AddCert(server.Certificate())
 	s := newStager(t, stagehttp.Options{AllowPrivate: true, RootCAs: pool})

@@ -153,6 +153,7 @@ func (f *fetchTest) noLeftovers() {
 func isTree(h *FetcherHarness) bool    { return h.Tree }
 func isFile(h *FetcherHarness) bool    { return !h.Tree }
 func isInstant(h *FetcherHarness) bool { return h.Instant }
+func noAbsent(h *FetcherHarness) bool  { return h.Absent == nil }
 
 func sum(data string) string {
 	digest := sha256.Sum256([]byte(data))
@@ -275,7 +276,7 @@ var fetchCases = []fetchCase{
 			f.Errorf("progress ended at %d, want %d", last, 3<<20)
 		}
 	}},
-	{name: "ErrAbsent", rule: "data that is not there is ErrNotFound", skip: func(h *FetcherHarness) bool { return h.Absent == nil }, run: func(f *fetchTest) {
+	{name: "ErrAbsent", rule: "data that is not there is ErrNotFound", skip: noAbsent, run: func(f *fetchTest) {
 		in := f.h.Absent(f.T)
 		in.To = "a"
 		if _, err := f.fetch(&in); !errors.Is(err, caisson.ErrNotFound) {
@@ -283,7 +284,7 @@ var fetchCases = []fetchCase{
 		}
 		f.absent(f.file("a"))
 	}},
-	{name: "Optional", rule: "the absence of optional data is no error", skip: func(h *FetcherHarness) bool { return h.Absent == nil }, run: func(f *fetchTest) {
+	{name: "Optional", rule: "the absence of optional data is no error", skip: noAbsent, run: func(f *fetchTest) {
 		in := f.h.Absent(f.T)
 		in.To, in.Optional = "a", true
 		if got, err := f.fetch(&in); err != nil || !got.Absent {
