@@ -126,19 +126,13 @@ func (a *attendant) release(ctx context.Context) error {
 }
 
 // removeAll removes folders of the attempt whatever a task has made of them.
+// What they lie in is nothing that a task reaches, and may be a mounted disk.
 func (a *attendant) removeAll(ctx context.Context, dirs ...string) error {
-	root, err := safefs.Open(a.attempt().Dir, nil)
-	if errors.Is(err, fs.ErrNotExist) {
-		return nil
-	}
-	if err != nil {
-		return safefs.Sorted(caisson.OpDestroy, a.attempt().Dir, err)
-	}
-	defer root.Close()
 	for _, dir := range dirs {
-		rel, err := filepath.Rel(a.attempt().Dir, dir)
+		parent, err := safefs.Open(filepath.Dir(dir), nil)
 		if err == nil {
-			err = root.RemoveAll(ctx, rel)
+			err = parent.RemoveAll(ctx, filepath.Base(dir))
+			parent.Close()
 		}
 		if err != nil && !errors.Is(err, fs.ErrNotExist) {
 			return safefs.Sorted(caisson.OpDestroy, dir, err)
