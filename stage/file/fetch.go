@@ -211,7 +211,10 @@ func (f *fetch) folder() (*stage.Fetched, error) {
 		return nil, f.sorted(err)
 	}
 	if f.mayBind() && readable && (f.all >= bindBytes || entries >= bindEntries) {
-		return &stage.Fetched{Bytes: f.all, Bind: f.real}, nil
+		// A bind would hide what an earlier input has put there.
+		if empty, err := f.spotIsEmpty(); err != nil || empty {
+			return &stage.Fetched{Bytes: f.all, Bind: f.real}, f.sorted(err)
+		}
 	}
 	// Links are copied as they are: they lead to what is there in the sandbox.
 	tree := filecopy.Tree{
@@ -222,6 +225,15 @@ func (f *fetch) folder() (*stage.Fetched, error) {
 		return nil, f.sorted(err)
 	}
 	return &stage.Fetched{Bytes: f.done}, nil
+}
+
+func (f *fetch) spotIsEmpty() (bool, error) {
+	entries := 0
+	err := f.spot.Root.Walk(f.ctx, f.spot.Name, &safefs.WalkOptions{MaxDepth: 1}, func(*safefs.Entry) error {
+		entries++
+		return nil
+	})
+	return entries == 1, err
 }
 
 // survey looks at all of a folder: how large it is, whether all of it could be

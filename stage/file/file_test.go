@@ -275,6 +275,28 @@ func TestFetchFolder(t *testing.T) {
 	}
 }
 
+// A folder is not bound over what an earlier input has put below its place.
+func TestFetchFolderMerges(t *testing.T) {
+	dir := t.TempDir()
+	write(t, dir+"/big", strings.Repeat("x", 2<<20))
+	w := work(t)
+	s := anyPath(t)
+	_, err := s.Fetch(t.Context(), &caisson.Input{From: "file:" + write(t, t.TempDir()+"/f", "first"), To: "d/f"}, w, &stage.Env{})
+	must(t, err)
+	got, err := s.Fetch(t.Context(), &caisson.Input{From: "file:" + dir, To: "d"}, w, &stage.Env{})
+	must(t, err)
+	if _, err := w.Stat("d/big"); err != nil || got.Bind != "" {
+		t.Errorf("Fetched = %+v, %v, want a copy beside the first input", got, err)
+	}
+	if data, err := w.ReadFile("d/f"); err != nil || string(data) != "first" {
+		t.Errorf("the first input is %q, %v", data, err)
+	}
+	got, err = s.Fetch(t.Context(), &caisson.Input{From: "file:" + dir, To: "e"}, w, &stage.Env{})
+	if err != nil || got.Bind == "" {
+		t.Errorf("at an empty place: %+v, %v, want a bind", got, err)
+	}
+}
+
 func TestFetchErrSpecial(t *testing.T) {
 	dir := t.TempDir()
 	must(t, os.Mkdir(dir+"/d", 0o755))
