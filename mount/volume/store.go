@@ -11,7 +11,7 @@ import (
 	"github.com/caissonrun/caisson"
 	"github.com/caissonrun/caisson/internal/filecopy"
 	"github.com/caissonrun/caisson/internal/safefs"
-	"github.com/caissonrun/caisson/internal/shelf"
+	"github.com/caissonrun/caisson/mount/internal/shelf"
 )
 
 // DefaultOwner is who the files of a volume belong to on disk until a task of

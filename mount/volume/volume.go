@@ -17,7 +17,7 @@ import (
 
 	"github.com/caissonrun/caisson"
 	"github.com/caissonrun/caisson/internal/safefs"
-	"github.com/caissonrun/caisson/internal/shelf"
+	"github.com/caissonrun/caisson/mount/internal/shelf"
 	"github.com/caissonrun/caisson/mount"
 )
 

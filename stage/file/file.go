@@ -17,7 +17,7 @@ import (
 
 	"github.com/caissonrun/caisson"
 	"github.com/caissonrun/caisson/internal/allow"
-	"github.com/caissonrun/caisson/internal/landing"
+	"github.com/caissonrun/caisson/stage/internal/landing"
 	"github.com/caissonrun/caisson/internal/safefs"
 	"github.com/caissonrun/caisson/stage"
 )

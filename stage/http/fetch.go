@@ -15,7 +15,7 @@ import (
 	"time"
 
 	"github.com/caissonrun/caisson"
-	"github.com/caissonrun/caisson/internal/landing"
+	"github.com/caissonrun/caisson/stage/internal/landing"
 	"github.com/caissonrun/caisson/internal/safefs"
 	"github.com/caissonrun/caisson/stage"
 )

@@ -20,7 +20,7 @@ import (
 	"time"
 
 	"github.com/caissonrun/caisson"
-	"github.com/caissonrun/caisson/internal/landing"
+	"github.com/caissonrun/caisson/stage/internal/landing"
 	"github.com/caissonrun/caisson/internal/netguard"
 	"github.com/caissonrun/caisson/stage"
 )

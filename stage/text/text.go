@@ -9,7 +9,7 @@ import (
 	"strings"
 
 	"github.com/caissonrun/caisson"
-	"github.com/caissonrun/caisson/internal/landing"
+	"github.com/caissonrun/caisson/stage/internal/landing"
 	"github.com/caissonrun/caisson/internal/safefs"
 	"github.com/caissonrun/caisson/stage"
 )
