@@ -125,7 +125,11 @@ func startOnce(t *T) {
 
 func hammer(t *T) {
 	programs := [][]string{
-		{"exit", "0"}, {"hold"}, {"ignore", "15", ";", "hold"}, {"raise", "11"}, {"print", "stdout", "100k", "1"},
+		{"exit", "0"},
+		{"hold"},
+		{"ignore", "15", ";", "hold"},
+		{"raise", "11"},
+		{"print", "stdout", "100k", "1"},
 		{"spawn", "-s", "-q", "hold", ";", "exit", "1"},
 	}
 	rounds := t.times(200)

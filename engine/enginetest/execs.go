@@ -409,7 +409,9 @@ func execOwnSettings(t *T) {
 		t.Errorf("the exec is in %q, want /tmp", f.Dir)
 	}
 	for _, bad := range []*engine.ExecSpec{
-		{Args: []string{""}}, {Args: []string{"a\x00"}}, {Args: t.argv("exit", "0"), Env: map[string]string{"A=": ""}},
+		{Args: []string{""}},
+		{Args: []string{"a\x00"}},
+		{Args: t.argv("exit", "0"), Env: map[string]string{"A=": ""}},
 		{Args: t.argv("exit", "0"), Workdir: "relative"},
 	} {
 		s, err := b.Sandbox.(engine.Execer).Exec(t.ctx, bad)

@@ -132,9 +132,15 @@ func mountEmpty(t *T) {
 func changes(dir string) []string {
 	var args []string
 	for _, change := range [][]string{
-		{"write", dir + "/new", "x"}, {"write", dir + "/kept", "changed"}, {"append", dir + "/kept", "more"},
-		{"remove", dir + "/kept"}, {"mkdir", dir + "/folder"}, {"chmod", "777", dir + "/kept"},
-		{"symlink", "/x", dir + "/link"}, {"hardlink", dir + "/kept", dir + "/hard"}, {"fifo", dir + "/fifo"},
+		{"write", dir + "/new", "x"},
+		{"write", dir + "/kept", "changed"},
+		{"append", dir + "/kept", "more"},
+		{"remove", dir + "/kept"},
+		{"mkdir", dir + "/folder"},
+		{"chmod", "777", dir + "/kept"},
+		{"symlink", "/x", dir + "/link"},
+		{"hardlink", dir + "/kept", dir + "/hard"},
+		{"fifo", dir + "/fifo"},
 	} {
 		args = append(append(append(args, "try"), change...), ";")
 	}

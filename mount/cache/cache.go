@@ -13,8 +13,8 @@ import (
 	"errors"
 
 	"github.com/caissonrun/caisson"
-	"github.com/caissonrun/caisson/mount/internal/shelf"
 	"github.com/caissonrun/caisson/mount"
+	"github.com/caissonrun/caisson/mount/internal/shelf"
 	"github.com/caissonrun/caisson/mount/volume"
 )
 

@@ -17,8 +17,8 @@ import (
 
 	"github.com/caissonrun/caisson"
 	"github.com/caissonrun/caisson/internal/safefs"
-	"github.com/caissonrun/caisson/mount/internal/shelf"
 	"github.com/caissonrun/caisson/mount"
+	"github.com/caissonrun/caisson/mount/internal/shelf"
 )
 
 // Type is the type of these mounts.

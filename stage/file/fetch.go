@@ -11,9 +11,9 @@ import (
 
 	"github.com/caissonrun/caisson"
 	"github.com/caissonrun/caisson/internal/filecopy"
-	"github.com/caissonrun/caisson/stage/internal/landing"
 	"github.com/caissonrun/caisson/internal/safefs"
 	"github.com/caissonrun/caisson/stage"
+	"github.com/caissonrun/caisson/stage/internal/landing"
 )
 
 // What is smaller is copied even where it could be bound: it costs no more, and

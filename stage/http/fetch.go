@@ -15,9 +15,9 @@ import (
 	"time"
 
 	"github.com/caissonrun/caisson"
-	"github.com/caissonrun/caisson/stage/internal/landing"
 	"github.com/caissonrun/caisson/internal/safefs"
 	"github.com/caissonrun/caisson/stage"
+	"github.com/caissonrun/caisson/stage/internal/landing"
 )
 
 // Fetch implements stage.Fetcher. The file has mode 0644 unless the input says

@@ -20,9 +20,9 @@ import (
 	"time"
 
 	"github.com/caissonrun/caisson"
-	"github.com/caissonrun/caisson/stage/internal/landing"
 	"github.com/caissonrun/caisson/internal/netguard"
 	"github.com/caissonrun/caisson/stage"
+	"github.com/caissonrun/caisson/stage/internal/landing"
 )
 
 // Options configures a Stager. Zero durations and counts mean the defaults.

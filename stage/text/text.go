@@ -9,9 +9,9 @@ import (
 	"strings"
 
 	"github.com/caissonrun/caisson"
-	"github.com/caissonrun/caisson/stage/internal/landing"
 	"github.com/caissonrun/caisson/internal/safefs"
 	"github.com/caissonrun/caisson/stage"
+	"github.com/caissonrun/caisson/stage/internal/landing"
 )
 
 // A Stager serves inputs that hold their contents in Text.
