@@ -49,9 +49,7 @@ func (x *Executor) Attend(ctx context.Context, id string, detach bool) error {
 		return err
 	}
 	err = x.guard("", func() error { return a.run(ctx) })
-	if closeErr := a.journal.Close(); err == nil {
-		err = closeErr
-	}
+	err = errors.Join(err, a.journal.Close())
 	x.hub.wake(t.ID)
 	if a.handOver {
 		err = errors.Join(err, lock.Release(), x.spawn(t.ID))
@@ -74,6 +72,7 @@ type attendant struct {
 	detach  bool
 	secrets map[string][]byte
 	gone    error // why secrets can't be had
+	result  *caisson.Result
 	log     *slog.Logger
 	// handOver says that another attendant is to go on once the lock is free.
 	handOver bool
@@ -99,26 +98,32 @@ func (x *Executor) attendant(t state.Task, detach bool) (*attendant, error) {
 	if err != nil {
 		return nil, stateError("boot id", caisson.ErrUnavailable, err)
 	}
+	result, err := readResult(t)
+	if err != nil {
+		return nil, err
+	}
 	journal, events, err := state.OpenJournal(t.Journal())
 	if err != nil {
 		return nil, err
 	}
 	a := &attendant{
 		x: x, task: t, record: r, steps: stepsOf(r.Task), engine: p, journal: journal,
-		h: newHistory(events), boot: boot, detach: detach,
+		h: newHistory(events), boot: boot, detach: detach, result: result,
 		live: make(map[string]engine.Sandbox),
 		log:  x.log.With("task", t.ID, "engine", r.Engine),
 	}
 	a.secrets, a.gone = x.readSecrets(r)
-	if a.h.last == 0 {
-		// The line that Submit wrote did not reach the disk before a power cut.
-		err = a.append(&caisson.Event{Type: caisson.EventAccepted, State: caisson.StateAccepted}, false)
-	}
-	return a, err
+	return a, nil
 }
 
 // run does one action after the other.
 func (a *attendant) run(ctx context.Context) error {
+	if a.h.last == 0 {
+		// The line that Submit wrote did not reach the disk before a power cut.
+		if err := a.append(&caisson.Event{Type: caisson.EventAccepted, State: caisson.StateAccepted}, false); err != nil {
+			return err
+		}
+	}
 	for {
 		if err := ctx.Err(); err != nil {
 			return err
@@ -157,7 +162,7 @@ func (a *attendant) look() error {
 func (a *attendant) view() *view {
 	return &view{
 		task: a.record.Task, steps: a.steps, h: a.h, asked: a.asked,
-		boot: a.boot, gone: a.gone, now: a.x.now(),
+		boot: a.boot, gone: a.gone, over: a.result != nil, now: a.x.now(),
 	}
 }
 
@@ -243,6 +248,7 @@ func (a *attendant) blueprint() *blueprint {
 func (a *attendant) interruptible(ctx context.Context, applies func(*view) bool, f func(context.Context) error) error {
 	ctx, cancel := context.WithCancel(ctx)
 	watched := make(chan struct{})
+	defer func() { cancel(); <-watched }()
 	v := a.view()
 	go func() {
 		defer close(watched)
@@ -259,10 +265,7 @@ func (a *attendant) interruptible(ctx context.Context, applies func(*view) bool,
 			}
 		}
 	}()
-	err := f(ctx)
-	cancel()
-	<-watched
-	return err
+	return f(ctx)
 }
 
 // anyAsked reports whether anybody has asked for the task's end.
@@ -270,12 +273,9 @@ func anyAsked(v *view) bool { return len(v.asked) > 0 }
 
 // finish makes the result durable and forgets the secrets.
 func (a *attendant) finish() error {
-	result, err := readResult(a.task)
-	if err != nil {
-		return err
-	}
+	result := a.result
 	if result == nil {
-		result = a.result()
+		result = a.lastVerdict()
 		if err := a.rememberLeftovers(); err != nil {
 			return err
 		}
@@ -284,6 +284,7 @@ func (a *attendant) finish() error {
 			return undecided{err}
 		}
 		crash.Point(crash.ResultAfter)
+		a.result = result
 	}
 	crash.Point(crash.EndedBefore)
 	ev := &caisson.Event{Type: caisson.EventEnded, State: caisson.StateEnded, Attempt: result.Attempt, Exit: &result.Exit, Error: result.Error, Result: result}

@@ -123,9 +123,9 @@ func (a *attendant) askedSignal() int {
 	return term
 }
 
-// result is what the task ended in: the last attempt's verdict, or, where none
-// began, why not.
-func (a *attendant) result() *caisson.Result {
+// lastVerdict is what the task ends in: the last attempt's verdict, or, where
+// none began, why not.
+func (a *attendant) lastVerdict() *caisson.Result {
 	if a.h.verdict != nil {
 		r := *a.h.verdict
 		r.EndedAt = a.x.now()

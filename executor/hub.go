@@ -11,6 +11,10 @@ import (
 // pollEvery is how often a process looks at what others have written.
 const pollEvery = 100 * time.Millisecond
 
+// maxNews bounds how many channels a hub holds: of tasks that nothing happens to
+// any more, nobody takes them away.
+const maxNews = 4096
+
 // A hub tells goroutines of this process at once what they would otherwise see
 // at their next look. Its zero value is ready.
 type hub struct {
@@ -22,7 +26,10 @@ type hub struct {
 func (h *hub) wait(task string) <-chan struct{} {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	if h.news == nil {
+	if h.news == nil || len(h.news) > maxNews {
+		for _, ch := range h.news {
+			close(ch) // a look too many harms nobody
+		}
 		h.news = make(map[string]chan struct{})
 	}
 	if h.news[task] == nil {
@@ -43,8 +50,8 @@ func (h *hub) wake(task string) {
 	}
 }
 
-// pause waits for news of the task, or for the time to look again. The channel
-// must be from before what the caller has just looked at.
+// pauseFor waits for news, which may be nil, or for the time to look again. The
+// channel must be from before what the caller has just looked at.
 func pauseFor(ctx context.Context, news <-chan struct{}, d time.Duration) error {
 	timer := time.NewTimer(d)
 	defer timer.Stop()

@@ -44,6 +44,7 @@ type view struct {
 	asked []request // to end, in order
 	boot  string    // the host's boot id
 	gone  error     // why no more step could be started, such as secrets that are lost; nil: they can
+	over  bool      // the result is there
 	now   time.Time
 }
 
@@ -63,6 +64,8 @@ func next(v *view) action {
 	switch {
 	case h.ended != nil:
 		return action{deed: doNothing}
+	case v.over:
+		return action{deed: doFinish} // whatever a power cut has left of the journal
 	case h.attempt == 0 && (len(v.asked) > 0 || v.gone != nil):
 		return action{deed: doFinish}
 	case h.attempt == 0:

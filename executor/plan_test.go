@@ -63,6 +63,7 @@ type planCase struct {
 	asked []request
 	boot  string // empty: that of the attempt
 	gone  bool
+	over  bool
 	now   int64 // seconds
 	want  string
 }
@@ -83,6 +84,10 @@ var planCases = []planCase{
 	{name: "staged out after failure", story: []string{"attempt", "staged", "exited main 1", "staged-out"}, want: "end attempt main"},
 	{name: "over", story: []string{"attempt", "staged", "exited main 0", "staged-out", "success"}, want: "finish"},
 	{name: "ended", story: []string{"attempt", "staged", "exited main 0", "staged-out", "success", "ended"}, want: "nothing"},
+
+	{name: "result without its journal", story: []string{"attempt", "staged", "created main"}, over: true, want: "finish"},
+	{name: "result without any journal", over: true, want: "finish"},
+	{name: "ended with a result", story: []string{"attempt", "success", "ended"}, over: true, want: "nothing"},
 
 	{name: "not staged", story: []string{"attempt", "unstaged"}, want: "end attempt"},
 	{name: "not staged, finally", task: "f", story: []string{"attempt", "unstaged"}, want: "step finally-0"},
@@ -183,7 +188,7 @@ func TestNext(t *testing.T) {
 					task.Retry.Factor = 3
 				}
 			}
-			v := &view{task: task, steps: stepsOf(task), h: newHistory(story(c.story...)), asked: c.asked, boot: c.boot, now: time.Unix(c.now, 0)}
+			v := &view{task: task, steps: stepsOf(task), h: newHistory(story(c.story...)), asked: c.asked, boot: c.boot, over: c.over, now: time.Unix(c.now, 0)}
 			if c.boot == "" {
 				v.boot = "boot"
 			}
