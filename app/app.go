@@ -109,7 +109,7 @@ func New(cfg *Config, opts *Options) (*App, error) {
 	}
 	x, err := executor.New(&executor.Options{
 		State: cfg.State, Runtime: cfg.Runtime,
-		Engines: engines, Prefer: cfg.Executor.Prefer,
+		Engines: engines, Prefer: cfg.Executor.Prefer, LogLimit: cfg.Executor.LogLimit,
 		Mounters: mounters, Stagers: stagers,
 		Attend: opts.Attend, AttendEnv: opts.AttendEnv, Logger: logger,
 	})

@@ -45,11 +45,11 @@ func stagers(cfg *Config, opts *Options) ([]stage.Stager, error) {
 	if err != nil {
 		return nil, err
 	}
-	repositories, err := git.New(&git.Options{Allow: cfg.Stage.File.Allow})
+	repositories, err := git.New(&git.Options{Allow: cfg.Stage.File.Allow, AllowPrivate: cfg.Stage.HTTP.AllowPrivate})
 	if err != nil {
 		return nil, err
 	}
-	web, err := http.New(&http.Options{})
+	web, err := http.New(&http.Options{AllowPrivate: cfg.Stage.HTTP.AllowPrivate})
 	if err != nil {
 		return nil, err
 	}
