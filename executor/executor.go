@@ -15,9 +15,7 @@ import (
 	"fmt"
 	"log/slog"
 	"net/http"
-	"os"
 	"os/exec"
-	"path/filepath"
 	"slices"
 	"sync"
 	"time"
@@ -131,9 +129,6 @@ func New(opts *Options) (*Executor, error) {
 		root = folder.Join("run")
 	}
 	x.runtime = folder.Runtime(root)
-	if err := os.MkdirAll(filepath.Join(x.runtime, secretsDir), 0o700); err != nil {
-		return nil, &caisson.Error{Op: caisson.OpState, Item: x.runtime, Kind: caisson.ErrDenied, Err: err}
-	}
 	return x, nil
 }
 

@@ -31,12 +31,20 @@ func (x *Executor) writeSecrets(id string, values map[string][]byte) error {
 		return stateError("secrets", caisson.ErrInternal, err)
 	}
 	path := x.secretsPath(id)
-	f, err := os.OpenFile(path, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600)
-	if err != nil {
-		return safefs.Sorted(caisson.OpState, path, err)
+	for {
+		if err := os.MkdirAll(filepath.Dir(path), 0o700); err != nil {
+			return safefs.Sorted(caisson.OpState, path, err)
+		}
+		f, err := os.OpenFile(path, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600)
+		if errors.Is(err, fs.ErrNotExist) {
+			continue // whoever forgot the last secret took the folder away
+		}
+		if err != nil {
+			return safefs.Sorted(caisson.OpState, path, err)
+		}
+		_, err = f.Write(data)
+		return safefs.Sorted(caisson.OpState, path, errors.Join(err, f.Close()))
 	}
-	_, err = f.Write(data)
-	return safefs.Sorted(caisson.OpState, path, errors.Join(err, f.Close()))
 }
 
 // readSecrets returns the values. Errors: ErrNotFound if they were lost.
@@ -52,10 +60,16 @@ func (x *Executor) readSecrets(r *record) (map[string][]byte, error) {
 	return values, nil
 }
 
+// forgetSecrets removes the values, and the folders that held them if nothing
+// else is in there.
 func (x *Executor) forgetSecrets(id string) error {
-	err := os.Remove(x.secretsPath(id))
+	path := x.secretsPath(id)
+	err := os.Remove(path)
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil
+	}
+	if err == nil && os.Remove(filepath.Dir(path)) == nil {
+		_ = os.Remove(x.runtime)
 	}
 	return err
 }
