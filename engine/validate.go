@@ -8,6 +8,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"unicode/utf8"
 
 	"github.com/caissonrun/caisson"
 )
@@ -37,15 +38,31 @@ func (s *Spec) Validate() error {
 
 // CheckEnv returns what is wrong with a variable of a sandbox's environment.
 // A name is any text but the empty one, without "=" and NUL; a value is any
-// text without NUL. The value is never in the error.
+// text without NUL. Both are UTF-8, as everything that passes through a
+// document is. The value is never in the error.
 func CheckEnv(name, value string) error {
-	switch {
-	case name == "":
+	if name == "" {
 		return errors.New("empty name")
-	case strings.ContainsAny(name, "=\x00"):
-		return errors.New("name with \"=\" or NUL")
-	case strings.Contains(value, "\x00"):
-		return errors.New("value with NUL")
+	}
+	if strings.Contains(name, "=") {
+		return errors.New("name with \"=\"")
+	}
+	if err := checkText(name); err != nil {
+		return fmt.Errorf("name: %w", err)
+	}
+	if err := checkText(value); err != nil {
+		return fmt.Errorf("value: %w", err)
+	}
+	return nil
+}
+
+// checkText wants what every engine can pass on unchanged.
+func checkText(s string) error {
+	switch {
+	case strings.Contains(s, "\x00"):
+		return errors.New("contains NUL")
+	case !utf8.ValidString(s):
+		return errors.New("is not UTF-8")
 	}
 	return nil
 }
@@ -103,7 +120,7 @@ func (v *validation) program(s *Spec) {
 	v.addIf(s.Module != "" && (s.RootFS != "" || s.Image != ""), "image, module", "both are set, use one")
 	v.add("rootfs", checkHostPath(s.RootFS, false))
 	v.args(s.Args)
-	v.addIf(strings.Contains(s.Run, "\x00"), "run", "contains NUL")
+	v.add("run", checkText(s.Run))
 	v.env(s.Env)
 	v.add("workdir", checkInside(s.Workdir, false))
 	for _, f := range []struct{ name, value string }{{"user", s.User}, {"group", s.Group}, {"hostname", s.Hostname}} {
@@ -114,7 +131,7 @@ func (v *validation) program(s *Spec) {
 func (v *validation) args(args []string) {
 	v.addIf(len(args) > 0 && args[0] == "", "cmd[0]", "empty, name a program")
 	for i, arg := range args {
-		v.addIf(strings.Contains(arg, "\x00"), fmt.Sprintf("cmd[%d]", i), "contains NUL")
+		v.add(fmt.Sprintf("cmd[%d]", i), checkText(arg))
 	}
 }
 

@@ -32,6 +32,21 @@ func (t *T) start(spec *engine.Spec) *box {
 	return b
 }
 
+// startUnless creates and starts a sandbox, or returns nil where the engine
+// may refuse it, and does so with an error of one of the kinds.
+func (t *T) startUnless(spec *engine.Spec, kinds ...caisson.Kind) *box {
+	sb, err := t.engine.Create(t.ctx, spec)
+	if err != nil {
+		t.kind(err, "Create", kinds...)
+		return nil
+	}
+	t.after(func() { t.discard(spec.Dir, sb) })
+	b := &box{t: t, spec: spec, Sandbox: sb}
+	b.process, err = sb.Start(t.ctx)
+	t.ok(err, "Start")
+	return b
+}
+
 // run runs a sandbox to its end.
 func (t *T) run(args ...string) (*box, caisson.Exit) {
 	b := t.launch(args...)

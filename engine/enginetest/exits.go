@@ -176,7 +176,7 @@ func signalProgram(t *T) {
 }
 
 func exitBySignal(t *T) {
-	for _, n := range []int{sigTerm, sigKill, sigUsr2} {
+	for _, n := range []int{sigTerm, sigKill, sigHup} {
 		b := t.launch("say", "ready", ";", "hold")
 		b.says("ready")
 		t.ok(b.process.Signal(t.ctx, n), "Signal")

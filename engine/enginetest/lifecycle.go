@@ -26,7 +26,6 @@ const (
 	sigKill  = 9
 	sigUsr1  = 10
 	sigSegv  = 11
-	sigUsr2  = 12
 	sigPipe  = 13
 	sigTerm  = 15
 	sigCont  = 18
@@ -98,7 +97,7 @@ func lifecycleCases() []Case {
 		},
 		{
 			Name: "lifecycle/bad-arguments", Rules: []int{15},
-			Rule: "an empty program name and arguments with NUL are ErrInvalid",
+			Rule: "an empty program name, and arguments with NUL or that are not UTF-8, are ErrInvalid",
 			body: badArguments,
 		},
 		{
@@ -331,7 +330,7 @@ func programNotExecutable(t *T) {
 }
 
 func badArguments(t *T) {
-	for _, args := range [][]string{{""}, {"", "x"}, {"a\x00b"}, {"a", "b\x00"}} {
+	for _, args := range [][]string{{""}, {"", "x"}, {"a\x00b"}, {"a", "b\x00"}, {"a", "\xff\xfe"}} {
 		spec := t.spec()
 		spec.Args = args
 		t.refused(spec, caisson.ErrInvalid)
@@ -360,16 +359,12 @@ func tooManyArguments(t *T) {
 	for range 3000 {
 		spec.Args = append(spec.Args, strings.Repeat("x", 1024))
 	}
-	sb, err := t.engine.Create(t.ctx, spec)
-	if err != nil {
-		t.kind(err, "Create", caisson.ErrInvalid)
+	b := t.startUnless(spec, caisson.ErrInvalid)
+	if b == nil {
 		return
 	}
-	t.after(func() { t.destroy(sb) })
-	process, err := sb.Start(t.ctx)
-	t.ok(err, "Start")
-	if exit, err := process.Wait(t.ctx); err != nil || exit.Code != 126 || exit.Message == "" {
-		t.Errorf("Wait = %+v, %v, want code 126 with a message", exit, err)
+	if exit := b.wait(); exit.Code != 126 || exit.Message == "" {
+		t.Errorf("Wait = %+v, want code 126 with a message", exit)
 	}
 }
 
@@ -393,16 +388,12 @@ func workdir(t *T) {
 	}
 	spec := t.spec("exit", "0")
 	spec.Workdir = "/work/absent"
-	sb, err := t.engine.Create(t.ctx, spec)
-	if err != nil {
-		t.kind(err, "Create with a Workdir that is not there", caisson.ErrInvalid, caisson.ErrNotFound)
+	b := t.startUnless(spec, caisson.ErrInvalid, caisson.ErrNotFound)
+	if b == nil {
 		return
 	}
-	t.after(func() { t.destroy(sb) })
-	process, err := sb.Start(t.ctx)
-	t.ok(err, "Start")
-	if exit, err := process.Wait(t.ctx); err != nil || exit.Code != 126 && exit.Code != 127 || !strings.Contains(exit.Message, spec.Workdir) {
-		t.Errorf("Wait = %+v, %v, want code 126 or 127 and a message that names the folder", exit, err)
+	if exit := b.wait(); exit.Code != 126 && exit.Code != 127 || !strings.Contains(exit.Message, spec.Workdir) {
+		t.Errorf("Wait = %+v, want code 126 or 127 and a message that names the folder", exit)
 	}
 }
 
@@ -416,19 +407,14 @@ func hostileWorkdir(t *T) {
 	for _, dir := range dirs {
 		spec := t.spec("try", "read", "."+flag, ";", "try", "read", "../../../../../.."+flag, ";", "exit", "0")
 		spec.Workdir = dir
-		sb, err := t.engine.Create(t.ctx, spec)
-		if err != nil {
-			continue
-		}
-		b := &box{t: t, spec: spec, Sandbox: sb}
-		t.after(func() { t.destroy(sb) })
-		if b.process, err = sb.Start(t.ctx); err != nil {
+		b := t.startUnless(spec, caisson.ErrInvalid, caisson.ErrNotFound, caisson.ErrDenied)
+		if b == nil {
 			continue
 		}
 		b.wait()
 		if out := b.stdout(); strings.Contains(out, "host") {
 			t.Errorf("Workdir %q: the program reads the host's %s", dir, flag)
 		}
-		t.destroy(sb)
+		t.destroy(b.Sandbox)
 	}
 }

@@ -144,15 +144,9 @@ func limitDisk(t *T) {
 	// Otherwise the engine bounds everything, or refuses.
 	spec = t.spec(fills(append(shared, others...))...)
 	spec.Limits.Disk = limit
-	sb, err := t.engine.Create(t.ctx, spec)
-	if err != nil {
-		t.kind(err, "Create", caisson.ErrUnsupported, caisson.ErrInvalid)
-		return
+	if b := t.startUnless(spec, caisson.ErrUnsupported, caisson.ErrInvalid); b != nil {
+		b.bounded(len(shared)+len(others), limit)
 	}
-	t.destroy(sb)
-	spec = t.spec(fills(append(shared, others...))...)
-	spec.Limits.Disk = limit
-	t.start(spec).bounded(len(shared)+len(others), limit)
 }
 
 // fills are commands that write 32 MiB to each path, where that is possible.
@@ -167,10 +161,10 @@ func fills(paths []string) []string {
 // bounded checks that the program could not write more than the limit to any
 // one of the places that it tried. A block more may be the file system's.
 func (b *box) bounded(places int, limit caisson.Bytes) {
-	b.wait()
+	exit := b.wait()
 	tried := strings.Split(b.stdout(), "to ")[1:]
 	if len(tried) != places {
-		b.t.Errorf("the program tried %d places of %d: %q", len(tried), places, b.stdout())
+		b.t.Errorf("the program tried %d places of %d: %q, %+v", len(tried), places, b.stdout(), exit)
 	}
 	for _, try := range tried {
 		var path string

@@ -313,7 +313,7 @@ func recoverLost(t *T) {
 	b.says("held 0")
 	b.says("held 3")
 	lock := filepath.Join(b.spec.Work, "lock0")
-	t.h.Lose(t.tb, b.spec)
+	t.lose(b.spec)
 	if exit := b.wait(); exit.Reason != caisson.ReasonLost || exit.Status() != 125 {
 		t.Errorf("Wait = %+v, want reason lost, status 125", exit)
 	}
@@ -337,7 +337,7 @@ func recoverReboot(t *T) {
 	t.ok(err, "reading the handle")
 	var handle map[string]any
 	t.ok(json.Unmarshal(data, &handle), "reading the handle")
-	t.h.Lose(t.tb, b.spec)
+	t.lose(b.spec)
 	b.wait()
 	t.ok(os.WriteFile(path, []byte(edited(handle, "boot_id", "00000000-0000-0000-0000-000000000000")), 0o600), "WriteFile")
 	t.restart()

@@ -258,6 +258,7 @@ func allStacks() string {
 func (s *suite) compare(t *T, before snapshot) {
 	var more []string
 	for limit := time.Now().Add(s.patience); ; time.Sleep(5 * time.Millisecond) {
+		t.reap()
 		if more = s.snapshot(t.tb).without(before); len(more) == 0 {
 			return
 		}

@@ -12,7 +12,29 @@ import (
 	"testing"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/caissonrun/caisson/engine"
 )
+
+// lose has the harness kill what keeps a sandbox. The processes that it leaves
+// behind become this one's children, where another parent than the suite would
+// see to them.
+func (t *T) lose(spec *engine.Spec) {
+	parents, _ := processTable()
+	for pid := range parents {
+		if descends(parents, pid) && parents[pid] != os.Getpid() {
+			t.orphans = append(t.orphans, pid)
+		}
+	}
+	t.h.Lose(t.tb, spec)
+}
+
+// reap takes away what lose left.
+func (t *T) reap() {
+	for _, pid := range t.orphans {
+		_, _ = unix.Wait4(pid, nil, unix.WNOHANG, nil)
+	}
+}
 
 // adopt makes orphans of this process's descendants its children, so that
 // every process that a case left behind is found below this one. It returns
@@ -31,15 +53,31 @@ func (s *suite) system(all snapshot) {
 	s.mounts(all)
 	s.cgroups(all)
 	s.loops(all)
-	for _, dir := range []string{"/run/netns", "/dev/shm"} {
-		folder(all, dir)
-	}
 }
 
 // processes adds every descendant of this process, zombies too.
 func processes(all snapshot) {
-	parents := make(map[int]int)
-	names := make(map[int]string)
+	parents, names := processTable()
+	for pid := range parents {
+		if descends(parents, pid) {
+			all[names[pid]]++
+		}
+	}
+}
+
+// descends reports whether a process is below this one.
+func descends(parents map[int]int, pid int) bool {
+	for ; pid > 1; pid = parents[pid] {
+		if parents[pid] == os.Getpid() {
+			return true
+		}
+	}
+	return false
+}
+
+// processTable returns the parents of all processes, and what they are.
+func processTable() (parents map[int]int, names map[int]string) {
+	parents, names = make(map[int]int), make(map[int]string)
 	entries, _ := os.ReadDir("/proc")
 	for _, e := range entries {
 		pid, err := strconv.Atoi(e.Name())
@@ -61,14 +99,7 @@ func processes(all snapshot) {
 		names[pid] = fmt.Sprintf("process %d %s state %s: %.200s", pid, stat[bytes.IndexByte(stat, '('):end+1], fields[0],
 			bytes.ReplaceAll(cmdline, []byte{0}, []byte(" ")))
 	}
-	for pid := range parents {
-		for p := pid; p > 1; p = parents[p] {
-			if parents[p] == os.Getpid() {
-				all[names[pid]]++
-				break
-			}
-		}
-	}
+	return parents, names
 }
 
 var number = regexp.MustCompile(`[0-9]+`)

@@ -34,6 +34,7 @@ type T struct {
 	failures []string
 	cleanups []func()
 	boxes    int
+	orphans  []int // process ids that lose left behind
 }
 
 // Errorf says that the rule is broken, and goes on.
