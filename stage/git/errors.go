@@ -9,8 +9,8 @@ import (
 	"strings"
 
 	"github.com/caissonrun/caisson"
-	"github.com/caissonrun/caisson/internal/landing"
 	"github.com/caissonrun/caisson/internal/safefs"
+	"github.com/caissonrun/caisson/stage/internal/landing"
 )
 
 // causes sorts what git, ssh and servers say; the first row that is found in
@@ -122,7 +122,9 @@ func (f *fetch) sorted(err error) error {
 		return nil
 	case errors.Is(err, context.Canceled), errors.Is(err, context.DeadlineExceeded):
 		return fmt.Errorf("%s: %w", landing.Item(f.in), err)
-	case errors.As(err, &known) && known.Op == "":
+	case errors.As(err, &known) && known.Op != "":
+		return err
+	case known != nil:
 		return about(f.in, err)
 	case errors.As(err, &failed):
 		return &caisson.Error{Op: caisson.OpStageIn, Item: landing.Item(f.in), Kind: failed.kind(), Err: err}

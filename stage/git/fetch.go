@@ -15,9 +15,9 @@ import (
 	"time"
 
 	"github.com/caissonrun/caisson"
-	"github.com/caissonrun/caisson/internal/landing"
 	"github.com/caissonrun/caisson/internal/safefs"
 	"github.com/caissonrun/caisson/stage"
+	"github.com/caissonrun/caisson/stage/internal/landing"
 )
 
 // Bounds of what a repository can make a fetch do.
@@ -31,39 +31,50 @@ const (
 	watchEvery  = 200 * time.Millisecond
 )
 
-// Fetch implements stage.Fetcher. The size limit is for all files of the
+// Fetch implements stage.Fetcher. A repository, branch, tag, commit or folder
+// that is not there is absent data. The size limit is for all files of the
 // commit, submodules included. Nothing is made at in.To before everything is
 // fetched and measured. A tree is always copied, and writable.
-func (s *Stager) Fetch(ctx context.Context, in *caisson.Input, work *os.Root, env *stage.Env) (got *stage.Fetched, err error) {
-	src, err := s.check(in, env)
-	if err != nil {
-		return nil, err
+func (s *Stager) Fetch(ctx context.Context, in *caisson.Input, work *os.Root, env *stage.Env) (*stage.Fetched, error) {
+	f := &fetch{stager: s, in: in, env: env, want: options(in)}
+	err := f.sorted(f.run(ctx, work))
+	switch {
+	case err == nil:
+		return &stage.Fetched{Bytes: f.done}, nil
+	case in.Optional && len(f.checkouts) == 0 && errors.Is(err, caisson.ErrNotFound):
+		return &stage.Fetched{Absent: true}, nil
 	}
-	binary, err := program(in)
+	return nil, err
+}
+
+// run brings the input to the work folder, through a folder for what is on its
+// way.
+func (f *fetch) run(ctx context.Context, work *os.Root) (err error) {
+	src, err := f.stager.check(f.in, f.env)
 	if err != nil {
-		return nil, err
+		return err
 	}
-	f := &fetch{stager: s, in: in, env: env, want: options(in), binary: binary, named: src.hostPort()}
-	if f.temp, err = os.MkdirTemp(env.Temp, "git-"); err != nil {
-		return nil, f.sorted(err)
+	if f.binary, err = program(f.in); err != nil {
+		return err
+	}
+	if f.temp, err = os.MkdirTemp(f.env.Temp, "git-"); err != nil {
+		return err
 	}
 	defer func() {
-		if removeErr := f.sorted(os.RemoveAll(f.temp)); err == nil && removeErr != nil {
-			got, err = nil, removeErr
+		if removed := os.RemoveAll(f.temp); err == nil {
+			err = removed
 		}
 	}()
-	if src.scheme == "file" && !env.Trusted && !s.opts.AnyPath {
+	f.named = src.hostPort()
+	if src.scheme == "file" && !f.env.Trusted && !f.stager.opts.AnyPath {
 		if src, err = f.private(ctx, src); err != nil {
-			return nil, f.sorted(err)
+			return err
 		}
 	}
 	if err := f.gather(ctx, src, f.want.Ref, checkout{folder: f.want.Folder, at: "."}, 0); err != nil {
-		return nil, f.sorted(err)
+		return err
 	}
-	if err := f.land(ctx, work); err != nil {
-		return nil, f.sorted(err)
-	}
-	return &stage.Fetched{Bytes: f.done}, nil
+	return f.land(ctx, work)
 }
 
 // A fetch is one input on its way.

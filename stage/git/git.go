@@ -41,8 +41,8 @@ import (
 
 	"github.com/caissonrun/caisson"
 	"github.com/caissonrun/caisson/internal/allow"
-	"github.com/caissonrun/caisson/internal/landing"
 	"github.com/caissonrun/caisson/stage"
+	"github.com/caissonrun/caisson/stage/internal/landing"
 )
 
 // Options configures a Stager.

@@ -13,7 +13,7 @@ import (
 	"path"
 	"strings"
 
-	"github.com/caissonrun/caisson/internal/landing"
+	"github.com/caissonrun/caisson/stage/internal/landing"
 )
 
 // The permission bits of files; git knows no others.
