@@ -66,6 +66,8 @@ type Options struct {
 	Attend []string
 	// AttendEnv are variables, NAME=value, that attendants need for that.
 	AttendEnv []string
+	// Progress is told how far the staging of inputs is, see executor.Options.
+	Progress func(task string, input int, done, total int64)
 	// Logger is told what no caller is told. Nil: discard.
 	Logger *slog.Logger
 }
@@ -111,7 +113,7 @@ func New(cfg *Config, opts *Options) (*App, error) {
 		State: cfg.State, Runtime: cfg.Runtime,
 		Engines: engines, Prefer: cfg.Executor.Prefer, LogLimit: cfg.Executor.LogLimit,
 		Mounters: mounters, Stagers: stagers,
-		Attend: opts.Attend, AttendEnv: opts.AttendEnv, Logger: logger,
+		Attend: opts.Attend, AttendEnv: opts.AttendEnv, Progress: opts.Progress, Logger: logger,
 	})
 	if err != nil {
 		return nil, err

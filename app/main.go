@@ -26,7 +26,9 @@ func Main() int {
 
 // open wires what commands work on.
 func open(_ context.Context, setup *cli.Setup) (*cli.Host, error) {
-	a, err := New(setup.Config, &Options{Attend: setup.Attend, AttendEnv: setup.AttendEnv, Logger: setup.Logger})
+	a, err := New(setup.Config, &Options{
+		Attend: setup.Attend, AttendEnv: setup.AttendEnv, Progress: setup.Progress, Logger: setup.Logger,
+	})
 	if err != nil {
 		return nil, err
 	}

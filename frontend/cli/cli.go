@@ -44,6 +44,9 @@ type Setup struct {
 	// Attend is the argv that starts an attendant with the same configuration;
 	// the task's id is appended.
 	Attend []string
+	// Progress is told how far the staging of inputs is, as
+	// executor.Options.Progress is.
+	Progress func(task string, input int, done, total int64)
 	// AttendEnv are the variables, NAME=value, that attendants need for that.
 	AttendEnv []string
 }
@@ -80,6 +83,7 @@ type command struct {
 	env      map[string]string
 	settings settings
 	host     *Host
+	progress progressLine
 }
 
 // settings are the flags that every command has.
@@ -203,7 +207,7 @@ func (c *command) openQuietly(ctx context.Context) (*Host, error) {
 	}
 	host, err := c.caller.Open(ctx, &Setup{
 		Config: cfg, Logger: logger,
-		Attend: c.attendArgs(cfg), AttendEnv: c.attendEnv(cfg),
+		Attend: c.attendArgs(cfg), AttendEnv: c.attendEnv(cfg), Progress: c.progress.update,
 	})
 	if err != nil {
 		return nil, err

@@ -2,11 +2,9 @@ package cli_test
 
 import (
 	"bytes"
-	"errors"
 	"io"
 	"os"
 	"os/exec"
-	"path/filepath"
 	"strings"
 	"sync"
 	"syscall"
@@ -33,28 +31,12 @@ type shell struct {
 // its state folder, and its id.
 func sleeper(t *testing.T) (func(args ...string) *exec.Cmd, string) {
 	t.Helper()
-	bin, state := program(t), t.TempDir()
-	runtimeDir, err := os.MkdirTemp("", "caisson-run-")
-	if err != nil {
-		t.Fatal(err)
-	}
-	env := append(os.Environ(), "CAISSON_STATE="+state, "CAISSON_RUNTIME="+runtimeDir)
-	command := func(args ...string) *exec.Cmd {
-		cmd := exec.Command(filepath.Join(bin, "caisson"), args...)
-		cmd.Env = env
-		return cmd
-	}
+	command := caissonIn(t)
 	out, err := command("run", "--detach", "--", "sleep", "86399.125").CombinedOutput()
 	if err != nil {
 		t.Fatalf("run --detach: %v\n%s", err, out)
 	}
 	id := strings.TrimSpace(string(out))
-	t.Cleanup(func() {
-		if out, err := command("rm", "--force", id).CombinedOutput(); err != nil {
-			t.Errorf("rm --force: %v\n%s", err, out)
-		}
-		os.RemoveAll(runtimeDir)
-	})
 	deadline := time.Now().Add(patience)
 	for command("exec", id, "--", "true").Run() != nil {
 		if time.Now().After(deadline) {
@@ -155,17 +137,7 @@ func (s *shell) ended() int {
 	if *after != s.before {
 		s.t.Errorf("terminal after the end = %+v, want %+v", *after, s.before)
 	}
-	var exit *exec.ExitError
-	if errors.As(err, &exit) {
-		if status := exit.Sys().(syscall.WaitStatus); status.Signaled() {
-			return 128 + int(status.Signal())
-		}
-		return exit.ExitCode()
-	}
-	if err != nil {
-		s.t.Fatal(err)
-	}
-	return 0
+	return statusOf(s.t, err)
 }
 
 func TestTerminalSession(t *testing.T) {

@@ -48,6 +48,7 @@ func (r *run) foreground(ctx context.Context, host *Host, task *caisson.Task, su
 	close(stopped)
 	cancel(nil)
 	owned.Wait()
+	r.progress.clear()
 	if err != nil {
 		return orInterrupted(ctx, err)
 	}
@@ -69,7 +70,10 @@ func (r *run) show(ctx context.Context, host *Host, id string, broken func()) er
 	sink := &sink{broken: broken}
 	logs := func(write func(executor.LogRecord) error) error {
 		return host.Executor.Logs(ctx, id, executor.LogOptions{Follow: true}, func(rec executor.LogRecord) error {
-			return sink.write(func() error { return write(rec) })
+			return sink.write(func() error {
+				r.progress.clear()
+				return write(rec)
+			})
 		})
 	}
 	if !r.json {
@@ -120,6 +124,7 @@ func (s *sink) write(do func() error) error {
 // sayOnTerminal tells a person at a terminal what a key has done.
 func (r *run) sayOnTerminal(text string) {
 	if isTerminal(file(r.caller.Stderr)) {
+		r.progress.clear()
 		fmt.Fprintf(r.caller.Stderr, "caisson: %s\n", text)
 	}
 }

@@ -129,6 +129,9 @@ func (r *run) submit(ctx context.Context, task *caisson.Task, base string) error
 	if err != nil {
 		return err
 	}
+	if !r.detach && isTerminal(file(r.caller.Stderr)) {
+		r.progress.w, r.progress.inputs = r.caller.Stderr, task.Inputs
+	}
 	host, err := r.open(ctx)
 	if err != nil {
 		return err

@@ -1,6 +1,7 @@
 package cli_test
 
 import (
+	"encoding/json"
 	"errors"
 	"fmt"
 	"os"
@@ -19,27 +20,61 @@ import (
 // patience is how long a script waits for something that takes no time.
 const patience = 60 * time.Second
 
-// buildOnce builds the real program and its keeper, once for all tests.
+// binDir is what buildOnce made, if it was called.
+var binDir string
+
+// buildOnce builds the real program, once for all tests.
 var buildOnce = sync.OnceValues(func() (string, error) {
 	dir, err := os.MkdirTemp("", "caisson-bin-")
 	if err != nil {
 		return "", err
 	}
-	for _, name := range []string{"caisson", "caisson-keeper"} {
-		cmd := exec.Command("go", "build", "-o", filepath.Join(dir, name), "github.com/caissonrun/caisson/cmd/"+name)
-		cmd.Env = append(os.Environ(), "CGO_ENABLED=0")
-		if out, err := cmd.CombinedOutput(); err != nil {
-			return dir, fmt.Errorf("go build %s: %w\n%s", name, err, out)
-		}
-	}
+	binDir = dir
 	// Tests that drop privileges run it too.
-	return dir, os.Chmod(dir, 0o755)
+	if err := os.Chmod(dir, 0o755); err != nil {
+		return dir, err
+	}
+	return dir, build(dir)
 })
+
+// build builds the program with its keeper inside, as make does, but whatever
+// keeper was built in the checkout before.
+func build(dir string) error {
+	const keeper = "caisson-keeper"
+	if err := goBuild("-o", filepath.Join(dir, keeper), module+"/cmd/"+keeper); err != nil {
+		return err
+	}
+	root, err := filepath.Abs(filepath.Join("..", ".."))
+	if err != nil {
+		return err
+	}
+	embedded := filepath.Join(root, "keeper", "embedded", keeper+"-"+runtime.GOOS+"-"+runtime.GOARCH)
+	overlay, err := json.Marshal(map[string]map[string]string{"Replace": {embedded: filepath.Join(dir, keeper)}})
+	if err != nil {
+		return err
+	}
+	path := filepath.Join(dir, "overlay.json")
+	if err := os.WriteFile(path, overlay, 0o600); err != nil {
+		return err
+	}
+	return goBuild("-overlay", path, "-o", filepath.Join(dir, "caisson"), module+"/cmd/caisson")
+}
+
+const module = "github.com/caissonrun/caisson"
+
+func goBuild(args ...string) error {
+	cmd := exec.Command("go", append([]string{"build"}, args...)...)
+	cmd.Env = append(os.Environ(), "CGO_ENABLED=0")
+	if out, err := cmd.CombinedOutput(); err != nil {
+		return fmt.Errorf("go build: %w\n%s", err, out)
+	}
+	return nil
+}
 
 func TestMain(m *testing.M) {
 	status := m.Run()
-	if dir, _ := buildOnce(); dir != "" {
-		os.RemoveAll(dir)
+	if binDir != "" {
+		os.RemoveAll(binDir)
 	}
 	os.Exit(status)
 }

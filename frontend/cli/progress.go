@@ -1,0 +1,66 @@
+package cli
+
+import (
+	"fmt"
+	"io"
+	"sync"
+	"time"
+
+	"github.com/caissonrun/caisson"
+)
+
+// progressEvery bounds how often the line is drawn.
+const progressEvery = 100 * time.Millisecond
+
+// clearLine moves the cursor to the line's begin and clears it.
+const clearLine = "\r\x1b[K"
+
+// A progressLine shows on a terminal how far the staging of inputs is. It is
+// one line that is gone once an input is there, and before anything else is
+// printed. Its zero value shows nothing.
+type progressLine struct {
+	w      io.Writer // nil: no terminal
+	inputs []caisson.Input
+
+	mu    sync.Mutex
+	drawn bool      // there is a line
+	last  time.Time // when it was drawn
+}
+
+// update is told how many bytes of an input there are; total is -1 where it is
+// not known.
+func (p *progressLine) update(_ string, input int, done, total int64) {
+	if p.w == nil || input >= len(p.inputs) {
+		return
+	}
+	if total >= 0 && done >= total {
+		p.clear()
+		return
+	}
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	now := time.Now()
+	if now.Sub(p.last) < progressEvery {
+		return
+	}
+	p.last, p.drawn = now, true
+	fmt.Fprintf(p.w, "%s%s", clearLine, progressText(p.inputs[input].To, done, total))
+}
+
+// clear removes the line if there is one.
+func (p *progressLine) clear() {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.drawn {
+		p.drawn = false
+		io.WriteString(p.w, clearLine)
+	}
+}
+
+func progressText(name string, done, total int64) string {
+	text := fmt.Sprintf("caisson: %s: %s", oneLine(name), size(caisson.Bytes(done)))
+	if total > 0 {
+		text += fmt.Sprintf(" of %s, %d%%", size(caisson.Bytes(total)), done*100/total)
+	}
+	return text
+}
