@@ -26,6 +26,9 @@ import (
 // is never on disk, because it holds secrets.
 type Spec = wire.Spec
 
+// A Once is a file in the sandbox that can be read once.
+type Once = wire.Once
+
 // Status is what a keeper says of itself.
 type Status = wire.Status
 

@@ -30,7 +30,7 @@ const (
 // keeperEnv is a keeper's whole environment: settings of Go's runtime that
 // must be known when it begins, because a processor that it does not use costs
 // memory. Programs in the sandbox never see it.
-var keeperEnv = []string{"GOMAXPROCS=1", "GOGC=50"}
+var keeperEnv = []string{"GOMAXPROCS=1", "GOGC=50", "GODEBUG=containermaxprocs=0,updatemaxprocs=0"}
 
 // Launch starts a keeper in its own session and returns when its sandbox is
 // in place. The keeper has neither the caller's environment nor descriptors.
@@ -45,18 +45,18 @@ func Launch(ctx context.Context, command Command, spec *Spec) (*Client, error) {
 	if err := ctx.Err(); err != nil {
 		return nil, err
 	}
-	if len(command) == 0 {
-		return nil, fail(caisson.ErrInvalid, errors.New("no command to start it"))
-	}
-	versioned := *spec
-	versioned.Version = wire.Version
-	input, err := encode(&versioned)
-	if err != nil {
-		return nil, fail(caisson.ErrInvalid, err)
-	}
 	s, err := startKeeper(command)
 	if err != nil {
 		return nil, err
+	}
+	return s.launch(ctx, spec)
+}
+
+// launch has a keeper make its sandbox.
+func (s *starting) launch(ctx context.Context, spec *Spec) (*Client, error) {
+	input, err := encode(spec)
+	if err != nil {
+		return nil, errors.Join(fail(caisson.ErrInvalid, err), s.undo())
 	}
 	l, err := s.handshake(ctx, input, spec.Socket)
 	if err != nil {
@@ -68,7 +68,9 @@ func Launch(ctx context.Context, command Command, spec *Spec) (*Client, error) {
 }
 
 func encode(spec *Spec) ([]byte, error) {
-	body, err := json.Marshal(spec)
+	versioned := *spec
+	versioned.Version = wire.Version
+	body, err := json.Marshal(&versioned)
 	if err != nil {
 		return nil, err
 	}
@@ -88,6 +90,9 @@ type starting struct {
 }
 
 func startKeeper(command Command) (*starting, error) {
+	if len(command) == 0 {
+		return nil, fail(caisson.ErrInvalid, errors.New("no command to start it"))
+	}
 	childIn, input, err := os.Pipe()
 	if err != nil {
 		return nil, err

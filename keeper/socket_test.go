@@ -257,3 +257,45 @@ func children(t *testing.T, pid int) []string {
 	}
 	return all
 }
+
+// Descriptors that a client sends along are not kept.
+func TestSentDescriptorsAreNotKept(t *testing.T) {
+	needRoot(t, "it looks at a keeper's descriptors")
+	k := start(t, spec(t, untilGo))
+	status, err := k.Status(k.ctx())
+	if err != nil {
+		t.Fatal(err)
+	}
+	count := func() int {
+		entries, err := os.ReadDir(fmt.Sprintf("/proc/%d/fd", status.PID))
+		if err != nil {
+			t.Fatal(err)
+		}
+		return len(entries)
+	}
+	before := count()
+	conn := dialRaw(t, k)
+	conn.SetDeadline(time.Now().Add(patience))
+	rights := unix.UnixRights(0, 0, 0, 0, 0, 0, 0, 0)
+	for i := range 100 {
+		req := rawFrame(greeting)
+		if i > 0 {
+			req = rawFrame(`{"id":2,"op":"status"}`)
+		}
+		if _, _, err := conn.WriteMsgUnix(req, rights, nil); err != nil {
+			t.Fatal(err)
+		}
+		var size [4]byte
+		if _, err := io.ReadFull(conn, size[:]); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := io.CopyN(io.Discard, conn, int64(binary.LittleEndian.Uint32(size[:]))); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if after := count(); after > before+2 {
+		t.Errorf("the keeper had %d descriptors and has %d", before, after)
+	}
+	k.letGo()
+	k.wait()
+}

@@ -74,6 +74,7 @@ func (k *keeper) closeBox() error {
 	if k.box == nil {
 		return nil
 	}
+	k.once.close()
 	if err := k.box.Close(); err != nil {
 		return err
 	}

@@ -33,6 +33,7 @@ type keeper struct {
 	output   *output
 	files    *files
 	listener *wire.Listener
+	once     *onceFiles
 	oom      oomGuard
 
 	// spawning is held while a program is started, so that none is started
@@ -92,6 +93,9 @@ func open(spec *wire.Spec) (*keeper, error) {
 	err := k.prepare()
 	boxErr := <-boxed
 	if err == nil && boxErr == nil {
+		k.once, err = serveOnce(k.box, spec.Once)
+	}
+	if err == nil && boxErr == nil {
 		// From here on the sandbox's init is forked and has its own score.
 		k.oom = protect()
 		protectMemory()
@@ -120,6 +124,7 @@ func (k *keeper) undo(err error) error {
 	if k.listener != nil {
 		err = joinUndo(err, k.listener.Close())
 	}
+	k.once.close()
 	if k.box != nil {
 		err = joinUndo(err, k.box.Close())
 	}

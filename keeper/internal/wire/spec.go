@@ -47,6 +47,8 @@ type Spec struct {
 
 	Box     *isolate.Spec   `json:"box"`
 	Program isolate.Program `json:"program"`
+	// Once are files that are gone after their first read.
+	Once []Once `json:"once,omitempty"`
 
 	// Timeout is how long the program may run, paused or not. Zero: for ever.
 	Timeout caisson.Duration `json:"timeout,omitempty"`
@@ -69,6 +71,15 @@ type Spec struct {
 	// OnExitDelay is the time before OnExit's second start; it doubles from
 	// start to start. Zero: one second.
 	OnExitDelay caisson.Duration `json:"on_exit_delay,omitempty"`
+}
+
+// A Once is a file in the sandbox that can be read once. It lies in a folder
+// that the sandbox has of its own, in memory, and that exists at its start.
+type Once struct {
+	Path  string `json:"path"` // absolute, inside
+	Value []byte `json:"value"`
+	UID   int    `json:"uid"` // who may read it, in ids of the host
+	GID   int    `json:"gid"`
 }
 
 // Check returns an error of kind ErrInvalid unless s can be kept.
