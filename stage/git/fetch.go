@@ -66,7 +66,7 @@ func (f *fetch) run(ctx context.Context, work *os.Root) (err error) {
 		}
 	}()
 	f.named = src.hostPort()
-	if src.scheme == "file" && !f.env.Trusted && !f.stager.opts.AnyPath {
+	if src.scheme == "file" && !f.direct(src) {
 		if src, err = f.private(ctx, src); err != nil {
 			return err
 		}

@@ -11,18 +11,37 @@ import (
 	"path"
 	"path/filepath"
 	"strings"
+	"syscall"
 
 	"github.com/caissonrun/caisson/internal/filecopy"
 	"github.com/caissonrun/caisson/internal/safefs"
 )
 
+// direct reports whether git may be let loose on a repository of this host
+// itself: one of the caller's own, for a task that may name any path.
+func (f *fetch) direct(src *source) bool {
+	if !f.env.Trusted && !f.stager.opts.AnyPath {
+		return false
+	}
+	for _, name := range []string{src.path, filepath.Join(src.path, ".git")} {
+		info, err := os.Stat(name)
+		if errors.Is(err, fs.ErrNotExist) {
+			continue
+		}
+		if err != nil || int(info.Sys().(*syscall.Stat_t).Uid) != os.Geteuid() {
+			return false
+		}
+	}
+	return true
+}
+
 // private replaces a repository of this host by a copy of its objects and
 // references in a folder of Caisson's own, which git then fetches from.
 //
-// A folder that the operator lists is one that others, tasks among them, may
-// write to, and a repository can lead out of it: by links, by files that name
-// another repository, by its configuration. The copy has none of these, and
-// nobody can change it any more.
+// Others may write to a folder that the operator lists, tasks among them, and
+// to one that is not the caller's. A repository can lead out of it: by links,
+// by files that name another repository, by its configuration. The copy has
+// none of these, and nobody can change it any more.
 func (f *fetch) private(ctx context.Context, src *source) (*source, error) {
 	host, err := safefs.Open("/", &safefs.Options{CrossMounts: true})
 	if err != nil {
@@ -72,7 +91,7 @@ func gitFolder(host *safefs.Root, name string) (string, error) {
 }
 
 func leadsOut(name string) error {
-	return denied(fmt.Errorf("%q leads to another folder, which only tasks with the caller's rights may use: clone the repository", name))
+	return denied(fmt.Errorf("%q in the repository leads to another folder: clone it, and name the clone", name))
 }
 
 // A copier copies the parts of a repository that hold its contents.

@@ -74,6 +74,45 @@ func TestListedRepositoryLeadsOut(t *testing.T) {
 	}
 }
 
+// Also root can stage another user's repository, without being led by it.
+func TestRepositoryOfAnother(t *testing.T) {
+	if os.Geteuid() != 0 {
+		t.Skip("needs root")
+	}
+	dir := t.TempDir()
+	newRepository(t, dir+"/repo").commit(map[string]string{"f": "x"})
+	for _, name := range []string{"/repo", "/repo/.git"} {
+		must(t, os.Chown(dir+name, 1000, 1000))
+	}
+	s := newStager(t, nil)
+	w := newWork(t)
+	w.env.Trusted = true
+	_, err := w.fetch(s, &caisson.Input{From: "git+file:" + dir + "/repo"})
+	if got := w.tree("in"); err != nil || got["f"] != "x" {
+		t.Errorf("%v, %v", got, err)
+	}
+	must(t, replace(dir+"/repo/.git/objects/info/alternates", dir+"/secret/.git/objects\n"))
+	_, err = w.fetch(s, &caisson.Input{From: "git+file:" + dir + "/repo"})
+	refused(t, err, caisson.ErrDenied, "clone")
+}
+
+// A repository of the caller's own may be spread over several folders.
+func TestOwnRepositoryLeadsOut(t *testing.T) {
+	dir := t.TempDir()
+	r := newRepository(t, dir+"/main")
+	r.commit(map[string]string{"f": "x"})
+	r.git("", "worktree", "add", "--quiet", "-b", "side", dir+"/side")
+	r.git("", "clone", "--quiet", "--shared", dir+"/main", dir+"/shared")
+	for _, name := range []string{"/side", "/shared"} {
+		w := newWork(t)
+		w.env.Trusted = true
+		_, err := w.fetch(newStager(t, nil), &caisson.Input{From: "git+file:" + dir + name})
+		if got := w.tree("in"); err != nil || got["f"] != "x" {
+			t.Errorf("%s: %v, %v", name, got, err)
+		}
+	}
+}
+
 func replace(path, text string) error {
 	if err := os.RemoveAll(path); err != nil {
 		return err

@@ -54,6 +54,11 @@ func TestCredentials(t *testing.T) {
 	defer stranger.Close()
 	server.wrap = func(w http.ResponseWriter, r *http.Request, next http.Handler) {
 		user, password, _ := r.BasicAuth()
+		for _, path := range globAll("/proc/[0-9]*/cmdline") {
+			if line, _ := os.ReadFile(path); strings.Contains(string(line), "/'word") || strings.Contains(string(line), "WRONG") {
+				t.Errorf("the password is on a command line: %q", line)
+			}
+		}
 		switch {
 		case user != "me" || password != "p@ss/'word":
 			w.Header().Set("WWW-Authenticate", `Basic realm="x"`)
@@ -194,10 +199,15 @@ func TestServerErrors(t *testing.T) {
 	}
 }
 
+func globAll(pattern string) []string {
+	all, _ := filepath.Glob(pattern)
+	return all
+}
+
 // running lists the processes whose environment has a word in it.
 func running(t *testing.T, word string) []string {
 	t.Helper()
-	all, _ := filepath.Glob("/proc/[0-9]*/environ")
+	all := globAll("/proc/[0-9]*/environ")
 	if len(all) == 0 {
 		t.Skip("needs /proc")
 	}
