@@ -73,7 +73,12 @@ func Open(path string) (*Folder, error) {
 	if v.Version < 1 || v.Instance == "" {
 		return nil, stateError(path, caisson.ErrInvalid, fmt.Errorf("%s names no version: not a state folder of Caisson", versionFile))
 	}
-	return &Folder{path: filepath.Clean(path), instance: v.Instance}, nil
+	// Sandboxes are given paths below, and open them without following links.
+	real, err := filepath.EvalSymlinks(path)
+	if err != nil {
+		return nil, classify(path, err)
+	}
+	return &Folder{path: real, instance: v.Instance}, nil
 }
 
 // Path returns the folder's path.

@@ -209,3 +209,24 @@ func TestJournalErrDamaged(t *testing.T) {
 		t.Errorf("OpenJournal = %v, want ErrInvalid", err)
 	}
 }
+
+func TestOpenThroughALink(t *testing.T) {
+	dir := t.TempDir()
+	real, err := filepath.EvalSymlinks(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Mkdir(filepath.Join(real, "state"), 0o700); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Symlink("state", filepath.Join(dir, "link")); err != nil {
+		t.Fatal(err)
+	}
+	folder, err := state.Open(filepath.Join(dir, "link"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got, want := folder.Path(), filepath.Join(real, "state"); got != want {
+		t.Errorf("Path() = %q, want %q: without links", got, want)
+	}
+}
