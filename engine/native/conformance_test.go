@@ -53,11 +53,3 @@ func TestConformance(t *testing.T) {
 	}
 	enginetest.Run(t, h)
 }
-
-func TestConformanceWithoutIsolation(t *testing.T) {
-	h := harness(t, native.Options{Isolation: native.None})
-	h.Label = "native, isolation none"
-	inside := h.Inside
-	h.Program = func(spec *engine.Spec, args []string) { spec.Args = append([]string{inside}, args...) }
-	enginetest.Run(t, h)
-}

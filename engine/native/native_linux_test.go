@@ -353,6 +353,31 @@ func TestSecrets(t *testing.T) {
 	}
 }
 
+// TestSecretOnce also has many readers at once, of whom one gets the value.
+func TestSecretOnce(t *testing.T) {
+	e := newEngine(t, native.Options{})
+	s := newSpec(t, `for i in 1 2 3 4 5 6 7 8 9; do (timeout 5 cat /run/secrets/key 2>/dev/null | wc -c) & done; wait
+		cat /run/secrets/key 2>/dev/null || echo gone; cat /run/secrets/second | rev; ls /run/once | wc -l`)
+	s.Secrets = []engine.Secret{
+		{Name: "key", Value: bytes.Repeat([]byte("0123456789"), 5_000), As: caisson.SecretFile, Once: true},
+		{Name: "second", Value: []byte("another-one"), As: caisson.SecretFile, Once: true},
+		{Name: "never", Value: []byte("not-read-at-all"), As: caisson.SecretFile, Once: true},
+	}
+	exit, out := run(t, e, s)
+	total, rest := 0, ""
+	for line := range strings.Lines(out) {
+		var n int
+		if _, err := fmt.Sscanf(line, "%d\n", &n); err == nil && rest == "" {
+			total += n
+			continue
+		}
+		rest += line
+	}
+	if exit.Status() != 0 || total != 50_000 || rest != "gone\neno-rehtona1\n" {
+		t.Errorf("exit %+v, %d bytes were read, then %q", exit, total, rest)
+	}
+}
+
 func TestExec(t *testing.T) {
 	e := newEngine(t, native.Options{})
 	s := newSpec(t, "sleep 1000")

@@ -3,6 +3,7 @@ package native
 import (
 	"crypto/sha256"
 	"encoding/hex"
+	"errors"
 	"fmt"
 	"maps"
 	"path"
@@ -23,7 +24,11 @@ const (
 	homeDir      = "/tmp"
 	standardHost = "caisson"
 	// standardShm is the size of /dev/shm where nothing else is asked for.
-	standardShm     = 64 * caisson.MiB
+	standardShm = 64 * caisson.MiB
+	// onceDir holds the secrets that can be read once. It is of a page, because
+	// FIFOs take no room.
+	onceDir         = "/run/once"
+	onceSize        = 4 * caisson.KiB
 	secretsDir      = "/run/secrets"
 	nsswitchContent = "passwd: files\ngroup: files\nshadow: files\nhosts: files dns\nnetworks: files\nservices: files\nprotocols: files\n"
 )
@@ -60,20 +65,20 @@ func plan(s *engine.Spec, set *setting) (*keeper.Spec, error) {
 	}
 	for _, secret := range s.Secrets {
 		k.Redact = append(k.Redact, secret.Value)
+		if secret.Once {
+			k.Once = append(k.Once, keeper.Once{
+				Path: path.Join(onceDir, secret.Name), Value: secret.Value,
+				UID: onHost(box.UIDs, box.User.UID), GID: onHost(box.GIDs, box.User.GID),
+			})
+		}
 	}
 	return k, nil
 }
 
 // box says what isolate is to make.
 func (set *setting) box(s *engine.Spec) (*isolate.Spec, error) {
-	for _, secret := range s.Secrets {
-		field := fmt.Sprintf("secrets.%s", secret.Name)
-		if secret.Once {
-			return nil, unsupported(field+".once", fmt.Errorf("this engine can't take a file away after its first read"))
-		}
-		if secret.As == caisson.SecretFile && set.isolation == None {
-			return nil, unsupported(field+".as", fmt.Errorf("without isolation there is no place for a file; use env"))
-		}
+	if err := set.checkSecrets(s); err != nil {
+		return nil, err
 	}
 	user, err := parseUser(s.User, s.Group, set.standardUser())
 	if err != nil {
@@ -107,6 +112,28 @@ func (set *setting) box(s *engine.Spec) (*isolate.Spec, error) {
 	box.Entries = set.entries(s, user, box.Hostname)
 	box.Mounts = set.mounts(s)
 	return box, nil
+}
+
+// checkSecrets refuses secrets that can't be delivered as asked for.
+func (set *setting) checkSecrets(s *engine.Spec) error {
+	once := false
+	for _, secret := range s.Secrets {
+		field := "secrets." + secret.Name
+		if secret.As == caisson.SecretFile && set.isolation == None {
+			return unsupported(field+".as", errors.New("without isolation there is no place for a file; use env"))
+		}
+		if secret.Once && secret.As != caisson.SecretFile {
+			return unsupported(field+".once", errors.New("only a file can be gone after its first read; use as: file"))
+		}
+		once = once || secret.Once
+	}
+	for i, m := range s.Mounts {
+		// What lies there is made by the keeper, which must not be led astray.
+		if once && (below(m.Target, onceDir) || below(onceDir, m.Target)) {
+			return invalid(fmt.Sprintf("mounts[%d].target", i), fmt.Errorf("%s is where secrets are that can be read once", onceDir))
+		}
+	}
+	return nil
 }
 
 // standardUser is who the program runs as where the task does not say.
@@ -181,7 +208,11 @@ func (set *setting) entries(s *engine.Spec, user isolate.User, hostname string) 
 	add("/etc/machine-id", []byte(hex.EncodeToString(id[:16])+"\n"))
 	list = append(list, isolate.Entry{Path: "/etc/mtab", Link: "/proc/self/mounts"}, isolate.Entry{Path: "/run", Dir: true})
 	for _, secret := range s.Secrets {
-		if secret.As == caisson.SecretFile {
+		switch {
+		case secret.As != caisson.SecretFile:
+		case secret.Once:
+			list = append(list, isolate.Entry{Path: path.Join(secretsDir, secret.Name), Link: path.Join(onceDir, secret.Name)})
+		default:
 			list = append(list, isolate.Entry{
 				Path: path.Join(secretsDir, secret.Name), Contents: secret.Value, Mode: 0o400, Owned: true,
 			})
@@ -198,6 +229,9 @@ func (set *setting) mounts(s *engine.Spec) []isolate.Mount {
 		list = append(list, isolate.Mount{Type: isolate.Bind, Source: b.source, Target: b.target, ReadOnly: true})
 	}
 	list = append(list, set.ownFolder(s, s.Tmp, "/tmp"), set.ownFolder(s, s.Work, caisson.WorkDir))
+	if slices.ContainsFunc(s.Secrets, func(secret engine.Secret) bool { return secret.Once }) {
+		list = append(list, isolate.Mount{Type: isolate.Tmpfs, Target: onceDir, Size: onceSize, Mode: 0o700})
+	}
 	for _, m := range s.Mounts {
 		mount := isolate.Mount{
 			Type: m.Type, Source: m.Source, Target: m.Target, ReadOnly: m.ReadOnly, Size: m.Size, Mode: m.Mode,

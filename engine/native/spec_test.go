@@ -82,6 +82,7 @@ func TestPlan(t *testing.T) {
 			s.Secrets = []engine.Secret{
 				{Name: "TOKEN", Value: []byte("in-the-environment"), As: caisson.SecretEnv},
 				{Name: "key", Value: []byte("in-a-file"), As: caisson.SecretFile},
+				{Name: "one-time", Value: []byte("in-a-fifo"), As: caisson.SecretFile, Once: true},
 				{Name: "other", Value: []byte("redacted-only")},
 			}
 			s.Limits = caisson.Limits{CPUs: 500, Memory: 64 * caisson.MiB, PIDs: 9, Disk: caisson.GiB, Log: caisson.KiB, Files: 100}
@@ -142,9 +143,13 @@ func TestPlanErrors(t *testing.T) {
 		kind caisson.Kind
 		item string
 	}{
-		{"Once", true, Options{}, func(s *engine.Spec) {
-			s.Secrets = []engine.Secret{{Name: "K", Value: []byte("value"), As: caisson.SecretFile, Once: true}}
+		{"OnceEnv", true, Options{}, func(s *engine.Spec) {
+			s.Secrets = []engine.Secret{{Name: "K", Value: []byte("value"), As: caisson.SecretEnv, Once: true}}
 		}, caisson.ErrUnsupported, "secrets.K.once"},
+		{"OnceMount", true, Options{}, func(s *engine.Spec) {
+			s.Secrets = []engine.Secret{{Name: "K", Value: []byte("value"), As: caisson.SecretFile, Once: true}}
+			s.Mounts = []engine.Mount{{Type: engine.MountBind, Source: "/data", Target: "/run"}}
+		}, caisson.ErrInvalid, "mounts[0].target"},
 		{"SecretFileWithoutRoot", false, Options{Isolation: None}, func(s *engine.Spec) {
 			s.Secrets = []engine.Secret{{Name: "K", Value: []byte("value"), As: caisson.SecretFile}}
 		}, caisson.ErrUnsupported, "secrets.K.as"},
