@@ -271,7 +271,8 @@ func (a *attendant) interruptible(ctx context.Context, applies func(*view) bool,
 // anyAsked reports whether anybody has asked for the task's end.
 func anyAsked(v *view) bool { return len(v.asked) > 0 }
 
-// finish makes the result durable and forgets the secrets.
+// finish forgets the secrets, which nothing needs any more, and makes the result
+// durable.
 func (a *attendant) finish() error {
 	result := a.result
 	if result == nil {
@@ -279,6 +280,11 @@ func (a *attendant) finish() error {
 		if err := a.rememberLeftovers(); err != nil {
 			return err
 		}
+		crash.Point(crash.ForgetBefore)
+		if err := a.x.forgetSecrets(a.task.ID); err != nil {
+			return safefs.Sorted(caisson.OpState, "secrets", err)
+		}
+		crash.Point(crash.ForgetAfter)
 		crash.Point(crash.ResultBefore)
 		if err := writeJSON(a.task.Result(), result); err != nil {
 			return undecided{err}
@@ -299,11 +305,6 @@ func (a *attendant) finish() error {
 // afterwards does what is left to do for a task that has ended. Its lock's file
 // goes last: where it is gone, nobody needs to look at the task again.
 func (a *attendant) afterwards(ctx context.Context) error {
-	crash.Point(crash.ForgetBefore)
-	if err := a.x.forgetSecrets(a.task.ID); err != nil {
-		return safefs.Sorted(caisson.OpState, "secrets", err)
-	}
-	crash.Point(crash.ForgetAfter)
 	kept, err := a.keep(ctx)
 	if kept || err != nil {
 		return err

@@ -243,7 +243,9 @@ func (s *crashSetup) host(t *testing.T, alone bool) *host {
 	if err != nil {
 		t.Fatal(err)
 	}
+	h := &host{crashSetup: s, t: t, dir: dir, alone: alone}
 	t.Cleanup(func() {
+		h.until("no attendant is left", h.deserted)
 		if err := os.RemoveAll(dir); err != nil {
 			t.Error(err)
 		}
@@ -254,7 +256,19 @@ func (s *crashSetup) host(t *testing.T, alone bool) *host {
 	if err := os.WriteFile(filepath.Join(dir, "in"), []byte("input"), 0o644); err != nil {
 		t.Fatal(err)
 	}
-	return &host{crashSetup: s, t: t, dir: dir, alone: alone}
+	return h
+}
+
+// deserted reports whether no process works on the state folder any more: of
+// several attendants of one task, the late ones see that it has ended.
+func (h *host) deserted() bool {
+	environs, _ := filepath.Glob("/proc/[0-9]*/environ")
+	for _, path := range environs {
+		if data, err := os.ReadFile(path); err == nil && strings.Contains(string(data), envState+"="+h.dir+"/") {
+			return false
+		}
+	}
+	return true
 }
 
 // command is a child, to be killed at a point, if any.
@@ -426,6 +440,7 @@ func (h *host) crash(at crash.Name, scenario string) (reached bool) {
 	if scenario == "keep" {
 		h.untilUnkept()
 	}
+	h.untilSettled()
 	return reached
 }
 
@@ -455,7 +470,18 @@ func (h *host) crashStop(at crash.Name) (reached bool) {
 	_ = attendant.Wait()
 	h.run("", "stop")
 	h.run("", "finish")
+	h.untilSettled()
 	return reached
+}
+
+// untilSettled waits for the attendants: the result is there before the last of
+// them has put everything away.
+func (h *host) untilSettled() {
+	h.t.Helper()
+	h.until("settled", func() bool {
+		locks, _ := filepath.Glob(filepath.Join(h.dir, "state", "tasks", "*", "lock"))
+		return len(locks) == 0
+	})
 }
 
 // untilUnkept has commands look at the task until what it kept is gone.

@@ -40,12 +40,12 @@ const (
 	RetryAfter      Name = "retry-after"
 	KeepBefore      Name = "keep-before"
 	KeepAfter       Name = "keep-after"
+	ForgetBefore    Name = "forget-before" // secrets are removed
+	ForgetAfter     Name = "forget-after"
 	ResultBefore    Name = "result-before" // result.json
 	ResultAfter     Name = "result-after"
 	EndedBefore     Name = "ended-before" // last line of the journal
 	EndedAfter      Name = "ended-after"
-	ForgetBefore    Name = "forget-before" // secrets are removed
-	ForgetAfter     Name = "forget-after"
 	ControlBefore   Name = "control-before" // what stop writes
 	ControlAfter    Name = "control-after"
 	RemoveBefore    Name = "remove-before" // a task's folder goes
@@ -62,7 +62,7 @@ func Points() []Name {
 		StepBefore, StepAfter, CreatedBefore, CreatedAfter, StartedBefore, StartedAfter,
 		ExitedBefore, ExitedAfter, RetrievedBefore, RetrievedAfter, StagedOutBefore, StagedOutAfter,
 		CleanBefore, CleanAfter, EndBefore, EndAfter, RetryBefore, RetryAfter, KeepBefore, KeepAfter,
-		ResultBefore, ResultAfter, EndedBefore, EndedAfter, ForgetBefore, ForgetAfter,
+		ForgetBefore, ForgetAfter, ResultBefore, ResultAfter, EndedBefore, EndedAfter,
 		ControlBefore, ControlAfter, RemoveBefore, RemoveMiddle, RemoveAfter,
 	}
 }
