@@ -94,7 +94,9 @@ func TestSubmodulesRefused(t *testing.T) {
 			r.git("", "commit", "--quiet", "--message=odd")
 		}
 		w.env.Trusted = true
-		_, err := w.fetch(newStager(t, nil), &caisson.Input{From: "git+file:repo", Git: &caisson.GitInput{Submodules: true}})
+		// What a task may name, a repository may not all the same.
+		s := newStager(t, &git.Options{Allow: []string{dir}})
+		_, err := w.fetch(s, &caisson.Input{From: "git+file:repo", Git: &caisson.GitInput{Submodules: true}})
 		if caisson.KindOf(err) != c.kind || !strings.Contains(err.Error(), `"s"`) && !strings.Contains(err.Error(), "fsck") {
 			t.Errorf("submodule at %q: %v, want kind %v", c.url, err, c.kind)
 		}
