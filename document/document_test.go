@@ -361,3 +361,13 @@ func FuzzParse(f *testing.F) {
 		roundTrip(t, task)
 	})
 }
+
+func TestPasswordBySecret(t *testing.T) {
+	task, err := document.Parse("task.yaml", []byte("run: x\ninputs: [{from: 'https://me:$TOKEN@example.com/', to: a}]\nsecrets: {TOKEN: {from: 'env:T'}}\n"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got := task.Inputs[0].From; got != "https://me:$TOKEN@example.com/" {
+		t.Errorf("inputs[0].from = %q", got)
+	}
+}

@@ -219,8 +219,8 @@ func checkLocation(s string) error {
 	if err != nil || u.Host == "" {
 		return fmt.Errorf("the %s URL has no valid host", scheme)
 	}
-	if _, secret := u.User.Password(); secret {
-		return fmt.Errorf("the %s URL has a password in it; give it as a secret", scheme)
+	if password, set := u.User.Password(); set && !strings.HasPrefix(password, "$") {
+		return fmt.Errorf("the %s URL has a password in it; make it a secret and write its name, $NAME", scheme)
 	}
 	return nil
 }

@@ -99,7 +99,7 @@ var wrong = []struct {
 	{"InputNoScheme", "run: x\ninputs: [{from: ./a, to: a}]", `2:17: inputs[0].from: "./a" has no scheme; for a file of this host write "file:./a"`, true},
 	{"InputNoSchemeWindows", "run: x\ninputs: [{from: 'C:\\a', to: a}]", `2:17: inputs[0].from: "C:\\a" has no scheme; for a file of this host write "file:C:\a"`, true},
 	{"InputNothingAfterScheme", "run: x\ninputs: [{from: 'file:', to: a}]", `2:17: inputs[0].from: "file:" names nothing after its scheme`, true},
-	{"InputPassword", "run: x\ninputs: [{from: 'https://me:hunter2@example.com/', to: a}]", "2:17: inputs[0].from: the https URL has a password in it; give it as a secret", false},
+	{"InputPassword", "run: x\ninputs: [{from: 'https://me:hunter2@example.com/', to: a}]", "2:17: inputs[0].from: the https URL has a password in it; make it a secret and write its name, $NAME", false},
 	{"InputNoHost", "run: x\ninputs: [{from: 'https:///x', to: a}]", "2:17: inputs[0].from: the https URL has no valid host", false},
 	{"InputAbsolute", "run: x\ninputs: [{text: x, to: /etc/passwd}]", `2:24: inputs[0].to: "/etc/passwd" is absolute; want a path in the work folder such as in/data.csv`, true},
 	{"InputParent", "run: x\ninputs: [{text: x, to: a/../../b}]", `2:24: inputs[0].to: "a/../../b" leads out of the work folder`, true},
