@@ -146,7 +146,7 @@ func (x *Executor) fits(ctx context.Context, p *prober, r *record, secrets map[s
 		err = unusable(&f)
 	}
 	if err != nil {
-		return fmt.Errorf("engine %s: %w", p.engine.Name(), err)
+		return at("engine "+p.engine.Name(), err)
 	}
 	r.Engine, r.Sharing = p.engine.Name(), sharingOf(&f)
 	err = checkOptions(r.Task.Options, f.OptionsSchema)
@@ -154,7 +154,7 @@ func (x *Executor) fits(ctx context.Context, p *prober, r *record, secrets map[s
 		err = x.checkSpecs(r, &f, secrets)
 	}
 	if err != nil {
-		return fmt.Errorf("engine %s: %w", p.engine.Name(), err)
+		return at("engine "+p.engine.Name(), err)
 	}
 	return nil
 }
@@ -250,7 +250,7 @@ func stepError(st *step, err error) error {
 	case st.kind == kindMain:
 		return err
 	case st.title != "":
-		return fmt.Errorf("%s %q: %w", st.name, st.title, err)
+		return at(fmt.Sprintf("%s %q", st.name, st.title), err)
 	}
-	return fmt.Errorf("%s: %w", st.name, err)
+	return at(st.name, err)
 }

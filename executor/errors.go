@@ -19,6 +19,18 @@ func taskEnded(id string) error {
 	return &caisson.Error{Item: "task " + id, Kind: caisson.ErrEnded, Err: errors.New("it has ended")}
 }
 
+// at says which part of the task err is about: behind what was being done, if
+// err begins with that, so that a message reads "stage in: inputs[0]: cause".
+func at(item string, err error) error {
+	e, ok := err.(*caisson.Error)
+	if !ok || e.Op == "" {
+		return fmt.Errorf("%s: %w", item, err)
+	}
+	inner := *e
+	inner.Op = ""
+	return &caisson.Error{Op: e.Op, Item: item, Kind: e.Kind, Err: &inner}
+}
+
 func stateError(path string, kind caisson.Kind, err error) error {
 	return &caisson.Error{Op: caisson.OpState, Item: path, Kind: kind, Err: err}
 }

@@ -144,7 +144,7 @@ func (a *attendant) fetch(ctx context.Context) error {
 	}
 	for i := range inputs {
 		if err := a.fetchOne(ctx, i, work); err != nil {
-			return fmt.Errorf("inputs[%d]: %w", i, err)
+			return at(fmt.Sprintf("inputs[%d]", i), err)
 		}
 	}
 	return safefs.Sorted(caisson.OpStageIn, "work folder", os.RemoveAll(a.attempt().Temp()))
@@ -195,7 +195,7 @@ func (a *attendant) mount(ctx context.Context) error {
 	defer a.clock(string(caisson.OpMount))()
 	for i := range mounts {
 		if err := a.mountOne(ctx, i); err != nil {
-			return fmt.Errorf("mounts[%d]: %w", i, err)
+			return at(fmt.Sprintf("mounts[%d]", i), err)
 		}
 	}
 	return nil

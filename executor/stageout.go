@@ -52,21 +52,70 @@ func (a *attendant) storeAll(ctx context.Context, out *outcome, ev *caisson.Even
 	if len(a.record.Task.Outputs) > 0 {
 		defer a.clock(string(caisson.OpStageOut))()
 	}
-	for i := range a.record.Task.Outputs {
-		o := &a.record.Task.Outputs[i]
-		if !due(o.When, out.success) {
-			continue
-		}
-		stored, err := a.store(ctx, o, work)
+	shipments, err := a.collect(ctx, out, work)
+	errs = append(errs, err)
+	for _, sh := range shipments {
+		stored, err := a.store(ctx, &sh)
 		ev.Outputs = append(ev.Outputs, stored...)
 		if ctx.Err() != nil {
 			return ctx.Err()
 		}
 		if err != nil {
-			errs = append(errs, fmt.Errorf("outputs[%d]: %w", i, err))
+			errs = append(errs, at(fmt.Sprintf("outputs[%d]", sh.index), err))
 		}
 	}
 	return errors.Join(errs...)
+}
+
+// A shipment is the files that one output matches.
+type shipment struct {
+	index  int // of the output
+	output *caisson.Output
+	files  []stage.File
+}
+
+// collect lists what is to be stored. What is refused of it does not keep the
+// rest from being stored, but for files that would lie over each other: then
+// nothing is.
+func (a *attendant) collect(ctx context.Context, out *outcome, work *safefs.Root) ([]shipment, error) {
+	var list []shipment
+	var outs []*caisson.Output
+	var files [][]stage.File
+	var errs []error
+	for i := range a.record.Task.Outputs {
+		o := &a.record.Task.Outputs[i]
+		if !due(o.When, out.success) {
+			continue
+		}
+		matched, err := stage.Collect(ctx, work, o)
+		matched = slices.DeleteFunc(matched, func(f stage.File) bool { return isHidden(f.Path) })
+		if len(matched) == 0 && err == nil && !o.Optional {
+			err = &caisson.Error{Op: caisson.OpStageOut, Item: o.Path, Kind: caisson.ErrNotFound, Err: errors.New("nothing matches")}
+		}
+		if err != nil {
+			errs = append(errs, at(fmt.Sprintf("outputs[%d]", i), err))
+		}
+		if len(matched) > 0 {
+			list = append(list, shipment{i, o, matched})
+			outs, files = append(outs, o), append(files, matched)
+		}
+	}
+	if err := stage.CheckDestinations(outs, files); err != nil {
+		return nil, errors.Join(append(errs, err)...)
+	}
+	return list, errors.Join(errs...)
+}
+
+func (a *attendant) store(ctx context.Context, sh *shipment) (stored []caisson.OutputFile, err error) {
+	s, err := a.x.storer(sh.output)
+	if err != nil {
+		return nil, err
+	}
+	err = a.x.guard(caisson.OpStageOut, func() (err error) {
+		stored, err = s.Store(ctx, sh.output, sh.files, stageEnv(a.record, a.secrets))
+		return err
+	})
+	return stored, err
 }
 
 // due reports whether something happens after an end of that kind.
@@ -78,29 +127,6 @@ func due(when caisson.When, success bool) bool {
 		return !success
 	}
 	return success
-}
-
-// store stores what one output matches. What is refused of it does not keep
-// the rest from being stored.
-func (a *attendant) store(ctx context.Context, o *caisson.Output, work *safefs.Root) ([]caisson.OutputFile, error) {
-	s, err := a.x.storer(o)
-	if err != nil {
-		return nil, err
-	}
-	files, refused := stage.Collect(ctx, work, o)
-	files = slices.DeleteFunc(files, func(f stage.File) bool { return isHidden(f.Path) })
-	if len(files) == 0 {
-		if refused == nil && !o.Optional {
-			refused = &caisson.Error{Op: caisson.OpStageOut, Item: o.Path, Kind: caisson.ErrNotFound, Err: errors.New("nothing matches")}
-		}
-		return nil, refused
-	}
-	var stored []caisson.OutputFile
-	err = a.x.guard(caisson.OpStageOut, func() (err error) {
-		stored, err = s.Store(ctx, o, files, stageEnv(a.record, a.secrets))
-		return err
-	})
-	return stored, errors.Join(refused, err)
 }
 
 // isHidden reports whether a path of the work folder is Caisson's own.

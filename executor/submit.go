@@ -115,7 +115,7 @@ func (x *Executor) checkMounts(r *record) error {
 		m.Target = inside(m.Target)
 		err := x.guard(caisson.OpMount, func() error { return mounter.Check(m, mountEnv(r)) })
 		if err != nil {
-			return fmt.Errorf("%s: %w", item, err)
+			return at(item, err)
 		}
 	}
 	return nil
@@ -131,7 +131,7 @@ func (x *Executor) checkStaging(r *record, sub *Submission) error {
 			err = x.guard(caisson.OpStageIn, func() error { return f.CheckInput(in, env) })
 		}
 		if err != nil {
-			return fmt.Errorf("%s: %w", item, err)
+			return at(item, err)
 		}
 	}
 	for i := range r.Task.Outputs {
@@ -142,7 +142,7 @@ func (x *Executor) checkStaging(r *record, sub *Submission) error {
 			err = x.guard(caisson.OpStageOut, func() error { return s.CheckOutput(out, env) })
 		}
 		if err != nil {
-			return fmt.Errorf("%s: %w", item, err)
+			return at(item, err)
 		}
 	}
 	return nil

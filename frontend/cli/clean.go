@@ -40,7 +40,11 @@ func unsafeRune(r rune) bool {
 func oneLine(s string) string {
 	lines := strings.FieldsFunc(s, func(r rune) bool { return r == '\n' || r == '\r' })
 	for i, line := range lines {
-		lines[i] = strings.TrimSpace(line)
+		line = strings.TrimRight(line, " \t")
+		if i > 0 {
+			line = strings.TrimLeft(line, " \t")
+		}
+		lines[i] = line
 	}
 	return clean(strings.Join(lines, "; "))
 }

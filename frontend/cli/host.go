@@ -146,7 +146,7 @@ func (c *command) validateCommand() *cobra.Command {
 				switch {
 				case errors.As(err, &problems):
 					wrong = true
-					printProblems(c.caller.Stderr, problems)
+					c.printProblems(problems)
 				case err != nil:
 					return err
 				}
@@ -223,6 +223,10 @@ func (c *command) configCommand() *cobra.Command {
 				opts.File = args[0]
 			}
 			_, err := config.Load(opts)
+			if problems := (config.Problems)(nil); errors.As(err, &problems) {
+				c.report(err)
+				return exitStatus(statusProblems)
+			}
 			return err
 		},
 	}

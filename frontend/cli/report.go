@@ -13,6 +13,7 @@ import (
 
 	"github.com/caissonrun/caisson"
 	"github.com/caissonrun/caisson/document"
+	"github.com/caissonrun/caisson/internal/config"
 )
 
 const (
@@ -41,7 +42,8 @@ func (e interrupted) Error() string { return "interrupted: " + e.signal.String()
 func (c *command) report(err error) int {
 	var status exitStatus
 	var sig interrupted
-	var problems document.Problems
+	var inDocument document.Problems
+	var inConfig config.Problems
 	switch {
 	case err == nil:
 		return 0
@@ -49,8 +51,12 @@ func (c *command) report(err error) int {
 		return int(status)
 	case errors.As(err, &sig):
 		return 128 + int(sig.signal)
-	case errors.As(err, &problems):
-		printProblems(c.caller.Stderr, problems)
+	case errors.As(err, &inDocument):
+		c.printProblems(inDocument)
+	case errors.As(err, &inConfig):
+		for _, p := range inConfig {
+			printProblem(c.caller.Stderr, p.Line, caisson.OpConfig, p.String())
+		}
 	case errors.Is(err, syscall.EPIPE):
 		// Whoever read the output has seen enough of it; a shell's own tools
 		// end silently here too.
@@ -74,16 +80,21 @@ func message(err error) string {
 	return text
 }
 
-// printProblems prints one line for each thing that is wrong with a document:
-// FILE:LINE:COLUMN first, where there are any, as editors read them.
-func printProblems(w io.Writer, problems document.Problems) {
+// printProblems prints one line for each thing that is wrong with a document.
+func (c *command) printProblems(problems document.Problems) {
 	for _, p := range problems {
-		prefix := ""
-		if p.File == "" {
-			prefix = "caisson: validate: "
-		}
-		fmt.Fprintf(w, "%s%s\n", prefix, oneLine(p.String()))
+		printProblem(c.caller.Stderr, p.Line, caisson.OpValidate, p.String())
 	}
+}
+
+// printProblem prints a problem as editors read it, FILE:LINE:COLUMN first. One
+// without a line, such as one of a flag, has the form of other errors.
+func printProblem(w io.Writer, line int, op caisson.Op, text string) {
+	prefix := ""
+	if line == 0 {
+		prefix = "caisson: " + string(op) + ": "
+	}
+	fmt.Fprintf(w, "%s%s\n", prefix, oneLine(text))
 }
 
 // usagef is an error of a wrong command line.
