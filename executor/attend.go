@@ -8,10 +8,12 @@ import (
 	"io/fs"
 	"log/slog"
 	"os"
+	"path/filepath"
 	"time"
 
 	"github.com/caissonrun/caisson"
 	"github.com/caissonrun/caisson/engine"
+	"github.com/caissonrun/caisson/internal/atomicfile"
 	"github.com/caissonrun/caisson/internal/crash"
 	"github.com/caissonrun/caisson/internal/lockfile"
 	"github.com/caissonrun/caisson/internal/safefs"
@@ -309,8 +311,32 @@ func (a *attendant) afterwards(ctx context.Context) error {
 	if kept || err != nil {
 		return err
 	}
+	if err := a.tidy(); err != nil {
+		return err
+	}
 	if err := os.Remove(a.task.Lock()); !errors.Is(err, fs.ErrNotExist) {
 		return safefs.Sorted(caisson.OpState, a.task.Lock(), err)
+	}
+	return nil
+}
+
+// tidy removes what was asked for, and temporary files of writers that were
+// killed.
+func (a *attendant) tidy() error {
+	if err := os.RemoveAll(a.task.Control()); err != nil {
+		return safefs.Sorted(caisson.OpState, a.task.Control(), err)
+	}
+	entries, err := os.ReadDir(a.task.Dir)
+	if err != nil {
+		return safefs.Sorted(caisson.OpState, a.task.Dir, err)
+	}
+	for _, e := range entries {
+		if !atomicfile.IsTemp(e.Name()) {
+			continue
+		}
+		if err := os.Remove(filepath.Join(a.task.Dir, e.Name())); err != nil && !errors.Is(err, fs.ErrNotExist) {
+			return safefs.Sorted(caisson.OpState, a.task.Dir, err)
+		}
 	}
 	return nil
 }

@@ -158,6 +158,9 @@ func (x *Executor) Stop(ctx context.Context, id string, stop engine.Stop) error 
 	}
 	h := newHistory(events)
 	if err := x.ask(t, h, stop); err != nil {
+		if ended, _ := state.Exists(t.Result()); ended {
+			return taskEnded(t.ID) // and put away, meanwhile
+		}
 		return err
 	}
 	x.hub.wake(t.ID)

@@ -414,6 +414,35 @@ func TestCrash(t *testing.T) {
 	})
 }
 
+// TestCrashAtEveryWrite kills the caller at every atomic write that it does, and
+// who goes on after it at its first one.
+func TestCrashAtEveryWrite(t *testing.T) {
+	if testing.Short() {
+		t.Skip("kills some hundred processes")
+	}
+	s := newCrashSetup(t)
+	t.Cleanup(func() { checkNoKeepers(t, s.keeper) })
+	for _, at := range crash.Repeated() {
+		t.Run(string(at), func(t *testing.T) {
+			t.Parallel()
+			for n := 1; ; n++ {
+				h := s.host(t, true)
+				reached := h.run(crash.Name(fmt.Sprintf("%s:%d", at, n)), "run", "full")
+				h.run(at, "finish")
+				h.run("", "finish")
+				h.untilSettled()
+				h.check("full")
+				if !reached {
+					if n == 1 {
+						t.Errorf("%s was never reached", at)
+					}
+					return
+				}
+			}
+		})
+	}
+}
+
 // crash lets children die at a point until they are through. It reports whether
 // one did.
 func (h *host) crash(at crash.Name, scenario string) (reached bool) {

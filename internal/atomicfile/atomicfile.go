@@ -15,6 +15,8 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+
+	"github.com/caissonrun/caisson/internal/crash"
 )
 
 // The form of a temporary file's name: hidden, so that no glob of a user
@@ -81,12 +83,14 @@ func (f *File) Commit() error {
 	if f.done {
 		return fmt.Errorf("commit %s: %w", f.name, fs.ErrClosed)
 	}
+	crash.Point(crash.AtomicBefore)
 	if err := f.Sync(); err != nil {
 		return err
 	}
 	if err := f.dir.Rename(f.temp, f.name); err != nil {
 		return err
 	}
+	crash.Point(crash.AtomicAfter)
 	f.done = true
 	if err := f.File.Close(); err != nil {
 		return err

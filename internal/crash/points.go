@@ -53,7 +53,19 @@ const (
 	RemoveAfter     Name = "remove-after"
 )
 
-// Points returns all points.
+// The points of other packages. They are passed more than once in the life of a
+// task: tests run through NAME:1, NAME:2 and so on.
+const (
+	AtomicBefore Name = "atomic-before" // a file of package atomicfile, written and not yet renamed
+	AtomicAfter  Name = "atomic-after"
+	StoreBefore  Name = "store-before" // an output of package stage/file
+	StoreAfter   Name = "store-after"
+)
+
+// Repeated returns the points that are passed more than once.
+func Repeated() []Name { return []Name{AtomicBefore, AtomicAfter, StoreBefore, StoreAfter} }
+
+// Points returns the points that a task passes once, or once in each step.
 func Points() []Name {
 	return []Name{
 		StateBefore, StateAfter, SecretsBefore, SecretsAfter, FolderBefore, FolderAfter,

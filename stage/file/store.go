@@ -16,6 +16,7 @@ import (
 
 	"github.com/caissonrun/caisson"
 	"github.com/caissonrun/caisson/internal/atomicfile"
+	"github.com/caissonrun/caisson/internal/crash"
 	"github.com/caissonrun/caisson/internal/filecopy"
 	"github.com/caissonrun/caisson/internal/safefs"
 	"github.com/caissonrun/caisson/stage"
@@ -210,9 +211,11 @@ func (s *store) file(f *stage.File, name string) (*caisson.OutputFile, error) {
 	if err := dst.Sync(); err != nil {
 		return nil, err
 	}
+	crash.Point(crash.StoreBefore)
 	if err := dst.Commit(false); err != nil {
 		return nil, err
 	}
+	crash.Point(crash.StoreAfter)
 	return &caisson.OutputFile{Path: f.Path, To: "file:/" + name, Size: got.Size, SHA256: got.SHA256}, nil
 }
 
