@@ -199,6 +199,16 @@ func (i *infant) exec() (step int, errno syscall.Errno) {
 	if _, _, errno = syscall.RawSyscall(unix.SYS_SETSID, 0, 0, 0); errno != 0 {
 		return stepSession, errno
 	}
+	for n := uintptr(0); n < 3; n++ {
+		if _, _, errno = syscall.RawSyscall(unix.SYS_DUP3, uintptr(i.null), n, 0); errno != 0 {
+			return stepFiles, errno
+		}
+	}
+	if _, _, errno = syscall.RawSyscall(unix.SYS_DUP3, uintptr(i.socket), initSocket, 0); errno != 0 {
+		return stepFiles, errno
+	}
+	// Only now are all low descriptors taken, so that the program gets none that
+	// is about to be replaced.
 	program := uintptr(i.program)
 	if i.program < 0 {
 		program, _, errno = syscall.RawSyscall(unix.SYS_OPEN_TREE, atCWD, uintptr(unsafe.Pointer(i.path)), unix.OPEN_TREE_CLONE|unix.OPEN_TREE_CLOEXEC)
@@ -209,14 +219,6 @@ func (i *infant) exec() (step int, errno syscall.Errno) {
 	}
 	if errno != 0 {
 		return stepProgram, errno
-	}
-	for n := uintptr(0); n < 3; n++ {
-		if _, _, errno = syscall.RawSyscall(unix.SYS_DUP3, uintptr(i.null), n, 0); errno != 0 {
-			return stepFiles, errno
-		}
-	}
-	if _, _, errno = syscall.RawSyscall(unix.SYS_DUP3, uintptr(i.socket), initSocket, 0); errno != 0 {
-		return stepFiles, errno
 	}
 	if _, _, errno = syscall.RawSyscall(unix.SYS_CLOSE_RANGE, initSocket+1, ^uintptr(0)>>32, unix.CLOSE_RANGE_CLOEXEC); errno != 0 {
 		return stepFiles, errno
