@@ -79,6 +79,9 @@ type App struct {
 	Engines  []string      // names of all engines, in order of preference
 }
 
+// binFolder is where, in the state folder, programs are put that must stay.
+const binFolder = "bin"
+
 // New wires everything that cfg asks for. It makes the state folder if it does
 // not exist and touches no task. Nil opts add nothing.
 //
@@ -134,7 +137,7 @@ func duplicate(what, name string) error {
 
 // engines returns Caisson's own engines and those of opts.
 func engines(cfg *Config, opts *Options, folder *state.Folder, logger *slog.Logger) ([]engine.Engine, error) {
-	command, err := keeper.Program(folder.Join("bin"))
+	command, err := keeper.Program(folder.Join(binFolder))
 	if err != nil {
 		return nil, err
 	}

@@ -3,31 +3,32 @@ package app
 import (
 	"context"
 	"os"
+	"path/filepath"
 
 	"github.com/caissonrun/caisson/frontend/cli"
+	"github.com/caissonrun/caisson/keeper"
 )
 
 // Main is the command line of this process. It returns the exit status.
 func Main() int {
-	executable, err := os.Executable()
-	if err != nil {
-		executable = os.Args[0]
-	}
 	return cli.Main(context.Background(), &cli.Caller{
-		Args:       os.Args[1:],
-		Stdin:      os.Stdin,
-		Stdout:     os.Stdout,
-		Stderr:     os.Stderr,
-		Environ:    os.Environ(),
-		Executable: executable,
-		Open:       open,
+		Args:    os.Args[1:],
+		Stdin:   os.Stdin,
+		Stdout:  os.Stdout,
+		Stderr:  os.Stderr,
+		Environ: os.Environ(),
+		Open:    open,
 	})
 }
 
 // open wires what commands work on.
 func open(_ context.Context, setup *cli.Setup) (*cli.Host, error) {
+	self, err := keeper.Self(filepath.Join(setup.Config.State, binFolder))
+	if err != nil {
+		return nil, err
+	}
 	a, err := New(setup.Config, &Options{
-		Attend: setup.Attend, AttendEnv: setup.AttendEnv, Progress: setup.Progress, Logger: setup.Logger,
+		Attend: append([]string{self}, setup.Attend...), AttendEnv: setup.AttendEnv, Progress: setup.Progress, Logger: setup.Logger,
 	})
 	if err != nil {
 		return nil, err

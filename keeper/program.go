@@ -55,15 +55,22 @@ func Program(binDir string) (Command, error) {
 		// It would run the tests again.
 		return nil, fail(caisson.ErrUnavailable, errors.New("a test's program can't be one: use keepertest.Build"))
 	}
-	if temporary(self) {
-		program, err := os.ReadFile("/proc/self/exe")
-		if err != nil {
-			return nil, err
-		}
-		path, err := extract(binDir, "caisson", program)
-		return Command{path, Subcommand}, err
+	stays, err := Self(binDir)
+	return Command{stays, Subcommand}, err
+}
+
+// Self returns a path of this program that stays: its own or, where that goes
+// away when this process ends, as with `go run`, that of a copy in binDir.
+func Self(binDir string) (string, error) {
+	self, err := os.Executable()
+	if err != nil || !temporary(self) {
+		return self, err
 	}
-	return Command{self, Subcommand}, nil
+	program, err := os.ReadFile("/proc/self/exe")
+	if err != nil {
+		return "", err
+	}
+	return extract(binDir, "caisson", program)
 }
 
 // extract puts program into dir, under a name that tells its contents, and

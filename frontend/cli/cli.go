@@ -30,8 +30,6 @@ type Caller struct {
 	Stdout  io.Writer
 	Stderr  io.Writer
 	Environ []string // NAME=value
-	// Executable is this program's path: attendants are started by it.
-	Executable string
 	// Open wires the parts that commands work on. It is called at most once,
 	// and only by commands that need them.
 	Open func(ctx context.Context, setup *Setup) (*Host, error)
@@ -41,8 +39,8 @@ type Caller struct {
 type Setup struct {
 	Config *config.Config
 	Logger *slog.Logger // never nil
-	// Attend is the argv that starts an attendant with the same configuration;
-	// the task's id is appended.
+	// Attend are the arguments, behind a program, that make it an attendant
+	// with the same configuration; the task's id is appended.
 	Attend []string
 	// Progress is told how far the staging of inputs is, as
 	// executor.Options.Progress is.
@@ -232,14 +230,14 @@ func (c *command) configOptions() *config.Options {
 	return opts
 }
 
-// attendArgs returns the argv of an attendant that reads the same
+// attendArgs returns the arguments of an attendant that reads the same
 // configuration as this command, from wherever it is started.
 func (c *command) attendArgs(cfg *config.Config) []string {
 	dir, err := os.Getwd()
 	if err != nil {
 		dir = "/"
 	}
-	return []string{c.caller.Executable, "--state", cfg.State, "--config", cfg.FileList(), "--dir", dir, "attend"}
+	return []string{"--state", cfg.State, "--config", cfg.FileList(), "--dir", dir, "attend"}
 }
 
 // attendEnv returns the caller's variables that are settings.
