@@ -432,6 +432,9 @@ func TestCrashAtEveryWrite(t *testing.T) {
 				h.run("", "finish")
 				h.untilSettled()
 				h.check("full")
+				if left, _ := filepath.Glob(filepath.Join(h.dir, "out", ".caisson-*")); len(left) > 0 {
+					t.Errorf("%s:%d: beside the outputs lies %q", at, n, left)
+				}
 				if !reached {
 					if n == 1 {
 						t.Errorf("%s was never reached", at)

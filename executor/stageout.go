@@ -112,7 +112,9 @@ func (a *attendant) store(ctx context.Context, sh *shipment) (stored []caisson.O
 		return nil, err
 	}
 	err = a.x.guard(caisson.OpStageOut, func() (err error) {
-		stored, err = s.Store(ctx, sh.output, sh.files, stageEnv(a.record, a.secrets))
+		env := stageEnv(a.record, a.secrets)
+		env.Token = fmt.Sprintf("%s-%d-%d", a.task.ID, a.h.attempt, sh.index)
+		stored, err = s.Store(ctx, sh.output, sh.files, env)
 		return err
 	})
 	return stored, err

@@ -79,6 +79,7 @@ type Env struct {
 	Trusted  bool   // file: paths act with the caller's rights, as on the command line
 	NoBind   bool   // Fetched.Bind must not be used: the engine can't, or an output may read it
 	Temp     string // private folder for what is on its way, best on the work folder's file system; empty: the system's
+	Token    string // names the attempt: what an earlier, killed Store of it left half made is replaced; empty: nothing is known of one
 	UID, GID int    // who staged-in files belong to on disk; ignored without the right to give files away
 	OutUID   int    // who staged-out files belong to: the submitter
 	OutGID   int

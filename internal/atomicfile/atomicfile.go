@@ -9,6 +9,8 @@ package atomicfile
 
 import (
 	"crypto/rand"
+	"crypto/sha256"
+	"encoding/base32"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -128,7 +130,15 @@ func syncRoot(dir *os.Root) error {
 // TempName returns a new name for a temporary file.
 func TempName() string { return tempPrefix + rand.Text() + tempSuffix }
 
-// IsTemp reports whether name (without folders) could be from TempName.
+// TempNameOf returns the name for a temporary file that always has the same
+// one: for the same seed.
+func TempNameOf(seed string) string {
+	sum := sha256.Sum256([]byte(seed))
+	return tempPrefix + base32.StdEncoding.EncodeToString(sum[:])[:26] + tempSuffix
+}
+
+// IsTemp reports whether name (without folders) could be from TempName or
+// TempNameOf.
 func IsTemp(name string) bool {
 	return strings.HasPrefix(name, tempPrefix) && strings.HasSuffix(name, tempSuffix) &&
 		len(name) == len(tempPrefix)+26+len(tempSuffix)

@@ -102,8 +102,14 @@ func TestCreateInErrName(t *testing.T) {
 }
 
 func TestIsTemp(t *testing.T) {
-	if !atomicfile.IsTemp(atomicfile.TempName()) {
-		t.Error("IsTemp does not know a TempName")
+	a, b := atomicfile.TempNameOf("a"), atomicfile.TempNameOf("b")
+	if a == b || a != atomicfile.TempNameOf("a") {
+		t.Errorf("TempNameOf = %q and %q, want one name for each seed", a, b)
+	}
+	for _, name := range []string{atomicfile.TempName(), a} {
+		if !atomicfile.IsTemp(name) {
+			t.Errorf("IsTemp does not know %q", name)
+		}
 	}
 	for _, name := range []string{"", ".caisson-.tmp", ".caisson-x.tmp", "result.json"} {
 		if atomicfile.IsTemp(name) {

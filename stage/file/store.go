@@ -16,6 +16,7 @@ import (
 
 	"github.com/caissonrun/caisson"
 	"github.com/caissonrun/caisson/internal/atomicfile"
+	"github.com/caissonrun/caisson/internal/cleanup"
 	"github.com/caissonrun/caisson/internal/crash"
 	"github.com/caissonrun/caisson/internal/filecopy"
 	"github.com/caissonrun/caisson/internal/safefs"
@@ -181,7 +182,10 @@ func (s *store) mkdir(name string, perm fs.FileMode) error {
 }
 
 func (s *store) link(f *stage.File, name string) error {
-	temp := path.Join(path.Dir(name), atomicfile.TempName())
+	temp := path.Join(path.Dir(name), s.tempName(name))
+	if err := s.host.Remove(temp); err != nil {
+		return err
+	}
 	if err := s.host.Symlink(f.Link, temp, s.owner); err != nil {
 		return err
 	}
@@ -191,19 +195,26 @@ func (s *store) link(f *stage.File, name string) error {
 	return nil
 }
 
-func (s *store) file(f *stage.File, name string) (*caisson.OutputFile, error) {
+func (s *store) file(f *stage.File, name string) (made *caisson.OutputFile, err error) {
 	src, err := f.Open()
 	if err != nil {
 		return nil, err
 	}
 	defer src.Close()
-	dst, err := s.host.CreateTemp(name, f.Mode.Perm()|0o400, s.owner)
+	temp := path.Join(path.Dir(name), s.tempName(name))
+	if err := s.host.Remove(temp); err != nil {
+		return nil, err
+	}
+	dst, err := s.host.Create(temp, f.Mode.Perm()|0o400, s.owner)
 	if err != nil {
 		return nil, err
 	}
+	var undo cleanup.List
+	undo.Add(func() error { return s.host.Remove(temp) })
+	defer undo.OnError(s.ctx, &err)
 	defer dst.Close()
 	opts := &filecopy.Options{Sum: true, Limit: int64(s.out.MaxSize), Progress: s.progress}
-	got, err := filecopy.Copy(s.ctx, dst.File, src, opts)
+	got, err := filecopy.Copy(s.ctx, dst, src, opts)
 	if err != nil {
 		return nil, err
 	}
@@ -212,11 +223,21 @@ func (s *store) file(f *stage.File, name string) (*caisson.OutputFile, error) {
 		return nil, err
 	}
 	crash.Point(crash.StoreBefore)
-	if err := dst.Commit(false); err != nil {
+	if err := s.host.Rename(temp, name); err != nil {
 		return nil, err
 	}
 	crash.Point(crash.StoreAfter)
 	return &caisson.OutputFile{Path: f.Path, To: "file:/" + name, Size: got.Size, SHA256: got.SHA256}, nil
+}
+
+// tempName returns the name under which the file called name is made: for one
+// attempt always the same, so that a try after a crash leaves nothing of the one
+// before.
+func (s *store) tempName(name string) string {
+	if s.env.Token == "" {
+		return atomicfile.TempName()
+	}
+	return atomicfile.TempNameOf(s.env.Token + "/" + name)
 }
 
 func (s *store) progress(n int64) {
