@@ -60,6 +60,9 @@ type Options struct {
 	Engines  []engine.Engine
 	Mounters []mount.Mounter
 	Stagers  []stage.Stager
+	// Keeper is the argv that starts a keeper. Empty: the keeper that is part of
+	// this program, or this program itself, see Reexec.
+	Keeper []string
 	// Attend is the argv that starts an attendant with the same configuration;
 	// the task's id is appended. Empty: none can be started, and what is left
 	// to do for a task is done by the next Recover or Attend.
@@ -137,9 +140,12 @@ func duplicate(what, name string) error {
 
 // engines returns Caisson's own engines and those of opts.
 func engines(cfg *Config, opts *Options, folder *state.Folder, logger *slog.Logger) ([]engine.Engine, error) {
-	command, err := keeper.Program(folder.Join(binFolder))
-	if err != nil {
-		return nil, err
+	command := keeper.Command(opts.Keeper)
+	if len(command) == 0 {
+		var err error
+		if command, err = keeper.Program(folder.Join(binFolder)); err != nil {
+			return nil, err
+		}
 	}
 	list, err := all.Engines(&all.Options{Config: cfg, Installation: folder.Short(), Keeper: command, Logger: logger})
 	if err != nil {
