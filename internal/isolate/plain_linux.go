@@ -284,7 +284,12 @@ func (b *plain) freeze(on bool) error {
 }
 
 // stats implements backend.
-func (b *plain) stats() (Stats, error) { return groupStats(b.group) }
+func (b *plain) stats() (Stats, error) {
+	if b.group != nil {
+		return groupStats(b.group)
+	}
+	return ungrouped(reapedBy(os.Getpid())), nil
+}
 
 // close implements backend.
 func (b *plain) close() error {

@@ -353,15 +353,11 @@ func (b *sandbox) freeze(on bool) error {
 }
 
 // stats implements backend.
-func (b *sandbox) stats() (Stats, error) { return groupStats(b.group) }
-
-// groupStats returns what a group used; nil is one that counts nothing.
-func groupStats(g *cgroup.Group) (Stats, error) {
-	if g == nil {
-		return Stats{-1, -1, -1, -1, -1, -1}, nil
+func (b *sandbox) stats() (Stats, error) {
+	if b.group != nil {
+		return groupStats(b.group)
 	}
-	s, err := g.Stats()
-	return Stats(s), err
+	return ungrouped(reapedBy(b.init)), nil
 }
 
 // end kills init, and so everything, and returns when it is gone.
