@@ -245,22 +245,27 @@ func filesSwap(t *T) {
 }
 
 func filesSpecial(t *T) {
-	b, _ := t.run("fifo", "/work/fifo", ";", "write", "/work/plain", "x", ";", "write", "/work/locked", "x", ";", "chmod", "0", "/work/locked")
+	b, _ := t.run("mkdir", "/work/d", ";", "fifo", "/work/d/fifo", ";", "write", "/work/d/plain", "x", ";",
+		"write", "/work/locked", "x", ";", "chmod", "0", "/work/locked")
 	b.success()
 	files := b.fs()
-	for _, name := range []string{"work/fifo", "dev/zero", "dev/null"} {
+	for _, name := range []string{"work/d/fifo", "dev/zero", "dev/null"} {
 		f, err := files.Open(name)
 		if err == nil {
 			f.Close()
 			t.Errorf("opening %s worked", name)
 		}
 	}
-	if data, err := fs.ReadFile(files, "work/plain"); string(data) != "x" {
+	if data, err := fs.ReadFile(files, "work/d/plain"); string(data) != "x" {
 		t.Errorf("a file beside a FIFO holds %q, %v", data, err)
 	}
-	found := t.archive(b.Sandbox, "work")
-	if _, ok := found["work/fifo"]; ok || found["work/plain"] != "x" {
+	found := t.archive(b.Sandbox, "work/d")
+	if _, ok := found["d/fifo"]; ok || found["d/plain"] != "x" {
 		t.Errorf("an archive of a folder with a FIFO has %v", found)
+	}
+	// Who reads for root can read it, others may be refused.
+	if err := b.Sandbox.(engine.Filer).Tar(t.ctx, "work/locked", io.Discard); err != nil {
+		t.kind(err, "Tar of a file that nobody may read", caisson.ErrDenied)
 	}
 }
 

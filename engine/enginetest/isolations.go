@@ -241,7 +241,8 @@ func (t *T) deny(names ...string) {
 		t.Errorf("%d attempts of %d were made: %v", len(out), len(names), out)
 	}
 	for _, line := range out {
-		if _, result, _ := strings.Cut(line, " "); !denied(result) {
+		// A user that the sandbox has no id for is EINVAL.
+		if _, result, _ := strings.Cut(line, " "); !denied(result) && line != "setuid-0 EINVAL" {
 			t.Errorf("%s, want it denied", line)
 		}
 	}
@@ -342,6 +343,9 @@ func chosenUser(t *T) {
 	for user, want := range map[string][2]int{"1234:5678": {1234, 5678}, "1000": {1000, 1000}, "65534:65534": {65534, 65534}} {
 		spec := t.spec("report", ";", "write", "/work/f", "x")
 		spec.User = user
+		if t.h.HostPaths {
+			t.ok(os.Chmod(spec.Work, 0o777), "Chmod")
+		}
 		// Without root an engine has few users to give.
 		b := t.startUnless(spec, caisson.ErrUnsupported, caisson.ErrDenied)
 		if b == nil {
