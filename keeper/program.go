@@ -7,9 +7,12 @@ import (
 	"context"
 	"crypto/sha256"
 	"embed"
+	"encoding/binary"
 	"encoding/hex"
 	"errors"
 	"fmt"
+	"io"
+	"io/fs"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -39,7 +42,7 @@ const Subcommand = "keeper"
 // be writable for others.
 func Program(binDir string) (Command, error) {
 	name := "embedded/" + wire.Argv0 + "-" + runtime.GOOS + "-" + runtime.GOARCH
-	if program, err := embedded.ReadFile(name); err == nil {
+	if program, err := embedded.Open(name); err == nil {
 		path, err := extract(binDir, wire.Argv0, program)
 		return Command{path}, err
 	}
@@ -66,38 +69,64 @@ func Self(binDir string) (string, error) {
 	if err != nil || !temporary(self) {
 		return self, err
 	}
-	program, err := os.ReadFile("/proc/self/exe")
+	program, err := os.Open("/proc/self/exe")
 	if err != nil {
 		return "", err
 	}
+	defer program.Close()
 	return extract(binDir, "caisson", program)
 }
 
-// extract puts program into dir, under a name that tells its contents, and
+// headSize is how much of a program's begin tells it from all others, in
+// bytes: the build id is in there, a digest of everything that the program was
+// made of. Every command looks, so all of the program is not read.
+const headSize = 16 << 10
+
+// extract puts program into dir, under a name that tells what it is, and
 // returns its path. What is there under that name is replaced if it differs.
-func extract(dir, name string, program []byte) (string, error) {
+func extract(dir, name string, program fs.File) (string, error) {
 	if err := os.MkdirAll(dir, 0o700); err != nil {
 		return "", err
 	}
-	sum := sha256.Sum256(program)
+	info, err := program.Stat()
+	if err != nil {
+		return "", err
+	}
+	head, err := readHead(program)
+	if err != nil {
+		return "", err
+	}
+	sum := sha256.Sum256(binary.LittleEndian.AppendUint64(head, uint64(info.Size())))
 	path := filepath.Join(dir, name+"-"+hex.EncodeToString(sum[:8]))
-	if there(path, program) {
+	if there(path, info.Size(), head) {
 		return path, nil
 	}
-	if err := atomicfile.Write(path, program, 0o755); err != nil {
+	rest, err := io.ReadAll(program)
+	if err != nil {
+		return "", err
+	}
+	if err := atomicfile.Write(path, append(head, rest...), 0o755); err != nil {
 		return "", fmt.Errorf("keeper %s: %w", path, err)
 	}
 	return path, nil
 }
 
-// there reports whether path is program already.
-func there(path string, program []byte) bool {
+func readHead(r io.Reader) ([]byte, error) { return io.ReadAll(io.LimitReader(r, headSize)) }
+
+// there reports whether path is the program already. It was written at once
+// and durably, so it is whole.
+func there(path string, size int64, head []byte) bool {
 	info, err := os.Lstat(path)
-	if err != nil || !info.Mode().IsRegular() || info.Mode().Perm() != 0o755 || info.Size() != int64(len(program)) {
+	if err != nil || !info.Mode().IsRegular() || info.Mode().Perm() != 0o755 || info.Size() != size {
 		return false
 	}
-	data, err := os.ReadFile(path)
-	return err == nil && bytes.Equal(data, program)
+	f, err := os.Open(path)
+	if err != nil {
+		return false
+	}
+	defer f.Close()
+	have, err := readHead(f)
+	return err == nil && bytes.Equal(have, head)
 }
 
 // versionTime is how long a program may take to say its version.
