@@ -14,6 +14,7 @@ import (
 	"github.com/caissonrun/caisson/internal/lockfile"
 	"github.com/caissonrun/caisson/internal/safefs"
 	"github.com/caissonrun/caisson/internal/state"
+	"golang.org/x/sync/errgroup"
 )
 
 // Info is what is known about a task.
@@ -40,29 +41,40 @@ func (x *Executor) List(ctx context.Context, all bool) ([]Info, error) {
 	if err != nil {
 		return nil, err
 	}
-	list := make([]Info, 0, len(ids))
-	for _, id := range ids {
-		if err := ctx.Err(); err != nil {
-			return nil, err
-		}
+	found := make([]*Info, len(ids))
+	group, ctx := errgroup.WithContext(ctx)
+	group.SetLimit(lookers)
+	for i, id := range ids {
 		t := x.folder.Task(id)
 		if !all {
 			if ended, err := state.Exists(t.Result()); ended || err != nil {
 				continue
 			}
 		}
-		info, err := x.info(t)
-		if errors.Is(err, caisson.ErrNotFound) {
-			continue // half made, or removed meanwhile
-		}
-		if err != nil {
-			return nil, err
+		group.Go(func() (err error) {
+			if err := ctx.Err(); err != nil {
+				return err
+			}
+			found[i], err = x.info(t)
+			if errors.Is(err, caisson.ErrNotFound) {
+				return nil // half made, or removed meanwhile
+			}
+			return err
+		})
+	}
+	if err := group.Wait(); err != nil {
+		return nil, err
+	}
+	list := make([]Info, 0, len(found))
+	for _, info := range found {
+		if info == nil || (!all && info.Result != nil) {
+			continue
 		}
 		info.Task, info.Dir = nil, ""
-		if all || info.Result == nil {
-			list = append(list, *info)
-		}
+		list = append(list, *info)
 	}
+	// Ids sort by time, too, but only to the millisecond.
+	slices.SortStableFunc(list, func(a, b Info) int { return a.AcceptedAt.Compare(b.AcceptedAt) })
 	return list, nil
 }
 
