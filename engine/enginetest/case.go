@@ -47,6 +47,13 @@ func lose(s *suite) string {
 	return ""
 }
 
+func rooted(s *suite) string {
+	if s.h.HostPaths {
+		return "programs see the host's own files"
+	}
+	return ""
+}
+
 func root(*suite) string {
 	if os.Geteuid() != 0 {
 		return "only root can set it up"

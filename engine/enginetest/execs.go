@@ -112,7 +112,7 @@ type session struct {
 
 // exec runs the inside program with args beside the main one.
 func (b *box) exec(args ...string) *session {
-	return b.execSpec(&engine.ExecSpec{Args: b.t.argv(args...)})
+	return b.execSpec(&engine.ExecSpec{Args: b.t.argv(b.t.inside(b.spec, args...)...)})
 }
 
 func (b *box) execSpec(spec *engine.ExecSpec) *session {

@@ -29,6 +29,11 @@ type Harness struct {
 	// into the sandbox read-only.
 	Program func(spec *engine.Spec, args []string)
 
+	// HostPaths says that programs see the host's own files: the work folder is
+	// at Spec.Work, not at caisson.WorkDir, there is no /tmp of their own, and
+	// their files belong to the user that they run as.
+	HostPaths bool
+
 	// Lose kills what keeps the sandbox of spec (its keeper, its monitor), as a
 	// crash would. Nil: cases that need it are not applicable.
 	Lose func(t testing.TB, spec *engine.Spec)

@@ -39,6 +39,9 @@ func locked(path string) (bool, error) {
 
 // owned checks that a file belongs to the owner of work folders.
 func (t *T) owned(path string) {
+	if t.h.HostPaths {
+		return
+	}
 	var st unix.Stat_t
 	if err := unix.Lstat(path, &st); err != nil || int(st.Uid) != t.owner.UID || int(st.Gid) != t.owner.GID {
 		t.Errorf("%s belongs to %d:%d, want %d:%d (error %v)", path, st.Uid, st.Gid, t.owner.UID, t.owner.GID, err)

@@ -69,7 +69,7 @@ func mountCases() []Case {
 			body: mountTmpfs,
 		},
 		{
-			Name: "mounts/tmp", Rules: []int{22}, Needs: []string{"share_work"},
+			Name: "mounts/tmp", Rules: []int{22}, Needs: []string{"share_work"}, wants: []facility{rooted},
 			Rule: "/tmp is the folder Spec.Tmp, or an empty one of the sandbox's own, never the host's",
 			body: mountTmp,
 		},

@@ -115,6 +115,12 @@ func newSuite(tb testing.TB, h Harness) *suite {
 	if err := os.Mkdir(s.tmp, 0o777); err != nil {
 		tb.Fatal(err)
 	}
+	if h.HostPaths {
+		// The test's folder is private to its user; programs of others pass it.
+		if err := os.Chmod(filepath.Dir(filepath.Dir(s.tmp)), 0o711); err != nil {
+			tb.Fatal(err)
+		}
+	}
 	tb.Setenv("TMPDIR", s.tmp)
 	s.engine = h.New(tb)
 	tb.Cleanup(func() {
@@ -191,6 +197,10 @@ func (s *suite) execute(tb testing.TB, c *Case) Result {
 func (s *suite) attempt(tb testing.TB, c *Case) Result {
 	dir, err := os.MkdirTemp(filepath.Dir(s.tmp), "case-")
 	if err != nil {
+		return Result{Case: c.Name, Status: Failed, Why: []string{err.Error()}}
+	}
+	// Without a root of its own the program reaches its work folder through it.
+	if err := os.Chmod(dir, 0o755); err != nil {
 		return Result{Case: c.Name, Status: Failed, Why: []string{err.Error()}}
 	}
 	deadline := c.deadline

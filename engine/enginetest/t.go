@@ -119,12 +119,28 @@ func (t *T) spec(args ...string) *engine.Spec {
 		Attempt:   1,
 		Step:      "main",
 	}
+	t.ok(os.Mkdir(base, 0o755), "Mkdir")
 	for _, dir := range []string{spec.Dir, spec.Work} {
-		t.ok(os.MkdirAll(dir, 0o700), "MkdirAll")
+		t.ok(os.Mkdir(dir, 0o700), "Mkdir")
 	}
 	t.own(spec.Work)
-	t.program(spec, args)
+	t.program(spec, t.inside(spec, args...))
 	return spec
+}
+
+// inside returns arguments with the work folder where the program has it.
+func (t *T) inside(spec *engine.Spec, args ...string) []string {
+	if !t.h.HostPaths {
+		return args
+	}
+	there := make([]string, len(args))
+	for i, arg := range args {
+		there[i] = arg
+		if rest, ok := strings.CutPrefix(arg, caisson.WorkDir); ok && (rest == "" || rest[0] == '/') {
+			there[i] = spec.Work + rest
+		}
+	}
+	return there
 }
 
 // own gives a file or folder of the host to the owner of work folders.
