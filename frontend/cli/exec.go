@@ -41,7 +41,7 @@ func (c *command) execCommand() *cobra.Command {
 				dash = len(args)
 			}
 			if dash != 1 {
-				return usageError(cmd, fmt.Errorf("want ID, or ID -- CMD ARG..."))
+				return usageError(cmd, fmt.Errorf("want one ID, and a command after --"))
 			}
 			env, err := parseEnv(e.env, c.lookup)
 			if err != nil {

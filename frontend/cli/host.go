@@ -223,7 +223,7 @@ func (c *command) configCommand() *cobra.Command {
 				opts.File = args[0]
 			}
 			_, err := config.Load(opts)
-			if problems := (config.Problems)(nil); errors.As(err, &problems) {
+			if problems := config.Problems(nil); errors.As(err, &problems) {
 				c.report(err)
 				return exitStatus(statusProblems)
 			}
