@@ -11,6 +11,7 @@ import (
 
 	"github.com/caissonrun/caisson"
 	"github.com/caissonrun/caisson/internal/atomicfile"
+	"github.com/caissonrun/caisson/internal/safefs"
 )
 
 // maxHandle bounds what ReadHandle reads: a handle is a few names.
@@ -20,7 +21,8 @@ const maxHandle = 1 << 20
 // returns nil, h survives a crash of the host. A zero Version is set to
 // HandleVersion.
 //
-// Errors: ErrExhausted or ErrDenied where the file can't be written.
+// Errors: ErrNotFound if there is no such folder; ErrExhausted if the disk is
+// full; ErrDenied.
 func WriteHandle(dir string, h *Handle) error {
 	out := *h
 	if out.Version == 0 {
@@ -30,10 +32,8 @@ func WriteHandle(dir string, h *Handle) error {
 	if err != nil {
 		return handleError(caisson.OpCreate, dir, caisson.ErrInternal, err)
 	}
-	if err := atomicfile.Write(filepath.Join(dir, HandleFile), append(data, '\n'), 0o600); err != nil {
-		return fmt.Errorf("handle: %w", err)
-	}
-	return nil
+	path := filepath.Join(dir, HandleFile)
+	return safefs.Sorted(caisson.OpCreate, path, atomicfile.Write(path, append(data, '\n'), 0o600))
 }
 
 // ReadHandle reads the handle in dir and checks that the engine called name
