@@ -422,6 +422,27 @@ func TestRemove(t *testing.T) {
 	r.clean()
 }
 
+// Where nobody can be started, Remove attends to the task itself.
+func TestRemoveAlone(t *testing.T) {
+	r := newRig(t)
+	p := r.process()
+	id := p.submit(sh("hold"))
+	ctx, kill := context.WithCancel(t.Context())
+	done := make(chan error, 1)
+	go func() { done <- p.Attend(ctx, id, false) }()
+	r.reached(id, caisson.EventStarted, "main")
+	kill()
+	<-done
+	p.die()
+	if err := r.process().Remove(t.Context(), id, true); err != nil {
+		t.Errorf("Remove = %v", err)
+	}
+	if ids := mustTasks(t, r); len(ids) > 0 {
+		t.Errorf("left: %q", ids)
+	}
+	r.clean()
+}
+
 // The end of Attend's context leaves the task to the next attendant, whatever
 // was going on.
 func TestContextEnds(t *testing.T) {

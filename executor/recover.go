@@ -328,6 +328,11 @@ func (x *Executor) abortAndWait(ctx context.Context, t state.Task) error {
 		if err != nil {
 			return err
 		}
+		if len(x.opts.Attend) == 0 {
+			if err := x.Attend(ctx, t.ID, false); err != nil && !errors.Is(err, caisson.ErrExists) {
+				return err
+			}
+		}
 		limited, cancel := context.WithTimeout(ctx, time.Second)
 		_, err = x.Wait(limited, t.ID)
 		cancel()
@@ -348,10 +353,20 @@ func (x *Executor) removeEnded(ctx context.Context, t state.Task) error {
 		return err
 	}
 	h := newHistory(events)
-	if kept, err := state.Exists(t.Keep()); err != nil {
+	kept, err := state.Exists(t.Keep())
+	if err != nil {
 		return safefs.Sorted(caisson.OpState, t.Dir, err)
-	} else if kept || h.ended == nil {
-		if err := x.letGo(ctx, t, h); err != nil {
+	}
+	if kept {
+		// That there is no folder for it means that it is being put away already.
+		err := x.ask(t, h, engine.Stop{Reason: caisson.ReasonAborted})
+		if err != nil && !errors.Is(err, caisson.ErrNotFound) {
+			return err
+		}
+		x.hub.wake(t.ID)
+	}
+	if kept || h.ended == nil {
+		if err := x.putAway(ctx, t); err != nil {
 			return err
 		}
 	}
@@ -372,13 +387,9 @@ func (x *Executor) removeEnded(ctx context.Context, t state.Task) error {
 	return x.removeFolder(ctx, t)
 }
 
-// letGo ends the keeping of a task's sandbox, here or by asking whoever attends
-// to it.
-func (x *Executor) letGo(ctx context.Context, t state.Task, h *history) error {
-	if err := x.ask(t, h, engine.Stop{Reason: caisson.ReasonAborted}); err != nil {
-		return err
-	}
-	x.hub.wake(t.ID)
+// putAway sees to it that nothing is left to be done for an ended task, here or
+// by whoever attends to it.
+func (x *Executor) putAway(ctx context.Context, t state.Task) error {
 	for {
 		err := x.Attend(ctx, t.ID, false)
 		if !errors.Is(err, caisson.ErrExists) {
