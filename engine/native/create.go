@@ -8,6 +8,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"syscall"
 
 	"github.com/caissonrun/caisson"
 	"github.com/caissonrun/caisson/engine"
@@ -83,6 +84,11 @@ func (e *Engine) create(ctx context.Context, spec *engine.Spec, isolation string
 	if err != nil {
 		return nil, err
 	}
+	if u := kept.Box.User; kept.Box.None && u != nil {
+		if err := reachable(spec.Work, u.UID, u.GID); err != nil {
+			return nil, denied("user", err)
+		}
+	}
 	if _, err := os.Lstat(set.run); err == nil {
 		return nil, &caisson.Error{Op: caisson.OpCreate, Item: spec.ID, Kind: caisson.ErrExists, Err: errors.New("the sandbox exists")}
 	}
@@ -134,6 +140,36 @@ func (e *Engine) create(ctx context.Context, spec *engine.Spec, isolation string
 	}
 	undo.Release()
 	return e.sandbox(spec.ID, spec.Dir, rec, client), nil
+}
+
+// reachable returns an error unless a user of the host can enter a folder, as
+// far as modes tell.
+func reachable(dir string, uid, gid int) error {
+	for at := dir; dir != "" && uid != 0; at = filepath.Dir(at) {
+		info, err := os.Stat(at)
+		if err != nil {
+			return err
+		}
+		if !mayEnter(info, uid, gid) {
+			return fmt.Errorf("user %d can't enter %s, where the work folder is; use isolation full, or a state folder that everybody can enter", uid, at)
+		}
+		if at == filepath.Dir(at) {
+			break
+		}
+	}
+	return nil
+}
+
+// mayEnter reads a folder's mode for one user.
+func mayEnter(info fs.FileInfo, uid, gid int) bool {
+	st, ok := info.Sys().(*syscall.Stat_t)
+	switch {
+	case ok && int(st.Uid) == uid:
+		return info.Mode()&0o100 != 0
+	case ok && int(st.Gid) == gid:
+		return info.Mode()&0o010 != 0
+	}
+	return info.Mode()&0o001 != 0
 }
 
 // program is what Exec will need.

@@ -35,6 +35,12 @@ func endGroup(string) error { return nil }
 
 func killGroup(string) error { return nil }
 
+// marker is the variable that tells which sandbox a process is of.
+const marker = "CAISSON_SANDBOX"
+
+// killOrphans can't find them here.
+func killOrphans(string) error { return nil }
+
 func groups(string) ([]string, error) { return nil, nil }
 
 func asUser(_, _ int, f func() error) error { return f() }

@@ -34,13 +34,21 @@ func (e *Engine) Recover(ctx context.Context, dir string) (engine.Sandbox, error
 		return nil, said(caisson.OpRecover, handle.ID, err)
 	}
 	if client == nil {
-		// The keeper took its programs with it, but for what had just left the
-		// pid namespace's care.
-		if err := killGroup(rec.Cgroup); err != nil {
+		if err := rec.killAll(handle.ID); err != nil {
 			return nil, said(caisson.OpRecover, handle.ID, err)
 		}
 	}
 	return e.sandbox(handle.ID, dir, rec, client), nil
+}
+
+// killAll kills what a keeper has left behind that was killed itself: with
+// isolation that is nothing, because its init goes with it.
+func (r *record) killAll(sandbox string) error {
+	err := killGroup(r.Cgroup)
+	if r.Isolation == None {
+		err = errors.Join(err, killOrphans(mark(r.Installation, sandbox)))
+	}
+	return err
 }
 
 // Sweep implements engine.Engine. It finds sandboxes by their runtime folders,

@@ -124,7 +124,7 @@ func (s *sandbox) endKeeper(ctx context.Context) error {
 		if again, dialErr := keeper.Dial(ctx, s.dir); dialErr == nil {
 			err = errors.Join(again.Destroy(ctx), again.Close())
 		} else if errors.Is(dialErr, caisson.ErrNotFound) {
-			err = nil
+			err = s.rec.killAll(s.id)
 		}
 	}
 	if err == nil {

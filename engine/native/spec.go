@@ -285,7 +285,7 @@ func (set *setting) env(s *engine.Spec) []string {
 		"PATH": standardPath, "HOME": homeDir, "USER": set.userName(s), "TMPDIR": "/tmp", "CAISSON_WORK": work,
 	}
 	if set.isolation == None {
-		all["HOME"] = work
+		all["HOME"], all[marker] = work, mark(set.opts.Installation, s.ID)
 		if s.Tmp != "" {
 			all["TMPDIR"] = s.Tmp
 		}
@@ -345,6 +345,9 @@ func (set *setting) place(s *engine.Spec, inside string) string {
 	}
 	return s.Work + strings.TrimPrefix(inside, caisson.WorkDir)
 }
+
+// mark is the value of marker in a sandbox.
+func mark(installation, sandbox string) string { return installation + "/" + sandbox }
 
 // cgroupPrefix begins the names of an installation's control groups.
 func cgroupPrefix(installation string) string { return "caisson-" + installation + "-" }
