@@ -17,6 +17,7 @@ import (
 	"github.com/caissonrun/caisson/engine"
 	"github.com/caissonrun/caisson/internal/crash"
 	"github.com/caissonrun/caisson/internal/disk"
+	"github.com/caissonrun/caisson/internal/lockfile"
 	"github.com/caissonrun/caisson/internal/safefs"
 	"github.com/caissonrun/caisson/mount"
 	"github.com/caissonrun/caisson/stage"
@@ -193,6 +194,12 @@ func (a *attendant) mount(ctx context.Context) error {
 		return nil
 	}
 	defer a.clock(string(caisson.OpMount))()
+	// Who looks for what nobody owns must not find a mount before its attempt.
+	lock, err := lockfile.AcquireShared(ctx, a.x.folder.SweepLock())
+	if err != nil {
+		return safefs.Sorted(caisson.OpMount, a.x.folder.SweepLock(), err)
+	}
+	defer lock.Release()
 	for i := range mounts {
 		if err := a.mountOne(ctx, i); err != nil {
 			return at(fmt.Sprintf("mounts[%d]", i), err)
