@@ -29,8 +29,9 @@ const takeOver = 2 * time.Second
 // it returns soon, and the task is as it was: whoever attends to it next goes
 // on.
 //
-// Errors: ErrExists if another process attends to it; ErrNotFound; ErrExhausted
-// or ErrDenied if the state folder can't be written.
+// Errors: ErrExists if another process attends to it, with detach after a
+// moment in which that may have ended; ErrNotFound; ErrExhausted or ErrDenied if
+// the state folder can't be written.
 func (x *Executor) Attend(ctx context.Context, id string, detach bool) error {
 	t, err := x.find(id)
 	if err != nil {
