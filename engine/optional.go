@@ -180,3 +180,12 @@ type Looker interface {
 	// and start Spec.OnExit. It never waits.
 	Running(dir string) (bool, error)
 }
+
+// A Locator is a Process that runs on this host and tells where, for people
+// and their tools. It belongs to no field of Features either.
+type Locator interface {
+	// PID returns the program's process id on the host; 0 where it is not
+	// known. Errors: ErrEnded if the program has ended; ErrAborted if the
+	// sandbox is gone.
+	PID(ctx context.Context) (int, error)
+}

@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/caissonrun/caisson"
+	"github.com/caissonrun/caisson/engine"
 	"github.com/caissonrun/caisson/internal/lockfile"
 	"github.com/caissonrun/caisson/internal/safefs"
 	"github.com/caissonrun/caisson/internal/state"
@@ -25,7 +26,7 @@ type Info struct {
 	State      caisson.State   `json:"state"`
 	Attempt    int             `json:"attempt"`
 	Step       string          `json:"step,omitempty"` // that runs now
-	PID        int             `json:"pid,omitempty"`  // of its program on the host, where the engine tells
+	PID        int             `json:"pid,omitempty"`  // of its program on the host; Inspect only, where the engine tells
 	AcceptedAt time.Time       `json:"accepted_at"`
 	StartedAt  time.Time       `json:"started_at,omitzero"`
 	Progress   float64         `json:"progress,omitempty"`
@@ -92,7 +93,37 @@ func (x *Executor) Inspect(ctx context.Context, id string) (*Info, error) {
 	if v, ok := x.liveProgress(t, info); ok {
 		info.Progress = max(info.Progress, v)
 	}
+	info.PID = x.pid(ctx, t, info)
 	return info, ctx.Err()
+}
+
+// pid asks the engine for the pid of the program that runs, and returns 0
+// where there is none or it can't be told.
+func (x *Executor) pid(ctx context.Context, t state.Task, info *Info) (pid int) {
+	p, err := x.engine(info.Engine)
+	if err != nil || info.Step == "" || info.Result != nil {
+		return 0
+	}
+	limited, cancel := context.WithTimeout(ctx, x.limits.call)
+	defer cancel()
+	err = x.guard(caisson.OpRecover, func() error {
+		sb, err := p.engine.Recover(limited, t.Attempt(info.Attempt).Step(info.Step))
+		if err != nil {
+			return err
+		}
+		program, err := sb.Process(limited)
+		if err != nil {
+			return err
+		}
+		if locator, ok := program.(engine.Locator); ok {
+			pid, err = locator.PID(limited)
+		}
+		return err
+	})
+	if err != nil {
+		return 0
+	}
+	return pid
 }
 
 func (x *Executor) info(t state.Task) (*Info, error) {

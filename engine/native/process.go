@@ -13,7 +13,10 @@ import (
 // A process is the main program of a sandbox.
 type process struct{ s *sandbox }
 
-var _ engine.Process = (*process)(nil)
+var (
+	_ engine.Process = (*process)(nil)
+	_ engine.Locator = (*process)(nil)
+)
 
 // Wait implements engine.Process.
 func (p *process) Wait(ctx context.Context) (caisson.Exit, error) {
@@ -78,6 +81,16 @@ func (s *sandbox) lost() (caisson.Exit, error) {
 		return caisson.Exit{Reason: caisson.ReasonLost, Message: "the keeper was killed, or the host was restarted"}, nil
 	}
 	return caisson.Exit{}, said(caisson.OpWait, s.id, err)
+}
+
+// PID implements engine.Locator.
+func (p *process) PID(ctx context.Context) (pid int, err error) {
+	err = p.tell(ctx, func() error {
+		status, err := p.s.client.Status(ctx)
+		pid = status.MainPID
+		return err
+	})
+	return pid, err
 }
 
 // Signal implements engine.Process.
