@@ -12,6 +12,8 @@ import (
 	"strings"
 	"time"
 
+	"golang.org/x/sync/errgroup"
+
 	"github.com/caissonrun/caisson"
 	"github.com/caissonrun/caisson/app"
 	"github.com/caissonrun/caisson/executor"
@@ -42,16 +44,18 @@ func newBench() (*bench, error) {
 	if err := os.WriteFile(b.config(), []byte("[engine.native]\nallow_none = true\n"), 0o600); err != nil {
 		return nil, err
 	}
+	b.app, err = b.open()
+	return b, err
+}
+
+// open wires a Caisson on the bench's state folder.
+func (b *bench) open() (*app.App, error) {
 	cfg, err := app.LoadConfig(&app.ConfigOptions{File: b.config()})
 	if err != nil {
 		return nil, err
 	}
 	cfg.State = b.state()
-	b.app, err = app.New(cfg, &app.Options{Attend: []string{command, "--config", b.config(), "--state", b.state(), "attend"}})
-	if err != nil {
-		return nil, err
-	}
-	return b, nil
+	return app.New(cfg, &app.Options{Attend: []string{b.caisson, "--config", b.config(), "--state", b.state(), "attend"}})
 }
 
 func (b *bench) config() string { return filepath.Join(b.dir, "caisson.toml") }
@@ -61,9 +65,12 @@ func (b *bench) state() string  { return filepath.Join(b.dir, "state") }
 func (b *bench) close() {
 	ctx, cancel := context.WithTimeout(context.Background(), 2*time.Minute)
 	defer cancel()
+	var group errgroup.Group
+	group.SetLimit(8)
 	for _, id := range b.tasks {
-		b.app.Executor.Remove(ctx, id, true)
+		group.Go(func() error { return b.app.Executor.Remove(ctx, id, true) })
 	}
+	group.Wait()
 	b.app.Close()
 	os.RemoveAll(b.dir)
 }
