@@ -42,13 +42,14 @@ func TestInterrupt(t *testing.T) {
 	for _, tt := range []struct {
 		name    string
 		script  string
-		signals []syscall.Signal
+		signals []syscall.Signal // each after a line of output; those after a 0 at once
 		status  int
 		reason  string
 	}{
 		{"Once", `trap "exit 9" TERM`, []syscall.Signal{syscall.SIGINT}, 9, "cancelled"},
 		{"Terminated", `trap "exit 9" TERM`, []syscall.Signal{syscall.SIGTERM}, 9, "cancelled"},
 		{"HungUp", `trap "exit 9" TERM`, []syscall.Signal{syscall.SIGHUP}, 9, "cancelled"},
+		{"TerminatedTwiceAtOnce", `trap "sleep 0.1; exit 9" TERM`, []syscall.Signal{syscall.SIGTERM, 0, syscall.SIGTERM}, 9, "cancelled"},
 		{"Twice", `trap "echo asked" TERM`, []syscall.Signal{syscall.SIGINT, syscall.SIGINT}, 137, "cancelled"},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
@@ -64,8 +65,13 @@ func TestInterrupt(t *testing.T) {
 			watchdog := time.AfterFunc(patience, func() { cmd.Process.Kill() })
 			defer watchdog.Stop()
 			lines := bufio.NewScanner(stdout)
+			atOnce := false
 			for _, sig := range tt.signals {
-				if !lines.Scan() {
+				if sig == 0 {
+					atOnce = true
+					continue
+				}
+				if !atOnce && !lines.Scan() {
 					t.Fatal("no more output")
 				}
 				cmd.Process.Signal(sig)

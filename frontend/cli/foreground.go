@@ -8,6 +8,7 @@ import (
 	"os/signal"
 	"sync"
 	"syscall"
+	"time"
 
 	"github.com/caissonrun/caisson"
 	"github.com/caissonrun/caisson/engine"
@@ -142,15 +143,22 @@ type ender struct {
 	times int
 }
 
+// sameAsk is how soon after another a signal of a program is taken for the
+// same one: timeout(1) sends its own twice, to the process and to its group.
+const sameAsk = 2 * time.Second
+
 func (e *ender) onSignals(ctx context.Context, signals <-chan os.Signal, stopped <-chan struct{}) {
+	var last time.Time
 	for {
 		select {
 		case <-stopped:
 			return
 		case sig := <-signals:
-			if sig == syscall.SIGPIPE {
+			again := sig != os.Interrupt && time.Since(last) < sameAsk
+			if sig == syscall.SIGPIPE || again {
 				continue
 			}
+			last = time.Now()
 			if e.end(ctx) > 2 {
 				e.leave(sig.(syscall.Signal))
 				return

@@ -266,7 +266,10 @@ func eventText(e caisson.Event) string {
 	if e.Progress > 0 {
 		text += fmt.Sprintf(" progress=%.0f%%", e.Progress*100)
 	}
-	if e.Exit != nil {
+	switch {
+	case e.Type == caisson.EventEnded && e.Result != nil:
+		text += fmt.Sprintf(" reason=%s status=%d", e.Result.Exit.Reason, e.Result.Status)
+	case e.Exit != nil:
 		text += fmt.Sprintf(" reason=%s status=%d", e.Exit.Reason, e.Exit.Status())
 	}
 	for _, more := range []string{e.Message, failureText(e.Error)} {
