@@ -246,11 +246,8 @@ func (x *Executor) checkSpecs(r *record, f *engine.Features, secrets map[string]
 
 // stepError says which step err is about, unless that goes without saying.
 func stepError(st *step, err error) error {
-	switch {
-	case st.kind == kindMain:
+	if st.kind == kindMain {
 		return err
-	case st.title != "":
-		return at(fmt.Sprintf("%s %q", st.name, st.title), err)
 	}
-	return at(st.name, err)
+	return at("step "+st.label(), err)
 }

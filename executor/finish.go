@@ -54,7 +54,7 @@ func (a *attendant) verdict(out *outcome) *caisson.Result {
 		Attempt: a.h.attempt,
 		Success: out.success,
 		Exit:    out.exit,
-		Step:    out.step,
+		Step:    a.steps.label(out.step),
 		Error:   out.failure,
 
 		AcceptedAt: a.record.AcceptedAt,

@@ -31,7 +31,7 @@ type LogOptions struct {
 type LogRecord struct {
 	tasklog.Record
 	Attempt int
-	Step    string
+	Step    string // its name in the document, or "pre-0" and so on
 }
 
 // Logs calls f for each record of the log: the logs of an attempt's steps one
@@ -45,8 +45,9 @@ func (x *Executor) Logs(ctx context.Context, id string, opts LogOptions, f func(
 	if err != nil {
 		return err
 	}
+	steps := stepsOf(w.record.Task)
 	if opts.Step != "" {
-		st := stepsOf(w.record.Task).find(opts.Step)
+		st := steps.find(opts.Step)
 		if st == nil {
 			return &caisson.Error{Item: fmt.Sprintf("step %q", opts.Step), Kind: caisson.ErrNotFound, Err: errors.New("the task has no such step")}
 		}
@@ -55,7 +56,7 @@ func (x *Executor) Logs(ctx context.Context, id string, opts LogOptions, f func(
 	if opts.Attempt > w.h.attempt && !opts.Follow || opts.Attempt < 0 {
 		return &caisson.Error{Item: fmt.Sprintf("attempt %d", opts.Attempt), Kind: caisson.ErrNotFound, Err: fmt.Errorf("the task has had %d", w.h.attempt)}
 	}
-	l := &logs{x: x, task: w.task, opts: opts, f: f, first: w.h.attempt, over: make(map[source]bool), pos: make(map[source]int64), looked: time.Now()}
+	l := &logs{x: x, task: w.task, steps: steps, opts: opts, f: f, first: w.h.attempt, over: make(map[source]bool), pos: make(map[source]int64), looked: time.Now()}
 	if opts.Tail > 0 {
 		if err := l.tail(ctx); err != nil {
 			return err
@@ -74,6 +75,7 @@ type source struct {
 type logs struct {
 	x     *Executor
 	task  state.Task
+	steps script
 	opts  LogOptions
 	first int // the newest attempt when it was called
 
@@ -197,7 +199,7 @@ func (l *logs) give(ctx context.Context, s source) error {
 		}
 		l.out.Lock()
 		defer l.out.Unlock()
-		return l.f(LogRecord{Record: rec, Attempt: s.attempt, Step: s.step})
+		return l.f(LogRecord{Record: rec, Attempt: s.attempt, Step: l.steps.label(s.step)})
 	})
 }
 
@@ -246,7 +248,7 @@ func (l *logs) readInto(s source, end *lastLines) error {
 		}
 		l.pos[s] = rec.Pos
 		if l.matches(&rec) {
-			end.add(LogRecord{Record: rec, Attempt: s.attempt, Step: s.step})
+			end.add(LogRecord{Record: rec, Attempt: s.attempt, Step: l.steps.label(s.step)})
 		}
 	}
 }

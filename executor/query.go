@@ -142,7 +142,7 @@ func (x *Executor) info(t state.Task) (*Info, error) {
 	}
 	info := &Info{
 		ID: t.ID, Name: r.Task.Name, Engine: r.Engine, State: h.state, Attempt: h.attempt,
-		Step: h.current(), AcceptedAt: r.AcceptedAt, StartedAt: h.started, Progress: h.progress,
+		Step: stepsOf(r.Task).label(h.current()), AcceptedAt: r.AcceptedAt, StartedAt: h.started, Progress: h.progress,
 		Task: r.Task, Result: result, Dir: t.Dir,
 	}
 	if result != nil {

@@ -457,8 +457,8 @@ func TestLogsChoose(t *testing.T) {
 		{LogOptions{Tail: 1, Stream: tasklog.Stdout}, "1/main: three"},
 		{LogOptions{Tail: 2, Stream: tasklog.Stdout}, "1/main: two\n1/main: three"},
 		{LogOptions{Tail: 2, Stream: tasklog.Stdout, Follow: true}, "1/main: two\n1/main: three"},
-		{LogOptions{Tail: 99, Stream: tasklog.Stdout}, "1/pre-0: zero\n1/main: one\n1/main: two\n1/main: three"},
-		{LogOptions{Step: "prepare"}, "1/pre-0: zero\n"},
+		{LogOptions{Tail: 99, Stream: tasklog.Stdout}, "1/prepare: zero\n1/main: one\n1/main: two\n1/main: three"},
+		{LogOptions{Step: "prepare"}, "1/prepare: zero\n"},
 		{LogOptions{Since: time.Now().Add(time.Hour)}, ""},
 	} {
 		if got := p.log(id, c.opts); got != c.want {

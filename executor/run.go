@@ -45,7 +45,7 @@ func (a *attendant) exited(ctx context.Context, st *step, exit *caisson.Exit, er
 		ev.State = caisson.StateEnding
 	}
 	if exit != nil {
-		a.took = append(a.took, caisson.Phase{Name: "run " + st.name, Took: exit.Usage.Wall})
+		a.took = append(a.took, caisson.Phase{Name: "run " + st.label(), Took: exit.Usage.Wall})
 	}
 	crash.Point(crash.ExitedBefore)
 	if err := a.append(ev, false); err != nil {

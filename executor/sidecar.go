@@ -91,7 +91,7 @@ func (a *attendant) sidecarsReady(ctx context.Context) error {
 }
 
 func (a *attendant) ready(ctx context.Context, st *step) error {
-	defer a.clock("probe " + st.name)()
+	defer a.clock("probe " + st.label())()
 	sb, err := a.recover(ctx, st)
 	if err != nil {
 		return err

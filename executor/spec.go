@@ -112,7 +112,7 @@ func (b *blueprint) environ(st *step) map[string]string {
 	env["CAISSON_WORK"] = caisson.WorkDir
 	env["CAISSON_TASK"] = b.record.ID
 	env["CAISSON_ATTEMPT"] = strconv.Itoa(b.attempt.Number)
-	env["CAISSON_STEP"] = st.name
+	env["CAISSON_STEP"] = st.label()
 	env["CAISSON_OUTPUT"] = path.Join(caisson.WorkDir, outputFile)
 	env["CAISSON_PROGRESS"] = path.Join(caisson.WorkDir, progressFile)
 	return env

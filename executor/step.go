@@ -29,12 +29,20 @@ func kindOf(name string) kind {
 
 // A step is one program of an attempt.
 type step struct {
-	name    string // in ids, paths and events: "main", "pre-0"
-	title   string // the document's name for it, for people
+	name    string // in ids, paths and the journal: "main", "pre-0"
+	title   string // the document's name for it, or empty
 	kind    kind
 	program caisson.Program
 	timeout caisson.Duration
 	probe   *caisson.Probe
+}
+
+// label returns what the step is called in logs and results.
+func (st *step) label() string {
+	if st.title != "" {
+		return st.title
+	}
+	return st.name
 }
 
 // A script is the steps of a task by kind, each list in order.
@@ -80,6 +88,14 @@ func (s script) find(name string) *step {
 		}
 	}
 	return nil
+}
+
+// label returns what the step of that name is called in logs and results.
+func (s script) label(name string) string {
+	if st := s.find(name); st != nil {
+		return st.label()
+	}
+	return name
 }
 
 // inherit fills in what a step's program leaves to the main one.

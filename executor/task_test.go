@@ -387,7 +387,7 @@ func TestSubmitRefuses(t *testing.T) {
 	}{
 		{"engine", func(t *caisson.Task) { t.Engine = "nat" }, caisson.ErrNotFound, `"nat": there is no such engine; there are: mem`},
 		{"image", func(t *caisson.Task) { t.Image = "busybox" }, caisson.ErrUnsupported, "image"},
-		{"image of a step", func(t *caisson.Task) { t.Pre = step1("true"); t.Pre[0].Image = "x" }, caisson.ErrUnsupported, "pre-0: "},
+		{"image of a step", func(t *caisson.Task) { t.Pre = step1("true"); t.Pre[0].Image = "x" }, caisson.ErrUnsupported, "step pre-0: "},
 		{"mount", func(t *caisson.Task) { t.Mounts = []caisson.Mount{{Type: "nfs", Target: "/x"}} }, caisson.ErrUnsupported, "mounts[0]"},
 		{"scheme", func(t *caisson.Task) { t.Inputs = []caisson.Input{{From: "ftp://x", To: "x"}} }, caisson.ErrUnsupported, "inputs[0]"},
 		{"denied input", func(t *caisson.Task) { t.Inputs = []caisson.Input{{From: "test:denied", To: "x"}} }, caisson.ErrDenied, "inputs[0]"},
