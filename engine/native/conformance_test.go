@@ -3,6 +3,7 @@
 package native_test
 
 import (
+	"fmt"
 	"os"
 	"path/filepath"
 	"testing"
@@ -31,9 +32,12 @@ func harness(t *testing.T, opts native.Options) enginetest.Harness {
 	if inside == "" {
 		inside = enginetest.BuildInside(t)
 	}
+	// Sweeping looks at the whole host: another run of these tests at the same
+	// time must be another installation.
+	one := fmt.Sprintf("test%d", os.Getpid())
 	return enginetest.Harness{
-		New: engineOf("one"), Other: engineOf("two"),
-		Restart: func(t testing.TB, _ engine.Engine) engine.Engine { return engineOf("one")(t) },
+		New: engineOf(one), Other: engineOf(one + "x"),
+		Restart: func(t testing.TB, _ engine.Engine) engine.Engine { return engineOf(one)(t) },
 		Inside:  inside,
 		Lose:    lose,
 		Folders: []string{opts.Runtime},
