@@ -11,6 +11,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"sync/atomic"
 	"syscall"
 	"testing"
 	"time"
@@ -293,6 +294,52 @@ func TestKill(t *testing.T) {
 			}
 		})
 	}
+}
+
+// A program can halt another one of its user before that runs. Whoever starts
+// that one has to wait, but not whoever kills them all.
+func TestKillWhileStarting(t *testing.T) {
+	box := begin(t, baseSpec(t))
+	halter := spawn(t, box, "halter")
+	halter.ready(t)
+	var starting atomic.Int64
+	over := make(chan struct{})
+	go func() {
+		defer close(over)
+		for {
+			starting.Add(1)
+			// Halted once it runs, it is no hindrance: another one is tried.
+			if _, err := box.Spawn(&isolate.Program{Args: []string{"/bin/helper", "helper", "hold"}}, nil, nil, nil); err != nil {
+				return
+			}
+			starting.Add(1)
+		}
+	}()
+	halted := poll(func() bool {
+		before := starting.Load()
+		return before%2 == 1 && slices.ContainsFunc(children(box.PID()), isHaltedChild) && starting.Load() == before
+	})
+	if !halted {
+		t.Error("no program was halted before it ran")
+	}
+	if err := box.Kill(); err != nil {
+		t.Errorf("Kill = %v", err)
+	}
+	if _, signal, _ := halter.Wait(); signal != int(unix.SIGKILL) {
+		t.Errorf("Wait = signal %d, want 9", signal)
+	}
+	<-halter.read
+	if err := box.Close(); err != nil {
+		t.Errorf("Close = %v", err)
+	}
+	<-over
+}
+
+// isHaltedChild reports whether a process is halted and not a program yet, but
+// still a copy of init.
+func isHaltedChild(pid string) bool {
+	text, err := os.ReadFile("/proc/" + pid + "/stat")
+	return err == nil && strings.Contains(string(text), ") T ") && !strings.Contains(string(text), "(helper)")
 }
 
 func TestOrphans(t *testing.T) {

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"runtime"
 	"syscall"
+	"time"
 	"unsafe"
 
 	"golang.org/x/sys/unix"
@@ -136,7 +137,7 @@ func (c *child) start(started func(pid int)) (pid, pidfd int, err error) {
 		return 0, -1, fmt.Errorf("fork: %w", errno)
 	}
 	started(pid)
-	if err := readReport(report[0]); err != nil {
+	if err := awaitReport(report[0], pidfd); err != nil {
 		awaitExit(pidfd)
 		unix.Close(pidfd)
 		return pid, -1, err
@@ -151,6 +152,29 @@ func awaitExit(pidfd int) {
 		if _, err := unix.Poll([]unix.PollFd{{Fd: int32(pidfd), Events: unix.POLLIN}}, -1); err != unix.EINTR {
 			return
 		}
+	}
+}
+
+// startPatience is how long a child may take to become its program: that takes
+// no more than reading it from disk. But once it is of the program's user,
+// others of that user can halt it for ever.
+const startPatience = 20 * time.Second
+
+// awaitReport is readReport with an end: it kills a child that does not come
+// to run its program.
+func awaitReport(fd, pidfd int) error {
+	deadline := time.Now().Add(startPatience)
+	for {
+		left := max(time.Until(deadline).Milliseconds(), 0)
+		n, err := unix.Poll([]unix.PollFd{{Fd: int32(fd), Events: unix.POLLIN}}, int(left))
+		switch {
+		case err == unix.EINTR:
+			continue
+		case err == nil && n == 0:
+			unix.PidfdSendSignal(pidfd, unix.SIGKILL, nil, 0)
+			return fmt.Errorf("the program did not begin to run within %v: %w", startPatience, unix.EAGAIN)
+		}
+		return readReport(fd)
 	}
 }
 

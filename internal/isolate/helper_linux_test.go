@@ -47,7 +47,7 @@ func helper(args []string) int {
 		"tree": helperTree, "forker": helperForker, "write": helperWrite, "remount": helperRemount,
 		"unshare": helperUnshare, "attack": helperAttack, "eat": helperEat, "terminal": helperTerminal,
 		"stat": helperStat, "loopback": helperLoopback, "threads": helperThreads, "counter": helperCounter,
-		"orphan": helperOrphan, "host": helperHost,
+		"orphan": helperOrphan, "host": helperHost, "halter": helperHalter,
 	}
 	f := commands[args[0]]
 	if f == nil {
@@ -199,6 +199,14 @@ func helperForker([]string) error {
 			go cmd.Wait()
 		}
 		time.Sleep(time.Millisecond)
+	}
+}
+
+// helperHalter halts everything else in the sandbox, again and again.
+func helperHalter([]string) error {
+	fmt.Println("ready")
+	for {
+		syscall.Kill(-1, syscall.SIGSTOP)
 	}
 }
 

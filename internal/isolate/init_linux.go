@@ -24,7 +24,10 @@ func IsInit() bool { return len(os.Args) == 1 && os.Args[0] == initName && os.Ge
 // is asked to, reaps whatever they leave behind, and ends, and everything with
 // it, when its parent is gone. It does not return.
 func Main() {
-	p := pid1{conn: blocking(initSocket), procs: map[int]uint64{}, born: make(chan struct{}, 1)}
+	p := pid1{
+		conn: blocking(initSocket), orders: make(chan order, maxOrders),
+		procs: map[int]uint64{}, born: make(chan struct{}, 1),
+	}
 	p.empty.L = &p.mu
 	if hide() == nil {
 		p.serve()
@@ -62,24 +65,63 @@ func hide() error {
 	return nil
 }
 
-// A pid1 is init. Requests are served one after another by the main
-// goroutine; another one reaps.
+// maxOrders is how many requests may wait while one is served.
+const maxOrders = 256
+
+// A pid1 is init. The main goroutine serves requests one after another; one
+// goroutine receives them and serves those at once that nothing may hold up,
+// and another one reaps.
 type pid1 struct {
 	conn   rawConn
+	orders chan order
 	setup  *setup
 	filter *syscall.SockFprog
 
 	sending sync.Mutex // one frame at a time
 
 	mu      sync.Mutex
+	kills   int            // how often everything was killed
 	procs   map[int]uint64 // by pid: the id of the request that started it
 	reaping bool
 	born    chan struct{} // tells the reaper that there is a child again
 	empty   sync.Cond     // there is none left
 }
 
+// An order is a request that waits to be served.
+type order struct {
+	*frame
+	kills int // what pid1.kills was when it came
+}
+
 // serve answers requests until the parent is gone.
 func (p *pid1) serve() {
+	go p.receive()
+	for o := range p.orders {
+		answer := &frame{kind: frameOK, id: o.id}
+		var err error
+		switch o.kind {
+		case frameSetup:
+			err = p.build(o.frame, answer)
+		case frameSpawn:
+			err = p.spawn(o, answer)
+		case frameStop:
+			err = signalAll(unix.SIGSTOP)
+		case frameCont:
+			err = signalAll(unix.SIGCONT)
+		default:
+			err = errors.New("caisson: bug: an unknown request")
+		}
+		if p.reply(answer, err) != nil {
+			return
+		}
+	}
+}
+
+// receive takes requests until the parent is gone. A program that is being
+// started can be halted by others of the sandbox before it runs, and keeps
+// serve waiting: that must not keep anyone from killing all of them.
+func (p *pid1) receive() {
+	defer close(p.orders)
 	for {
 		f, err := receive(p.conn)
 		if err != nil {
@@ -87,32 +129,39 @@ func (p *pid1) serve() {
 		}
 		answer := &frame{kind: frameOK, id: f.id}
 		switch f.kind {
-		case frameSetup:
-			err = p.build(f, answer)
-		case frameSpawn:
-			err = p.spawn(f, answer)
 		case frameKill:
 			err = p.kill()
-		case frameStop:
-			err = signalAll(unix.SIGSTOP)
-		case frameCont:
-			err = signalAll(unix.SIGCONT)
 		case frameAlive:
 			answer.body = []byte{0}
 			if alive() {
 				answer.body[0] = 1
 			}
 		default:
-			err = errors.New("caisson: bug: an unknown request")
+			// Only kill changes the count, and it is called here.
+			select {
+			case p.orders <- order{f, p.kills}:
+				continue
+			default:
+				closeAll(f.fds)
+				err = fmt.Errorf("%d requests wait already: %w", maxOrders, unix.EAGAIN)
+			}
 		}
-		if err != nil {
-			answer.kind, answer.body = frameError, encodeError(err)
-		}
-		if p.send(answer) != nil {
+		if p.reply(answer, err) != nil {
 			return
 		}
-		closeAll(answer.fds)
 	}
+}
+
+// reply sends the answer, or the error in its place.
+func (p *pid1) reply(answer *frame, err error) error {
+	if err != nil {
+		answer.kind, answer.body = frameError, encodeError(err)
+	}
+	if err := p.send(answer); err != nil {
+		return err
+	}
+	closeAll(answer.fds)
+	return nil
 }
 
 func (p *pid1) send(f *frame) error {
@@ -170,8 +219,9 @@ func restrict(s *setup) error {
 	return landlock.Restrict(rules)
 }
 
-// spawn starts a program.
-func (p *pid1) spawn(f, answer *frame) (err error) {
+// spawn starts a program, unless everything was killed since that was asked
+// for.
+func (p *pid1) spawn(f order, answer *frame) (err error) {
 	defer closeAll(f.fds)
 	if p.setup == nil {
 		return errors.New("caisson: bug: a program before the setup")
@@ -192,6 +242,11 @@ func (p *pid1) spawn(f, answer *frame) (err error) {
 		return err
 	}
 	p.mu.Lock()
+	if f.kills != p.kills {
+		p.mu.Unlock()
+		closeAll([]int{master})
+		return &caisson.Error{Item: "program", Kind: caisson.ErrAborted, Err: errors.New("killed before it ran")}
+	}
 	_, pidfd, err := c.start(func(pid int) {
 		if pid > 0 {
 			p.procs[pid] = f.id
@@ -272,6 +327,9 @@ func (p *pid1) reap() {
 // kill kills everything and waits until nothing is left. Signals to all are
 // sent in one step: nothing can fork out of it.
 func (p *pid1) kill() error {
+	p.mu.Lock()
+	p.kills++
+	p.mu.Unlock()
 	if err := signalAll(unix.SIGKILL); err != nil {
 		return err
 	}
