@@ -34,6 +34,7 @@ func Main(args []string) int {
 		os.Stderr.WriteString(wire.Argv0 + ": it is started by caisson only; the one argument that it takes is \"version\"\n")
 		return 2
 	}
+	setName(wire.Argv0)
 	closeInherited()
 	ignoreSignals()
 	unix.Umask(0o077)

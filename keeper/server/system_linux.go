@@ -35,6 +35,12 @@ func closeInherited() {
 	}
 }
 
+// setName has lists of processes call this one name, whatever its file is
+// called. At worst it is listed by its file's name.
+func setName(name string) {
+	_ = os.WriteFile("/proc/self/comm", []byte(name), 0)
+}
+
 // newPipe makes a pipe whose ends block and are not inherited.
 func newPipe() (r, w int, err error) {
 	var fds [2]int

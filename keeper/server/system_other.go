@@ -30,7 +30,11 @@ func redirect(from, to int) { unix.Dup2(from, to) }
 // openRoot opens the host's root folder.
 func openRoot() (*os.File, error) { return os.Open("/") }
 
-func stopAdopting()   {}
+func stopAdopting() {}
+
+// setName does nothing: lists of processes show the arguments.
+func setName(string) {}
+
 func closeInherited() {}
 func protectMemory()  {}
 
