@@ -79,10 +79,13 @@ func (t *terminal) key(c byte) error {
 
 func (t *terminal) signal(n int, shown string) error {
 	t.line = nil
+	if err := t.echo([]byte(shown)); err != nil {
+		return err
+	}
 	t.session.box.mu.Lock()
+	defer t.session.box.mu.Unlock()
 	t.session.deliver(n)
-	t.session.box.mu.Unlock()
-	return t.echo([]byte(shown))
+	return nil
 }
 
 // echo shows what was typed. A caller that reads nothing sees no more of it.
