@@ -53,6 +53,7 @@ func (k *keeper) isGone() bool {
 
 // abort ends a program that runs, and waits for its exit.
 func (k *keeper) abort() {
+	k.killRunning(caisson.ReasonAborted)
 	// Where a start is under way, it has happened or is refused after this.
 	k.spawning.Lock()
 	k.mu.Lock()

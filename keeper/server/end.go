@@ -26,6 +26,9 @@ type stopping struct {
 
 // stopProgram begins a stop, or makes the one under way quicker.
 func (k *keeper) stopProgram(reason caisson.Reason, signal int, grace time.Duration) error {
+	if grace <= 0 && k.killRunning(reason) {
+		return nil
+	}
 	// A start that is under way comes first.
 	k.spawning.Lock()
 	k.mu.Lock()
@@ -59,6 +62,19 @@ func (k *keeper) stopProgram(reason caisson.Reason, signal int, grace time.Durat
 		return err
 	}
 	return nil
+}
+
+// killRunning begins to kill the program if it runs, and tells whether it does.
+// It does not wait for an exec that is being started: that one can be halted by
+// the program, and what ends it then is this kill.
+func (k *keeper) killRunning(reason caisson.Reason) bool {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	if k.phase != running {
+		return false
+	}
+	k.hasten(reason, 0)
+	return true
 }
 
 // hasten sets the time of the kill, unless it is set to an earlier one. The
