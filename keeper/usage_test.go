@@ -63,7 +63,7 @@ func TestUsage(t *testing.T) {
 	}
 	running := start(t, spec(t, sleeps))
 	stats, err = running.Stats(k.ctx())
-	if err != nil || stats.Memory != -1 || stats.CPU != -1 {
+	if err != nil || stats.Memory != -1 || stats.PIDs != -1 {
 		t.Errorf("Stats without a control group = %+v, %v, want -1 for what can't be measured", stats, err)
 	}
 }
