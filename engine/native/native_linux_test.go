@@ -97,7 +97,7 @@ func TestNothingOfTheHost(t *testing.T) {
 	}
 	// Four missing folders; init and its name; one network device; descriptors
 	// 0 to 2 and the one that ls has open; the environment.
-	for _, part := range []string{" 4 caisson-init ", " caisson 1 4 3 caisson 0022 ", " CAISSON_WORK HOME PATH "} {
+	for _, part := range []string{" 4 sandbox-init ", " caisson 1 4 3 caisson 0022 ", " CAISSON_WORK HOME PATH "} {
 		if !strings.Contains(rest, part) {
 			t.Errorf("%q is not in %s", part, rest)
 		}

@@ -27,7 +27,7 @@ func (b *bench) keepers(ctx context.Context) ([]row, error) {
 	if err != nil {
 		return nil, err
 	}
-	inits, err := memory("caisson-init")
+	inits, err := memory("sandbox-init")
 	if err != nil {
 		return nil, err
 	}

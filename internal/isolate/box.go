@@ -4,7 +4,7 @@
 //
 // A sandbox has a user, mount, pid, ipc, uts and cgroup namespace of its own,
 // and a network namespace unless the Spec says otherwise. Its pid 1 is this
-// program once more, as caisson-init: it builds the root view, starts programs
+// program once more, as sandbox-init: it builds the root view, starts programs
 // when it is told to, and reaps them. The host's files are seen only where a
 // Spec names them; /proc, /dev and the loopback device are new. Programs have
 // no capabilities, no_new_privs, no descriptors but three, and an environment

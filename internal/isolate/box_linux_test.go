@@ -129,7 +129,7 @@ func TestHostIsOutOfReach(t *testing.T) {
 		t.Errorf("of the host could be reached:\n%s", out)
 	}
 	out := spawn(t, box, "cat", "/proc/1/cmdline", "/proc/sys/kernel/core_pattern", "/proc/kcore", "/proc/keys", "/proc/interrupts").output(t)
-	if !strings.Contains(out, `/proc/1/cmdline: read "caisson-init\x00"`) {
+	if !strings.Contains(out, `/proc/1/cmdline: read "sandbox-init\x00"`) {
 		t.Errorf("pid 1 is not init: %s", out)
 	}
 	for _, name := range []string{"/proc/keys", "/proc/interrupts"} {
@@ -289,7 +289,7 @@ func TestKill(t *testing.T) {
 			if err := box.Kill(); err != nil {
 				t.Errorf("a second Kill = %v", err)
 			}
-			if out := spawn(t, box, "cat", "/proc/1/comm").output(t); !strings.Contains(out, "caisson-init") {
+			if out := spawn(t, box, "cat", "/proc/1/comm").output(t); !strings.Contains(out, "sandbox-init") {
 				t.Errorf("after Kill the sandbox is not usable: %s", out)
 			}
 		})

@@ -15,7 +15,7 @@ import (
 )
 
 // initName is init's argv[0] and the name by which ps shows it.
-const initName = "caisson-init"
+const initName = "sandbox-init"
 
 // initSocket is the descriptor by which init talks to its parent.
 const initSocket = 3
