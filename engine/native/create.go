@@ -129,7 +129,7 @@ func (e *Engine) create(ctx context.Context, spec *engine.Spec, isolation string
 	if err := writeProgram(set.run, set.program(kept)); err != nil {
 		return nil, said(caisson.OpCreate, spec.ID, err)
 	}
-	client, err := keeper.Launch(ctx, e.opts.Keeper, kept)
+	client, err := e.launcher.Launch(ctx, kept)
 	if err != nil {
 		return nil, said(caisson.OpCreate, spec.ID, err)
 	}

@@ -93,6 +93,8 @@ type Engine struct {
 	idmaps idmaps
 	links  links
 	closed atomic.Bool
+
+	launcher *keeper.Launcher
 }
 
 var _ engine.Engine = (*Engine)(nil)
@@ -114,6 +116,7 @@ func New(opts *Options) (*Engine, error) {
 	if err := o.check(); err != nil {
 		return nil, err
 	}
+	e.launcher = keeper.NewLauncher(o.Keeper)
 	return e, nil
 }
 
@@ -169,7 +172,7 @@ func (e *Engine) Name() string { return Name }
 // sandboxes: their keepers then see to what follows.
 func (e *Engine) Close() error {
 	e.closed.Store(true)
-	return e.links.close()
+	return errors.Join(e.launcher.Close(), e.links.close())
 }
 
 // open returns an error unless the engine can be used.
