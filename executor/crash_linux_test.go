@@ -344,7 +344,8 @@ func (h *host) checkTask(task state.Task, scenario string) {
 		}
 	}
 	if scenario != "stop" && (!result.Success || result.Attempt != attempts) {
-		t.Errorf("result = %+v, error %+v, want success of attempt %d", result, result.Error, attempts)
+		text, _ := os.ReadFile(task.Journal())
+		t.Errorf("result = %+v, want success of attempt %d; journal:\n%s", result, attempts, text)
 	}
 	events, _, err := state.ReadJournal(task.Journal(), 0)
 	if err != nil {
@@ -484,16 +485,12 @@ func (h *host) crashStop(at crash.Name) (reached bool) {
 		h.t.Fatal(err)
 	}
 	h.until("main runs", func() bool {
-		journals, _ := filepath.Glob(filepath.Join(h.dir, "state", "tasks", "*", "journal.jsonl"))
-		for _, path := range journals {
-			events, _, _ := state.ReadJournal(path, 0)
-			for _, ev := range events {
-				if ev.Type == caisson.EventStarted && ev.Step == "main" {
-					return true
-				}
-			}
+		logs, _ := filepath.Glob(filepath.Join(h.dir, "state", "tasks", "*", "attempt-1", "main.log"))
+		if len(logs) == 0 {
+			return false
 		}
-		return false
+		data, err := os.ReadFile(logs[0])
+		return err == nil && strings.Contains(string(data), "ran-main")
 	})
 	reached = h.run(at, "stop")
 	if err := attendant.Process.Kill(); err != nil {

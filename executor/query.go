@@ -101,13 +101,14 @@ func (x *Executor) Inspect(ctx context.Context, id string) (*Info, error) {
 // where there is none or it can't be told.
 func (x *Executor) pid(ctx context.Context, t state.Task, info *Info) (pid int) {
 	p, err := x.engine(info.Engine)
-	if err != nil || info.Step == "" || info.Result != nil {
+	st := stepsOf(info.Task).find(info.Step)
+	if err != nil || st == nil || info.Result != nil {
 		return 0
 	}
 	limited, cancel := context.WithTimeout(ctx, x.limits.call)
 	defer cancel()
 	err = x.guard(caisson.OpRecover, func() error {
-		sb, err := p.engine.Recover(limited, t.Attempt(info.Attempt).Step(info.Step))
+		sb, err := p.engine.Recover(limited, t.Attempt(info.Attempt).Step(st.name))
 		if err != nil {
 			return err
 		}

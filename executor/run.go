@@ -125,7 +125,7 @@ func (a *attendant) create(ctx context.Context, st *step) (engine.Sandbox, error
 				return err
 			}
 		}
-		sb, err = a.make(ctx, st)
+		sb, err = a.makeSurely(ctx, st)
 		return err
 	})
 	if err != nil {
@@ -138,6 +138,39 @@ func (a *attendant) create(ctx context.Context, st *step) (engine.Sandbox, error
 	}
 	crash.Point(crash.CreatedAfter)
 	return sb, nil
+}
+
+// A try of Create that was killed in the middle may still be falling apart, and
+// disturb the next one. So that waits a little, and is repeated if it fails.
+const (
+	fallApart  = 200 * time.Millisecond
+	makeTries  = 5
+	maxFalling = 2 * time.Second
+)
+
+// makeSurely makes the step's sandbox, where an earlier attendant was killed
+// while it did so with some patience.
+func (a *attendant) makeSurely(ctx context.Context, st *step) (engine.Sandbox, error) {
+	earlier, err := exists(a.attempt().Step(st.name))
+	if err != nil {
+		return nil, err
+	}
+	if !earlier {
+		return a.make(ctx, st)
+	}
+	for try, wait := 1, fallApart; ; try, wait = try+1, min(2*wait, maxFalling) {
+		if err := a.dispose(ctx, st.name); err != nil && try == makeTries {
+			return nil, fmt.Errorf("what an earlier try left: %w", err)
+		}
+		if err := pauseFor(ctx, nil, wait); err != nil {
+			return nil, err
+		}
+		sb, err := a.make(ctx, st)
+		if err == nil || try == makeTries || ctx.Err() != nil || caisson.KindOf(err) == caisson.ErrUnsupported {
+			return sb, err
+		}
+		a.log.Debug("create", "try", try, "err", err)
+	}
 }
 
 // make has the engine make the step's sandbox, with the document's files in it.
@@ -286,7 +319,10 @@ func (a *attendant) startNew(ctx context.Context, st *step, sb engine.Sandbox) (
 		return overtime(ctx, err, caisson.OpStart, a.x.limits.start)
 	})
 	stop()
-	if errors.Is(err, context.Canceled) && ctx.Err() == nil {
+	// Either somebody asks for the end meanwhile, and it may run nevertheless; or
+	// an attendant was killed so early that its start came through only now.
+	cut := errors.Is(err, context.Canceled) && ctx.Err() == nil
+	if cut || errors.Is(err, caisson.ErrExists) {
 		limited, cancel := context.WithTimeout(ctx, a.x.limits.call)
 		defer cancel()
 		if p, err = a.process(limited, sb); errors.Is(err, caisson.ErrNotFound) {

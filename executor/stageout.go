@@ -18,7 +18,15 @@ import (
 // that fail none keeps the others from being stored.
 func (a *attendant) stageOut(ctx context.Context, out *outcome) error {
 	ev := &caisson.Event{Type: caisson.EventStagedOut, State: caisson.StateEnding}
-	err := a.interruptible(ctx, (*view).aborted, func(ctx context.Context) error {
+	// What ended the program is no reason not to store what it made; a kill
+	// that comes now is.
+	known := len(a.view().asked)
+	killed := func(v *view) bool {
+		newer := v.asked[min(known, len(v.asked)):]
+		return slices.ContainsFunc(newer, func(r request) bool { return r.Stop.Grace <= 0 })
+	}
+	ended := func(v *view) bool { return v.aborted() || killed(v) }
+	err := a.interruptible(ctx, ended, func(ctx context.Context) error {
 		return a.storeAll(ctx, out, ev)
 	})
 	if ctx.Err() != nil {
@@ -30,12 +38,38 @@ func (a *attendant) stageOut(ctx context.Context, out *outcome) error {
 	if a.view().aborted() {
 		return nil // the next action knows
 	}
+	if v := a.view(); err != nil && killed(&v.view) {
+		err = &caisson.Error{Op: caisson.OpStageOut, Kind: caisson.ErrAborted, Err: errors.New("a kill was asked for")}
+	}
 	ev.Error = failure(err)
+	if err := a.redactNames(ev); err != nil {
+		return err
+	}
 	crash.Point(crash.StagedOutBefore)
 	if err := a.append(ev, len(ev.Outputs) > 0); err != nil {
 		return err
 	}
 	crash.Point(crash.StagedOutAfter)
+	return nil
+}
+
+// redactNames takes secrets out of what the task chose: names of outputs, and
+// messages that tell them.
+func (a *attendant) redactNames(ev *caisson.Event) error {
+	var texts []*string
+	for i := range ev.Outputs {
+		texts = append(texts, &ev.Outputs[i].Path, &ev.Outputs[i].To)
+	}
+	if ev.Error != nil {
+		texts = append(texts, &ev.Error.Message)
+	}
+	for _, text := range texts {
+		clean, err := a.redacted([]byte(*text))
+		if err != nil {
+			return err
+		}
+		*text = clean
+	}
 	return nil
 }
 
