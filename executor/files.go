@@ -158,24 +158,35 @@ func (a *attendant) readOutput(work *safefs.Root) (string, error) {
 	case err != nil:
 		return "", safefs.Sorted(caisson.OpStageOut, "$CAISSON_OUTPUT", err)
 	}
-	return a.redacted(data)
+	text := string(data)
+	if err := a.redact(&text); err != nil {
+		return "", err
+	}
+	return strings.ToValidUTF8(text, "\uFFFD"), nil
 }
 
-func (a *attendant) redacted(data []byte) (string, error) {
+// redact takes the values of the task's secrets out of texts.
+func (a *attendant) redact(texts ...*string) error {
 	values := make([][]byte, 0, len(a.secrets))
 	for _, v := range a.secrets {
 		values = append(values, v)
 	}
+	if len(values) == 0 {
+		return nil
+	}
 	set, err := redact.Compile(values)
 	if err != nil {
-		return "", err
+		return err
 	}
-	var out strings.Builder
-	w := set.NewWriter(func(b []byte) error { out.Write(b); return nil })
-	if err := errors.Join(w.Write(data), w.Close()); err != nil {
-		return "", err
+	for _, text := range texts {
+		var out strings.Builder
+		w := set.NewWriter(func(b []byte) error { out.Write(b); return nil })
+		if err := errors.Join(w.Write([]byte(*text)), w.Close()); err != nil {
+			return err
+		}
+		*text = out.String()
 	}
-	return strings.ToValidUTF8(out.String(), "\uFFFD"), nil
+	return nil
 }
 
 // maxProgress is the most that is read of the progress file; it is written

@@ -38,7 +38,7 @@ func (a *attendant) stageOut(ctx context.Context, out *outcome) error {
 	if a.view().aborted() {
 		return nil // the next action knows
 	}
-	if v := a.view(); err != nil && killed(&v.view) {
+	if err != nil && killed(a.view()) {
 		err = &caisson.Error{Op: caisson.OpStageOut, Kind: caisson.ErrAborted, Err: errors.New("a kill was asked for")}
 	}
 	ev.Error = failure(err)
@@ -63,14 +63,7 @@ func (a *attendant) redactNames(ev *caisson.Event) error {
 	if ev.Error != nil {
 		texts = append(texts, &ev.Error.Message)
 	}
-	for _, text := range texts {
-		clean, err := a.redacted([]byte(*text))
-		if err != nil {
-			return err
-		}
-		*text = clean
-	}
-	return nil
+	return a.redact(texts...)
 }
 
 func (a *attendant) storeAll(ctx context.Context, out *outcome, ev *caisson.Event) error {

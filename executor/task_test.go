@@ -474,3 +474,26 @@ func TestNewErrDuplicate(t *testing.T) {
 		t.Errorf("New with two engines of one name = %v, want ErrExists", err)
 	}
 }
+
+// TestSecretsInNames has a task name an output by the value of its secret.
+func TestSecretsInNames(t *testing.T) {
+	r := newRig(t)
+	task := sh("mkdir out; echo x > out/s3cr3t-value.txt")
+	task.Secrets = map[string]caisson.Secret{"TOKEN": {From: "env:TOKEN"}}
+	task.Outputs = []caisson.Output{{Path: "out/*.txt", To: "test:results/"}}
+	p := r.process()
+	id := p.submit(task)
+	if err := p.Attend(t.Context(), id, false); err != nil {
+		t.Fatal(err)
+	}
+	got := r.result(id)
+	if len(got.Outputs) != 1 || got.Outputs[0].Path != "out/[redacted].txt" {
+		t.Errorf("outputs = %+v, want the name without the secret", got.Outputs)
+	}
+	for _, path := range []string{r.task(id).Journal(), filepath.Join(r.task(id).Dir, "result.json")} {
+		data, err := os.ReadFile(path)
+		if err != nil || strings.Contains(string(data), "s3cr3t-value") {
+			t.Errorf("%s: %v, holds the secret: %s", path, err, data)
+		}
+	}
+}

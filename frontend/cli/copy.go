@@ -211,6 +211,8 @@ func renameTar(w io.Writer, r io.Reader, name string, leftOut func(link, target 
 			leftOut(header.Name, header.Linkname)
 			continue
 		}
+		// The task doesn't decide who else on this host may write.
+		header.Mode &^= 0o022
 		header.Name = renamed(header.Name, name)
 		if header.Typeflag == tar.TypeLink {
 			header.Linkname = renamed(header.Linkname, name)

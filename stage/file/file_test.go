@@ -343,7 +343,7 @@ func TestStore(t *testing.T) {
 	got, err := anyPath(t).Store(t.Context(), out, files, env)
 	must(t, err)
 	for name, want := range map[string]fs.FileMode{
-		"suid": 0o777, "empty": fs.ModeDir | 0o755, "link": fs.ModeSymlink | 0o777, "closed": 0o400,
+		"suid": 0o755, "empty": fs.ModeDir | 0o755, "link": fs.ModeSymlink | 0o777, "closed": 0o400,
 	} {
 		info, err := os.Lstat(dest + "/results/" + name)
 		if name == "closed" && os.Geteuid() != 0 {

@@ -157,7 +157,7 @@ func (s *store) entry(f *stage.File) (*caisson.OutputFile, error) {
 	}
 	name := s.name(f)
 	if f.Mode.IsDir() {
-		return nil, s.mkdir(name, f.Mode.Perm()|0o700)
+		return nil, s.mkdir(name, f.Mode.Perm()&^0o022|0o700)
 	}
 	if err := s.mkdir(path.Dir(name), 0o755); err != nil {
 		return nil, err
@@ -205,7 +205,7 @@ func (s *store) file(f *stage.File, name string) (made *caisson.OutputFile, err 
 	if err := s.host.Remove(temp); err != nil {
 		return nil, err
 	}
-	dst, err := s.host.Create(temp, f.Mode.Perm()|0o400, s.owner)
+	dst, err := s.host.Create(temp, f.Mode.Perm()&^0o022|0o400, s.owner)
 	if err != nil {
 		return nil, err
 	}
