@@ -62,7 +62,7 @@ func table() *fields.Type {
 					Name: "http", Also: []string{"https"}, Doc: "Web servers.",
 					Type: section("settings of http: and https: URLs", fields.Field{
 						Name: "allow_private", Type: toggle(), Default: "false",
-						Doc: "Lets inputs come from loopback, private and link-local addresses.",
+						Doc: "Lets inputs of every task come from loopback, private and link-local addresses; on the command line a task may always name such a server itself.",
 					}),
 				},
 			),
