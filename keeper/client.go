@@ -188,16 +188,40 @@ func (c *Client) do(ctx context.Context, op string) error {
 	return err
 }
 
+// ask waits for an answer for as long as a keeper may take that is not halted
+// or stuck itself.
 func (c *Client) ask(ctx context.Context, req *wire.Request) (*wire.Reply, error) {
+	if patience := patienceFor(req.Op); patience > 0 {
+		var cancel context.CancelFunc
+		ctx, cancel = context.WithTimeoutCause(ctx, patience, errSilent)
+		defer cancel()
+	}
 	call, err := c.link.send(ctx, req)
-	if err != nil {
-		return nil, err
+	if err == nil {
+		err = call.result(ctx)
 	}
-	if err := call.result(ctx); err != nil {
-		return nil, err
+	switch {
+	case err == nil:
+		call.drop()
+		return call.reply, nil
+	case errors.Is(context.Cause(ctx), errSilent):
+		return nil, errSilent
 	}
-	call.drop()
-	return call.reply, nil
+	return nil, err
+}
+
+var errSilent = fail(caisson.ErrUnavailable, errors.New("the keeper does not answer: it is halted, or the host is; see ps for caisson-keeper"))
+
+// patienceFor returns how long a request may take; 0: as long as the caller
+// lets it. Starting a program waits for it to be executed.
+func patienceFor(op string) time.Duration {
+	switch op {
+	case wire.OpDestroy, wire.OpWait:
+		return 0
+	case wire.OpStart, wire.OpExec:
+		return time.Minute
+	}
+	return 10 * time.Second
 }
 
 var errGarbled = fail(caisson.ErrInternal, errors.New("an answer that does not fit the request"))
@@ -209,6 +233,8 @@ func hello(ctx context.Context, socket string) (*link, error) {
 		return nil, err
 	}
 	l := newLink(conn)
+	ctx, cancel := context.WithTimeoutCause(ctx, patienceFor(wire.OpHello), errSilent)
+	defer cancel()
 	call, err := l.send(ctx, &wire.Request{Op: wire.OpHello, Version: wire.Version})
 	if err == nil {
 		err = call.result(ctx)
@@ -219,6 +245,9 @@ func hello(ctx context.Context, socket string) (*link, error) {
 	}
 	if err != nil {
 		l.close()
+		if errors.Is(context.Cause(ctx), errSilent) {
+			err = errSilent
+		}
 		return nil, err
 	}
 	return l, nil

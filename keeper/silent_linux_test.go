@@ -1,0 +1,28 @@
+package keeper_test
+
+import (
+	"syscall"
+	"testing"
+
+	"github.com/caissonrun/caisson"
+)
+
+// TestSilentKeeper halts a keeper: what is asked of it then has an end.
+func TestSilentKeeper(t *testing.T) {
+	k := start(t, spec(t, sleeps))
+	status, err := k.Status(k.ctx())
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := syscall.Kill(status.PID, syscall.SIGSTOP); err != nil {
+		t.Fatal(err)
+	}
+	_, err = k.Status(k.ctx())
+	if err := syscall.Kill(status.PID, syscall.SIGCONT); err != nil {
+		t.Fatal(err)
+	}
+	wantKind(t, "Status of a halted keeper", err, caisson.ErrUnavailable)
+	if _, err := k.Status(k.ctx()); err != nil {
+		t.Errorf("Status once it goes on = %v", err)
+	}
+}
