@@ -42,7 +42,9 @@ func (o *Options) features(f *found, isolation string) engine.Features {
 	full := isolation == Full
 	s := &f.support
 	out := engine.Features{
-		Usable: f.broken == nil, Version: s.version,
+		// The probe has tried what the operator has configured. What a task asks
+		// for instead shows when its sandbox is made.
+		Usable: f.broken == nil || isolation != o.Isolation, Version: s.version,
 		Command: true, Script: true, Options: false, ShareWork: true,
 		Limits: engine.LimitFeatures{
 			CPUs: s.cgroup.CPUs, Memory: s.cgroup.Memory, PIDs: s.cgroup.PIDs,

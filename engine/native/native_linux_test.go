@@ -298,6 +298,50 @@ func TestSweep(t *testing.T) {
 	}
 }
 
+// TestSweepLeavesProbes sweeps as fast as it can while another process probes.
+func TestSweepLeavesProbes(t *testing.T) {
+	runtime := filepath.Join(t.TempDir(), "run")
+	prober, sweeper := newEngine(t, native.Options{Runtime: runtime}), newEngine(t, native.Options{Runtime: runtime})
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		for range 5 {
+			if f, err := prober.Probe(t.Context()); err != nil || !f.Usable {
+				t.Errorf("Probe = %+v, %v", f.Missing, err)
+			}
+		}
+	}()
+	for {
+		select {
+		case <-done:
+			return
+		default:
+		}
+		if removed, err := sweeper.Sweep(t.Context(), nil); err != nil || len(removed) > 0 {
+			t.Errorf("Sweep = %q, %v", removed, err)
+		}
+	}
+}
+
+// TestSweepOfAProbe removes what a probe has left that was killed.
+func TestSweepOfAProbe(t *testing.T) {
+	runtime := filepath.Join(t.TempDir(), "run")
+	e := newEngine(t, native.Options{Runtime: runtime})
+	s := newSpec(t, "sleep 1000")
+	s.ID = "probe-1"
+	s.Dir = filepath.Join(runtime, s.ID)
+	if err := os.MkdirAll(s.Dir, 0o700); err != nil {
+		t.Fatal(err)
+	}
+	start(t, create(t, e, s))
+	if removed, err := e.Sweep(t.Context(), nil); err != nil || !slices.Equal(removed, []string{s.ID}) {
+		t.Errorf("Sweep = %q, %v", removed, err)
+	}
+	if entries, err := os.ReadDir(runtime); err != nil || len(entries) > 0 {
+		t.Errorf("left: %v, %v", entries, err)
+	}
+}
+
 func TestCreateFails(t *testing.T) {
 	runtime := filepath.Join(t.TempDir(), "run")
 	e := newEngine(t, native.Options{Runtime: runtime})

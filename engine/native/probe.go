@@ -13,10 +13,18 @@ import (
 
 	"github.com/caissonrun/caisson"
 	"github.com/caissonrun/caisson/engine"
+	"github.com/caissonrun/caisson/internal/lockfile"
 )
 
 // probeTime bounds the sandbox of a probe, which takes some 30 ms.
 const probeTime = 10 * time.Second
+
+// A probe's sandbox has a folder of this prefix in the runtime folder, with a
+// lock that is held as long as the probe goes on: nobody else knows of it.
+const (
+	probePrefix = "probe-"
+	probeLock   = "lock"
+)
 
 // probeScript prints what the program can see of its own isolation. It uses
 // nothing that a minimal host could lack.
@@ -77,11 +85,16 @@ func (e *Engine) survey(thorough bool) (*found, error) {
 func (e *Engine) try(ctx context.Context, f *found) error {
 	ctx, cancel := context.WithTimeout(ctx, probeTime)
 	defer cancel()
-	dir, err := os.MkdirTemp(e.opts.Runtime, "probe-")
+	dir, err := os.MkdirTemp(e.opts.Runtime, probePrefix)
 	if err != nil {
 		return err
 	}
 	defer os.RemoveAll(dir)
+	lock, err := lockfile.Try(filepath.Join(dir, probeLock))
+	if err != nil {
+		return err
+	}
+	defer lock.Release()
 	spec := &engine.Spec{
 		ID: filepath.Base(dir), Dir: dir, Log: filepath.Join(dir, "log"), Step: "probe",
 		Args: []string{"/bin/sh", "-c", "exec sleep 60"}, Timeout: caisson.Duration(time.Minute),

@@ -13,6 +13,7 @@ import (
 
 	"github.com/caissonrun/caisson"
 	"github.com/caissonrun/caisson/engine"
+	"github.com/caissonrun/caisson/internal/lockfile"
 	"github.com/caissonrun/caisson/keeper"
 )
 
@@ -64,7 +65,7 @@ func (e *Engine) Sweep(ctx context.Context, live []string) (removed []string, er
 	}
 	var all []error
 	for _, id := range found {
-		if slices.Contains(live, id) {
+		if slices.Contains(live, id) || e.probing(id) {
 			continue
 		}
 		if err := e.sweepOne(ctx, id); err != nil {
@@ -110,8 +111,30 @@ func (e *Engine) traces() ([]string, error) {
 	return slices.Compact(ids), nil
 }
 
+// probing reports whether a sandbox is that of a probe which goes on, in this
+// process or another one, or has ended since it was seen.
+func (e *Engine) probing(id string) bool {
+	if !strings.HasPrefix(id, probePrefix) {
+		return false
+	}
+	// In this order: its sandbox was seen, so if nobody holds the lock now, and
+	// the sandbox is there after that, it is nobody's.
+	held, lockErr := lockfile.Held(filepath.Join(e.opts.Runtime, id, probeLock))
+	_, err := os.Lstat(e.opts.runDir(id))
+	return held || lockErr != nil || errors.Is(err, fs.ErrNotExist) && !e.abandoned(id)
+}
+
+// abandoned reports whether a probe has left something outside of its folders.
+func (e *Engine) abandoned(id string) bool {
+	names, err := groups(cgroupPrefix(e.opts.Installation) + id)
+	return err == nil && len(names) > 0
+}
+
 // sweepOne destroys a sandbox that nobody owns.
 func (e *Engine) sweepOne(ctx context.Context, id string) error {
+	if strings.HasPrefix(id, probePrefix) {
+		defer os.RemoveAll(filepath.Join(e.opts.Runtime, id))
+	}
 	run := e.opts.runDir(id)
 	dir, err := os.Readlink(filepath.Join(run, dirName))
 	if err == nil {
