@@ -29,6 +29,8 @@ type Event struct {
 	Output  string       `json:"output,omitempty"`
 	// Phases are those that end with this event.
 	Phases []Phase `json:"phases,omitempty"`
+	// Sandbox is the id of the step's sandbox, in EventCreated.
+	Sandbox string `json:"sandbox,omitempty"`
 	// Boot is the host's boot id, in EventAttempt: an attempt does not outlive it.
 	Boot string `json:"boot,omitempty"`
 	// Progress is what the task wrote to $CAISSON_PROGRESS, 0 to 1.

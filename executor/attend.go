@@ -83,7 +83,7 @@ type attendant struct {
 	// Of the attempt at hand:
 	places  *places                   // nil: not read yet
 	mounted bool                      // everything in places is there
-	live    map[string]engine.Sandbox // by step: those that this process has made or found
+	live    map[string]engine.Sandbox // by folder: those that this process has made or found
 	took    []caisson.Phase           // that no event tells of yet
 }
 
@@ -230,6 +230,9 @@ func (a *attendant) begin(n int) error {
 	crash.Point(crash.AttemptAfter)
 	return err
 }
+
+// folder returns the folder of a step's sandbox.
+func (a *attendant) folder(st *step) string { return a.h.folder(a.task.ID, st.name) }
 
 // attempt returns where the attempt at hand is kept.
 func (a *attendant) attempt() state.Attempt { return a.task.Attempt(a.h.attempt) }

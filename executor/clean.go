@@ -59,20 +59,20 @@ func (a *attendant) cleanAttempt(ctx context.Context) error {
 // sandboxes lists the steps that may have a sandbox, the last made first.
 func (a *attendant) sandboxes() ([]string, error) {
 	names, err := a.attempt().Steps()
-	age := func(name string) int { return slices.Index(a.h.order, name) }
+	age := func(folder string) int { return slices.Index(a.h.order, stepOf(folder)) }
 	slices.SortFunc(names, func(x, y string) int { return age(y) - age(x) })
 	return names, err
 }
 
-// dispose destroys the sandbox of a step, if there is one, and removes its
-// folder.
-func (a *attendant) dispose(ctx context.Context, name string) error {
+// dispose destroys the sandbox that has the folder, if there is one, and removes
+// the folder.
+func (a *attendant) dispose(ctx context.Context, folder string) error {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), a.x.limits.destroy)
 	defer cancel()
 	defer a.clock(string(caisson.OpDestroy))()
-	dir := a.attempt().Step(name)
+	dir := a.attempt().Step(folder)
 	err := a.x.guard(caisson.OpDestroy, func() error {
-		sb := a.live[name]
+		sb := a.live[folder]
 		if sb == nil {
 			var err error
 			sb, err = a.engine.engine.Recover(ctx, dir)
@@ -89,9 +89,9 @@ func (a *attendant) dispose(ctx context.Context, name string) error {
 		// An engine that can't clean up gets no new task before it has shown
 		// that it still works.
 		a.engine.doubt()
-		return fmt.Errorf("sandbox %s: %w", caisson.SandboxID(a.task.ID, a.h.attempt, name), err)
+		return fmt.Errorf("sandbox %s: %w", caisson.SandboxID(a.task.ID, a.h.attempt, folder), err)
 	}
-	delete(a.live, name)
+	delete(a.live, folder)
 	if err := os.RemoveAll(dir); err != nil {
 		return safefs.Sorted(caisson.OpDestroy, dir, err)
 	}

@@ -354,11 +354,20 @@ func (h *host) checkTask(task state.Task, scenario string) {
 	checkJournal(t, events)
 	for n := 1; n <= attempts; n++ {
 		for _, step := range steps {
-			data, err := os.ReadFile(task.Attempt(n).Log(step))
-			if got := strings.Count(string(data), "ran-"+step); err != nil || got != 1 {
-				t.Errorf("attempt %d: step %s ran %d times, %v", n, step, got, err)
+			// With those of sandboxes whose making was cut short: they must be empty.
+			logs, _ := filepath.Glob(strings.TrimSuffix(task.Attempt(n).Log(step), ".log") + "*.log")
+			var data string
+			for _, path := range logs {
+				text, err := os.ReadFile(path)
+				if err != nil {
+					t.Error(err)
+				}
+				data += string(text)
 			}
-			if strings.Contains(string(data), "s3cr3t-value") {
+			if got := strings.Count(data, "ran-"+step); got != 1 {
+				t.Errorf("attempt %d: step %s ran %d times", n, step, got)
+			}
+			if strings.Contains(data, "s3cr3t-value") {
 				t.Errorf("the secret stands in the log of %s", step)
 			}
 		}

@@ -227,7 +227,7 @@ func (x *Executor) checkSpecs(r *record, f *engine.Features, secrets map[string]
 	steps := stepsOf(r.Task)
 	b := &blueprint{record: r, attempt: x.folder.Task(r.ID).Attempt(1), proxies: x.opts.Proxies, secrets: secrets}
 	for _, st := range steps.all() {
-		s, err := b.spec(&st)
+		s, err := b.spec(&st, st.name)
 		if err != nil {
 			return err
 		}

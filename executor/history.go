@@ -3,6 +3,8 @@
 package executor
 
 import (
+	"strconv"
+	"strings"
 	"time"
 
 	"github.com/caissonrun/caisson"
@@ -34,6 +36,7 @@ type history struct {
 // past is what has happened to a step.
 type past struct {
 	created bool // its sandbox is there, and its program may run
+	sandbox string
 	started bool // its program runs, or has run
 	exit    *caisson.Exit
 	failure *caisson.Failure // Caisson could not do its part
@@ -67,7 +70,8 @@ func (h *history) add(ev *caisson.Event) {
 	case caisson.EventStaged:
 		h.staged = ev
 	case caisson.EventCreated:
-		h.step(ev).created = true
+		p := h.step(ev)
+		p.created, p.sandbox = true, ev.Sandbox
 	case caisson.EventStarted:
 		h.step(ev).started = true
 	case caisson.EventExited:
@@ -127,4 +131,42 @@ func (h *history) current() string {
 		}
 	}
 	return name
+}
+
+// folder returns the name of the folder of a step's sandbox in that of the
+// newest attempt.
+func (h *history) folder(task, name string) string {
+	if p := h.steps[name]; p != nil {
+		return folderOf(p.sandbox, task, h.attempt, name)
+	}
+	return name
+}
+
+// folderOf returns the name of the folder of a sandbox: its id without what
+// all of the attempt's have in common.
+func folderOf(sandbox, task string, attempt int, step string) string {
+	folder, ok := strings.CutPrefix(sandbox, caisson.SandboxID(task, attempt, ""))
+	if !ok || folder == "" {
+		return step
+	}
+	return folder
+}
+
+// A try of Create that was killed in the middle may still be falling apart. The
+// next one of the step gets another sandbox id and another folder, so that they
+// do not meet.
+const tryMark = "-r"
+
+// tryFolder is the folder of the sandbox that is made at a try, counted from 1.
+func tryFolder(step string, try int) string {
+	if try == 1 {
+		return step
+	}
+	return step + tryMark + strconv.Itoa(try)
+}
+
+// stepOf is the step that the folder is of.
+func stepOf(folder string) string {
+	step, _, _ := strings.Cut(folder, tryMark)
+	return step
 }

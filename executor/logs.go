@@ -69,6 +69,7 @@ func (x *Executor) Logs(ctx context.Context, id string, opts LogOptions, f func(
 type source struct {
 	attempt int
 	step    string
+	folder  string // of its sandbox
 }
 
 // logs is one call of Logs.
@@ -147,14 +148,18 @@ func (l *logs) refresh(ctx context.Context) (ended bool, err error) {
 }
 
 func (l *logs) add(ev *caisson.Event) {
-	s := source{ev.Attempt, ev.Step}
 	switch ev.Type {
 	case caisson.EventAttempt:
 		l.attempt = ev.Attempt
 	case caisson.EventCreated:
-		l.sources = append(l.sources, s)
+		folder := folderOf(ev.Sandbox, l.task.ID, ev.Attempt, ev.Step)
+		l.sources = append(l.sources, source{ev.Attempt, ev.Step, folder})
 	case caisson.EventExited:
-		l.over[s] = true
+		for _, s := range l.sources {
+			if s.attempt == ev.Attempt && s.step == ev.Step {
+				l.over[s] = true
+			}
+		}
 	case caisson.EventAttemptEnd:
 		for _, s := range l.sources {
 			l.over[s] = true
@@ -192,7 +197,7 @@ func (l *logs) give(ctx context.Context, s source) error {
 		defer l.mu.Unlock()
 		return over || err != nil || l.over[s]
 	}
-	path := l.task.Attempt(s.attempt).Log(s.step)
+	path := l.task.Attempt(s.attempt).Log(s.folder)
 	return tasklog.Follow(ctx, path, l.pos[s], ended, func(rec tasklog.Record) error {
 		if !l.matches(&rec) {
 			return nil
@@ -230,7 +235,7 @@ func (l *logs) tail(ctx context.Context) error {
 }
 
 func (l *logs) readInto(s source, end *lastLines) error {
-	r, err := tasklog.Open(l.task.Attempt(s.attempt).Log(s.step), 0)
+	r, err := tasklog.Open(l.task.Attempt(s.attempt).Log(s.folder), 0)
 	if errors.Is(err, caisson.ErrNotFound) {
 		return nil
 	}

@@ -56,7 +56,7 @@ func (x *Executor) List(ctx context.Context, all bool) ([]Info, error) {
 			if err := ctx.Err(); err != nil {
 				return err
 			}
-			found[i], err = x.info(t)
+			found[i], _, err = x.info(t)
 			if errors.Is(err, caisson.ErrNotFound) {
 				return nil // half made, or removed meanwhile
 			}
@@ -86,29 +86,29 @@ func (x *Executor) Inspect(ctx context.Context, id string) (*Info, error) {
 	if err != nil {
 		return nil, err
 	}
-	info, err := x.info(t)
+	info, h, err := x.info(t)
 	if err != nil {
 		return nil, err
 	}
 	if v, ok := x.liveProgress(t, info); ok {
 		info.Progress = max(info.Progress, v)
 	}
-	info.PID = x.pid(ctx, t, info)
+	info.PID = x.pid(ctx, t, info, h)
 	return info, ctx.Err()
 }
 
 // pid asks the engine for the pid of the program that runs, and returns 0
 // where there is none or it can't be told.
-func (x *Executor) pid(ctx context.Context, t state.Task, info *Info) (pid int) {
+func (x *Executor) pid(ctx context.Context, t state.Task, info *Info, h *history) (pid int) {
 	p, err := x.engine(info.Engine)
-	st := stepsOf(info.Task).find(info.Step)
-	if err != nil || st == nil || info.Result != nil {
+	name := h.current()
+	if err != nil || name == "" || info.Result != nil {
 		return 0
 	}
 	limited, cancel := context.WithTimeout(ctx, x.limits.call)
 	defer cancel()
 	err = x.guard(caisson.OpRecover, func() error {
-		sb, err := p.engine.Recover(limited, t.Attempt(info.Attempt).Step(st.name))
+		sb, err := p.engine.Recover(limited, t.Attempt(info.Attempt).Step(h.folder(t.ID, name)))
 		if err != nil {
 			return err
 		}
@@ -127,19 +127,19 @@ func (x *Executor) pid(ctx context.Context, t state.Task, info *Info) (pid int) 
 	return pid
 }
 
-func (x *Executor) info(t state.Task) (*Info, error) {
+func (x *Executor) info(t state.Task) (*Info, *history, error) {
 	r, err := readRecord(t)
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
 	events, _, err := state.ReadJournal(t.Journal(), 0)
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
 	h := newHistory(events)
 	result, err := readResult(t)
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
 	info := &Info{
 		ID: t.ID, Name: r.Task.Name, Engine: r.Engine, State: h.state, Attempt: h.attempt,
@@ -148,10 +148,10 @@ func (x *Executor) info(t state.Task) (*Info, error) {
 	}
 	if result != nil {
 		info.State, info.Step = caisson.StateEnded, ""
-		return info, nil
+		return info, h, nil
 	}
 	info.Attended, err = lockfile.Held(t.Lock())
-	return info, err
+	return info, h, err
 }
 
 // liveProgress reads what the program has told since somebody last watched.

@@ -146,7 +146,7 @@ func (x *Executor) runs(ctx context.Context, t state.Task, h *history) bool {
 	if err != nil {
 		return false
 	}
-	dir := t.Attempt(h.attempt).Step(name)
+	dir := t.Attempt(h.attempt).Step(h.folder(t.ID, name))
 	if looker, ok := p.engine.(engine.Looker); ok {
 		running, err := looker.Running(dir)
 		return running && err == nil

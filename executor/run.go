@@ -56,7 +56,7 @@ func (a *attendant) exited(ctx context.Context, st *step, exit *caisson.Exit, er
 		return nil
 	}
 	crash.Point(crash.RetrievedBefore)
-	if err := a.dispose(ctx, st.name); err != nil {
+	if err := a.dispose(ctx, a.folder(st)); err != nil {
 		a.log.Warn("destroy", "err", err)
 	}
 	crash.Point(crash.RetrievedAfter)
@@ -116,6 +116,7 @@ func (a *attendant) unmade(ctx context.Context, st *step, err error) (*caisson.E
 func (a *attendant) create(ctx context.Context, st *step) (engine.Sandbox, error) {
 	applies := func(v *view) bool { return len(v.askedOf(st.kind)) > 0 }
 	var sb engine.Sandbox
+	var folder string
 	err := a.interruptible(ctx, applies, func(ctx context.Context) (err error) {
 		if err := a.ensurePlaces(ctx); err != nil {
 			return err
@@ -125,66 +126,31 @@ func (a *attendant) create(ctx context.Context, st *step) (engine.Sandbox, error
 				return err
 			}
 		}
-		sb, err = a.makeSurely(ctx, st)
+		if folder, err = a.makeStepFolder(ctx, st); err != nil {
+			return err
+		}
+		sb, err = a.make(ctx, st, folder)
 		return err
 	})
 	if err != nil {
 		return nil, err
 	}
-	a.live[st.name] = sb
+	a.live[folder] = sb
 	crash.Point(crash.CreatedBefore)
-	if err := a.append(&caisson.Event{Type: caisson.EventCreated, Step: st.name}, true); err != nil {
-		return nil, errors.Join(err, a.dispose(ctx, st.name))
+	if err := a.append(&caisson.Event{Type: caisson.EventCreated, Step: st.name, Sandbox: sb.ID()}, true); err != nil {
+		return nil, errors.Join(err, a.dispose(ctx, folder))
 	}
 	crash.Point(crash.CreatedAfter)
 	return sb, nil
 }
 
-// A try of Create that was killed in the middle may still be falling apart, and
-// disturb the next one. So that waits a little, and is repeated if it fails.
-const (
-	fallApart  = 200 * time.Millisecond
-	makeTries  = 5
-	maxFalling = 2 * time.Second
-)
-
-// makeSurely makes the step's sandbox, where an earlier attendant was killed
-// while it did so with some patience.
-func (a *attendant) makeSurely(ctx context.Context, st *step) (engine.Sandbox, error) {
-	earlier, err := exists(a.attempt().Step(st.name))
-	if err != nil {
-		return nil, err
-	}
-	if !earlier {
-		return a.make(ctx, st)
-	}
-	for try, wait := 1, fallApart; ; try, wait = try+1, min(2*wait, maxFalling) {
-		if err := a.dispose(ctx, st.name); err != nil && try == makeTries {
-			return nil, fmt.Errorf("what an earlier try left: %w", err)
-		}
-		if err := pauseFor(ctx, nil, wait); err != nil {
-			return nil, err
-		}
-		sb, err := a.make(ctx, st)
-		if err == nil || try == makeTries || ctx.Err() != nil || caisson.KindOf(err) == caisson.ErrUnsupported {
-			return sb, err
-		}
-		a.log.Debug("create", "try", try, "err", err)
-	}
-}
-
 // make has the engine make the step's sandbox, with the document's files in it.
-func (a *attendant) make(ctx context.Context, st *step) (sb engine.Sandbox, err error) {
-	crash.Point(crash.StepBefore)
-	if err := a.makeStepFolder(ctx, st); err != nil {
-		return nil, err
-	}
-	crash.Point(crash.StepAfter)
+func (a *attendant) make(ctx context.Context, st *step, folder string) (sb engine.Sandbox, err error) {
 	b := a.blueprint()
 	if err := a.writeFiles(ctx, b, st); err != nil {
 		return nil, err
 	}
-	spec, err := b.spec(st)
+	spec, err := b.spec(st, folder)
 	if err != nil {
 		return nil, err
 	}
@@ -197,27 +163,49 @@ func (a *attendant) make(ctx context.Context, st *step) (sb engine.Sandbox, err 
 		return nil, err
 	}
 	if err := a.give(ctx, sb); err != nil {
-		a.live[st.name] = sb
-		return nil, errors.Join(err, a.dispose(ctx, st.name))
+		a.live[folder] = sb
+		return nil, errors.Join(err, a.dispose(ctx, folder))
 	}
 	return sb, nil
 }
 
-func (a *attendant) makeStepFolder(ctx context.Context, st *step) error {
-	dir := a.attempt().Step(st.name)
-	err := os.Mkdir(dir, 0o700)
-	if errors.Is(err, fs.ErrExist) {
-		if err := a.dispose(ctx, st.name); err != nil {
-			return fmt.Errorf("what an earlier try left: %w", err)
+// makeStepFolder makes the folder of a step's sandbox, and its /tmp. What earlier
+// tries have left is destroyed, or else waits for the attempt's end.
+func (a *attendant) makeStepFolder(ctx context.Context, st *step) (folder string, err error) {
+	crash.Point(crash.StepBefore)
+	for try := 1; ; try++ {
+		folder = tryFolder(st.name, try)
+		err := os.Mkdir(a.attempt().Step(folder), 0o700)
+		if err == nil && a.attempt().Logged(folder) {
+			err = fs.ErrExist
 		}
-		err = os.Mkdir(dir, 0o700)
-	}
-	if err == nil && a.record.Sharing.Work {
-		if err = a.removeAll(ctx, a.attempt().Tmp(st.name)); err == nil {
-			return makeOwned(a.attempt().Tmp(st.name), 0o777|os.ModeSticky, a.record.Owner)
+		if err == nil {
+			break
+		}
+		if !errors.Is(err, fs.ErrExist) {
+			return "", safefs.Sorted(caisson.OpCreate, a.attempt().Step(folder), err)
+		}
+		if err := a.dispose(ctx, folder); err != nil {
+			a.log.Warn("what an earlier try left", "err", err)
 		}
 	}
-	return safefs.Sorted(caisson.OpCreate, dir, err)
+	if a.record.Sharing.Work {
+		err = a.makeTmp(ctx, a.attempt().Tmp(folder))
+	}
+	crash.Point(crash.StepAfter)
+	return folder, err
+}
+
+// makeTmp makes a folder to be /tmp, in place of one that is there.
+func (a *attendant) makeTmp(ctx context.Context, dir string) error {
+	err := makeOwned(dir, 0o777|os.ModeSticky, a.record.Owner)
+	if !errors.Is(err, caisson.ErrExists) {
+		return err
+	}
+	if err := a.removeAll(ctx, dir); err != nil {
+		return err
+	}
+	return makeOwned(dir, 0o777|os.ModeSticky, a.record.Owner)
 }
 
 // createShared calls Create while nobody looks for orphans.
@@ -247,13 +235,14 @@ func overtime(ctx context.Context, err error, op caisson.Op, limit time.Duration
 // recover finds a sandbox that an earlier attendant made, or returns nil where
 // there is none any more.
 func (a *attendant) recover(ctx context.Context, st *step) (sb engine.Sandbox, err error) {
-	if sb := a.live[st.name]; sb != nil {
+	folder := a.folder(st)
+	if sb := a.live[folder]; sb != nil {
 		return sb, nil
 	}
 	limited, cancel := context.WithTimeout(ctx, a.x.limits.call)
 	defer cancel()
 	err = a.x.guard(caisson.OpRecover, func() (err error) {
-		sb, err = a.engine.engine.Recover(limited, a.attempt().Step(st.name))
+		sb, err = a.engine.engine.Recover(limited, a.attempt().Step(folder))
 		return err
 	})
 	if errors.Is(err, caisson.ErrNotFound) {
@@ -263,7 +252,7 @@ func (a *attendant) recover(ctx context.Context, st *step) (sb engine.Sandbox, e
 		// What became of the program is not known, and must not be decided.
 		return nil, undecided{fmt.Errorf("step %s: %w", st.name, overtime(ctx, err, caisson.OpRecover, a.x.limits.call))}
 	}
-	a.live[st.name] = sb
+	a.live[folder] = sb
 	return sb, nil
 }
 
@@ -433,7 +422,7 @@ func (a *attendant) unknown(ctx context.Context, st *step, err error) (*caisson.
 	if ctx.Err() != nil {
 		return nil, false, ctx.Err()
 	}
-	if destroyErr := a.dispose(ctx, st.name); destroyErr != nil {
+	if destroyErr := a.dispose(ctx, a.folder(st)); destroyErr != nil {
 		return nil, false, undecided{errors.Join(err, destroyErr)}
 	}
 	return &caisson.Exit{Reason: caisson.ReasonLost, Message: err.Error()}, false, err

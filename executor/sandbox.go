@@ -57,7 +57,7 @@ func (x *Executor) sandbox(ctx context.Context, t state.Task, h *history, name s
 	limited, cancel := context.WithTimeout(ctx, x.limits.call)
 	defer cancel()
 	err = x.guard(caisson.OpRecover, func() (err error) {
-		sb, err = p.engine.Recover(limited, t.Attempt(h.attempt).Step(name))
+		sb, err = p.engine.Recover(limited, t.Attempt(h.attempt).Step(h.folder(t.ID, name)))
 		return err
 	})
 	return sb, overtime(ctx, err, caisson.OpRecover, x.limits.call)
@@ -203,7 +203,7 @@ func (x *Executor) filer(ctx context.Context, w *window) (engine.Filer, error) {
 		names = append(names, current)
 	}
 	for i := len(names) - 1; i >= 0; i-- {
-		if there, err := exists(w.task.Attempt(w.h.attempt).Step(names[i])); !there || err != nil {
+		if there, err := exists(w.task.Attempt(w.h.attempt).Step(w.h.folder(w.task.ID, names[i]))); !there || err != nil {
 			continue
 		}
 		sb, err := x.sandbox(ctx, w.task, w.h, names[i])

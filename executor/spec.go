@@ -37,14 +37,14 @@ type blueprint struct {
 	env      []string // of onExit
 }
 
-// spec describes the sandbox of a step. It only looks at its arguments, so that
+// spec describes the sandbox of a step that has the folder. It only looks at its arguments, so that
 // a task can be checked against an engine before anything of it exists.
-func (b *blueprint) spec(st *step) (*engine.Spec, error) {
+func (b *blueprint) spec(st *step, folder string) (*engine.Spec, error) {
 	task := b.record.Task
 	s := &engine.Spec{
-		ID:        caisson.SandboxID(b.record.ID, b.attempt.Number, st.name),
-		Dir:       b.attempt.Step(st.name),
-		Log:       b.attempt.Log(st.name),
+		ID:        caisson.SandboxID(b.record.ID, b.attempt.Number, folder),
+		Dir:       b.attempt.Step(folder),
+		Log:       b.attempt.Log(folder),
 		Task:      b.record.ID,
 		Attempt:   b.attempt.Number,
 		Step:      st.name,
@@ -76,7 +76,7 @@ func (b *blueprint) spec(st *step) (*engine.Spec, error) {
 		s.StopSignal = signal
 	}
 	if b.record.Sharing.Work {
-		s.Work, s.Tmp = b.attempt.Work(), b.attempt.Tmp(st.name)
+		s.Work, s.Tmp = b.attempt.Work(), b.attempt.Tmp(folder)
 		s.WorkLimited = s.Limits.Disk > 0
 	}
 	if st.kind == kindMain {

@@ -105,7 +105,7 @@ func (a *attendant) prepare(ctx context.Context) (wait func(needed bool)) {
 	if !ok {
 		return func(bool) {}
 	}
-	spec, err := a.blueprint().spec(a.steps.main())
+	spec, err := a.blueprint().spec(a.steps.main(), string(kindMain))
 	if err != nil {
 		return func(bool) {}
 	}

@@ -107,7 +107,13 @@ func (a Attempt) Step(step string) string { return filepath.Join(a.Dir, step) }
 // because it outlives that.
 func (a Attempt) Log(step string) string { return filepath.Join(a.Dir, step+logSuffix) }
 
-// Steps lists the steps that have a folder, and so may have a sandbox.
+// Logged reports whether a step's log exists.
+func (a Attempt) Logged(step string) bool {
+	_, err := os.Lstat(a.Log(step))
+	return err == nil
+}
+
+// Steps lists the folders of steps that may have a sandbox.
 func (a Attempt) Steps() ([]string, error) {
 	entries, err := readDir(a.Dir)
 	if err != nil {
