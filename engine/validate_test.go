@@ -26,8 +26,14 @@ func TestValidateOK(t *testing.T) {
 		t.Errorf("Validate = %v, want nil", err)
 	}
 	for _, program := range []*engine.Spec{
-		{Run: "x"}, {Image: "i"}, {Image: "i", Args: []string{"x"}}, {RootFS: "/r", Run: "x"}, {Module: "m"}, {Machine: &caisson.Machine{}},
-		{Machine: &caisson.Machine{}, Image: "i"}, {Options: []byte("{}")},
+		{Run: "x"},
+		{Image: "i"},
+		{Image: "i", Args: []string{"x"}},
+		{RootFS: "/r", Run: "x"},
+		{Module: "m"},
+		{Machine: &caisson.Machine{}},
+		{Machine: &caisson.Machine{}, Image: "i"},
+		{Options: []byte("{}")},
 	} {
 		program.ID, program.Dir, program.Log = "x", "/d", "/l"
 		if err := program.Validate(); err != nil {

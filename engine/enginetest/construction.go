@@ -13,7 +13,7 @@ func constructionCases() []Case {
 	return []Case{
 		{
 			Name: "construction/probe-is-constant", Rules: []int{3},
-			Rule: "Probe answers the same again while the host is the same, and the engine is usable",
+			Rule: "Probe answers the same again while the host is the same, the engine is usable, and what is missing has a reason",
 			body: probeIsConstant,
 		},
 		{
@@ -59,6 +59,11 @@ func probeIsConstant(t *T) {
 	t.ok(err, "Probe")
 	if !f.Usable || !reflect.DeepEqual(f, t.features) {
 		t.Errorf("Probe = %+v, before it was %+v", f, t.features)
+	}
+	for _, m := range f.Missing {
+		if m.What == "" || m.Why == "" {
+			t.Errorf("Missing has %+v: what is missing, and why?", m)
+		}
 	}
 	if t.engine.Name() == "" || t.engine.Name() != strings.ToLower(t.engine.Name()) {
 		t.Errorf("Name = %q, want a short lower-case name", t.engine.Name())

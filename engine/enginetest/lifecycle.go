@@ -3,6 +3,7 @@ package enginetest
 import (
 	"context"
 	"errors"
+	"io"
 	"maps"
 	"math/rand/v2"
 	"os"
@@ -74,6 +75,11 @@ func lifecycleCases() []Case {
 			Name: "lifecycle/cancelled-start", Rules: []int{53},
 			Rule: "a Start whose context has ended either never runs the program or Process finds it",
 			body: cancelledStart,
+		},
+		{
+			Name: "lifecycle/cancelled-calls", Rules: []int{53},
+			Rule: "any call whose context has ended returns at once, with the context's error or done, and the sandbox is as it was",
+			body: cancelledCalls,
 		},
 		{
 			Name: "lifecycle/failed-create", Rules: []int{14, 82}, Needs: []string{"mounts.bind"},
@@ -268,6 +274,46 @@ func cancelledStart(t *T) {
 	if exit, err := process.Wait(t.ctx); err != nil || exit.Code != 7 {
 		t.Errorf("Wait = %+v, %v, want code 7", exit, err)
 	}
+}
+
+func cancelledCalls(t *T) {
+	ctx, cancel := context.WithCancel(t.ctx)
+	cancel()
+	b := t.holding()
+	calls := map[string]func() error{
+		"Probe":   func() error { _, err := t.engine.Probe(ctx); return err },
+		"Recover": func() error { _, err := t.engine.Recover(ctx, b.spec.Dir); return err },
+		"Sweep":   func() error { _, err := t.engine.Sweep(ctx, []string{b.spec.ID}); return err },
+		"Process": func() error { _, err := b.Process(ctx); return err },
+		"Wait":    func() error { _, err := b.process.Wait(ctx); return err },
+		"Signal":  func() error { return b.process.Signal(ctx, sigWinch) },
+	}
+	if t.features.Exec {
+		calls["Exec"] = func() error {
+			s, err := b.Sandbox.(engine.Execer).Exec(ctx, &engine.ExecSpec{Args: t.argv("exit", "0")})
+			if err == nil {
+				s.Close()
+			}
+			return err
+		}
+	}
+	if t.features.Stats {
+		calls["Stats"] = func() error { _, err := b.Sandbox.(engine.StatsReader).Stats(ctx); return err }
+	}
+	if t.features.Files {
+		calls["Tar"] = func() error { return b.Sandbox.(engine.Filer).Tar(ctx, "work", io.Discard) }
+	}
+	for name, call := range calls {
+		if err := call(); err != nil && !errors.Is(err, context.Canceled) {
+			t.Errorf("%s = %v, want context.Canceled or nil", name, err)
+		}
+	}
+	t.ok(b.process.Signal(t.ctx, sigTerm), "Signal")
+	b.success()
+	if err := b.Destroy(ctx); err != nil && !errors.Is(err, context.Canceled) {
+		t.Errorf("Destroy = %v, want context.Canceled or nil", err)
+	}
+	t.destroy(b.Sandbox)
 }
 
 func failedCreate(t *T) {

@@ -122,6 +122,7 @@ func (b *box) tellNobody() {
 	cmd := exec.Command(argv[0], argv[1:]...)
 	cmd.Env = env
 	if cmd.Start() == nil {
-		go cmd.Wait() //nolint:errcheck // only to reap it: what it does is its own affair
+		// It is reaped whenever it ends, and what it does is its own affair.
+		go func() { _ = cmd.Wait() }()
 	}
 }

@@ -45,8 +45,7 @@ type Proc struct {
 	locks  []io.Closer    // files to close at the end, such as those that Lock holds
 
 	// Guarded by box.mu.
-	killedBy int // the signal, or 0
-	oom      bool
+	killedBy int  // the signal, or 0
 	stopped  bool // by SIGSTOP
 	handlers map[int]chan int
 	ignored  map[int]bool

@@ -3,6 +3,7 @@ package mem
 import (
 	"bytes"
 	"context"
+	"errors"
 	"sync"
 
 	"github.com/caissonrun/caisson/engine"
@@ -93,7 +94,7 @@ func (t *terminal) echo(data []byte) error {
 	ctx, cancel := context.WithCancel(context.Background())
 	cancel()
 	_, err := t.session.stdout.write(ctx, translate(data))
-	if err == context.Canceled { //nolint:errorlint // it is this very value
+	if errors.Is(err, context.Canceled) {
 		return nil
 	}
 	return err

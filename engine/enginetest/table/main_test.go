@@ -11,8 +11,10 @@ import (
 
 func TestOutcome(t *testing.T) {
 	r := &enginetest.Report{Results: []enginetest.Result{
-		{Case: "a/pass", Status: enginetest.Passed}, {Case: "a/refuses", Status: enginetest.Refused},
-		{Case: "a/na", Status: enginetest.NotApplicable}, {Case: "a/fail", Status: enginetest.Failed},
+		{Case: "a/pass", Status: enginetest.Passed},
+		{Case: "a/refuses", Status: enginetest.Refused},
+		{Case: "a/na", Status: enginetest.NotApplicable},
+		{Case: "a/fail", Status: enginetest.Failed},
 	}}
 	for want, cases := range map[string][]string{
 		"fail": {"a/pass", "a/fail"}, "pass": {"a/na", "a/pass", "a/refuses"}, "refuses": {"a/refuses", "a/na"}, "n.a.": {"a/na"}, "": {"a/other"},
