@@ -28,6 +28,10 @@ type Features struct {
 	// ShareWork says that Spec.Work and binds are the host's own folders, live
 	// in both directions.
 	ShareWork bool `json:"share_work"`
+	// PrivateDisk says that under a disk limit a work folder is not shared all
+	// the same: Spec.Work and Spec.Tmp are not set then, the sandbox has folders
+	// of its own that the engine bounds, and files are exchanged by Filer.
+	PrivateDisk bool `json:"private_disk,omitempty"`
 
 	Limits   LimitFeatures   `json:"limits"`
 	Networks NetworkFeatures `json:"networks"`

@@ -148,7 +148,7 @@ func (x *Executor) fits(ctx context.Context, p *prober, r *record, secrets map[s
 	if err != nil {
 		return at("engine "+p.engine.Name(), err)
 	}
-	r.Engine, r.Sharing = p.engine.Name(), sharingOf(&f)
+	r.Engine, r.Sharing = p.engine.Name(), sharingOf(&f, r.Task)
 	err = checkOptions(r.Task.Options, f.OptionsSchema)
 	if err == nil {
 		err = x.checkSpecs(r, &f, secrets)

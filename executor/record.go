@@ -52,8 +52,9 @@ type sharing struct {
 	Binds bool `json:"binds"`
 }
 
-func sharingOf(f *engine.Features) sharing {
-	return sharing{Work: f.ShareWork, Files: f.Files, Binds: f.Mounts.Bind}
+func sharingOf(f *engine.Features, task *caisson.Task) sharing {
+	private := f.PrivateDisk && task.Limits.Disk > 0
+	return sharing{Work: f.ShareWork && !private, Files: f.Files, Binds: f.Mounts.Bind}
 }
 
 // ownerOf returns who the task's files belong to on disk. Files of a task that

@@ -53,7 +53,7 @@ func permit(o *Options, f *found, features *engine.Features, spec *engine.Spec) 
 	if err := features.Check(spec); err != nil {
 		return err
 	}
-	if spec.Limits.Disk != 0 && !spec.WorkLimited {
+	if spec.Limits.Disk != 0 && spec.Work != "" && !spec.WorkLimited {
 		return unsupported("limits.disk", errors.New("this engine can't bound a work folder that is there already"))
 	}
 	for _, p := range o.Paths {

@@ -48,11 +48,12 @@ func (o *Options) features(f *found, isolation string) engine.Features {
 		Command: true, Script: true, Options: false, ShareWork: true,
 		Limits: engine.LimitFeatures{
 			CPUs: s.cgroup.CPUs, Memory: s.cgroup.Memory, PIDs: s.cgroup.PIDs,
-			Disk: full && s.disk.Method != "", Log: true, Files: true,
+			Disk: full, Log: true, Files: true,
 		},
-		Networks: engine.NetworkFeatures{None: full, Host: !full || o.AllowHostNetwork},
-		Mounts:   engine.MountFeatures{Bind: full, Tmpfs: full, ReadOnly: full},
-		User:     full || f.host.root, Hostname: full, Secrets: true,
+		PrivateDisk: full && s.disk.Method == "",
+		Networks:    engine.NetworkFeatures{None: full, Host: !full || o.AllowHostNetwork},
+		Mounts:      engine.MountFeatures{Bind: full, Tmpfs: full, ReadOnly: full},
+		User:        full || f.host.root, Hostname: full, Secrets: true,
 		Exec: true, Terminal: f.terminal, Files: full, Stats: f.measured, Pause: f.pausable,
 		ConfigSchema: configSchema, OptionsSchema: optionsSchema, Doc: doc,
 	}
@@ -106,7 +107,7 @@ func (o *Options) missing(f *found, full bool) []engine.Missing {
 			add(what, unasked, "use isolation: full")
 		}
 	case f.support.disk.Method == "":
-		add(engine.WhatDisk, f.support.disk.Why, f.support.disk.Do)
+		add("disk limit without memory", "under a disk limit the work folder is in memory: "+f.support.disk.Why, f.support.disk.Do)
 	}
 	if full && !o.AllowHostNetwork {
 		add(engine.WhatHostNet, "the operator does not permit it", "set engine.native.allow_host_network")

@@ -197,8 +197,8 @@ func TestProbe(t *testing.T) {
 	if err != nil || !f.Usable {
 		t.Fatalf("Probe = %+v, %v", f.Missing, err)
 	}
-	if f.Limits.Disk != (os.Geteuid() == 0) {
-		t.Errorf("disk limit = %v as user %d; missing %+v", f.Limits.Disk, os.Geteuid(), f.Missing)
+	if f.PrivateDisk == (os.Geteuid() == 0) {
+		t.Errorf("private disk = %v as user %d; missing %+v", f.PrivateDisk, os.Geteuid(), f.Missing)
 	}
 	if entries, err := os.ReadDir(runtime); err != nil || len(entries) > 0 {
 		t.Errorf("Probe left %v, %v", entries, err)

@@ -111,6 +111,7 @@ func TestPermit(t *testing.T) {
 		{"HostNetworkAllowed", Options{AllowHostNetwork: true}, Full, func(s *engine.Spec) { s.Network.Mode = caisson.NetworkHost }, 0, ""},
 		{"DefaultNetwork", Options{}, Full, func(s *engine.Spec) { s.Network.Mode = caisson.NetworkDefault }, caisson.ErrUnsupported, "network: default"},
 		{"Disk", Options{}, Full, func(s *engine.Spec) { s.Limits.Disk = 1 }, caisson.ErrUnsupported, "limits.disk"},
+		{"DiskAlone", Options{}, Full, func(s *engine.Spec) { s.Limits.Disk, s.Work, s.Tmp = 1, "", "" }, 0, ""},
 		{"DiskLimited", Options{}, Full, func(s *engine.Spec) { s.Limits.Disk, s.WorkLimited = 1, true }, 0, ""},
 		{"StateShown", Options{Paths: []string{"/opt"}}, Full, func(s *engine.Spec) { s.Dir = "/opt/state/x" }, caisson.ErrInvalid, "/opt"},
 		{"NoneMounts", Options{}, None, func(s *engine.Spec) {

@@ -23,6 +23,11 @@ const (
 	// nobody collects what programs keep in their home.
 	homeDir      = "/tmp"
 	standardHost = "caisson"
+	// pageSize is the largest that kernels have: sizes of memory are rounded up
+	// to pages.
+	pageSize = 64 * caisson.KiB
+	// leastDisk is the least limit that can be divided, see shares.
+	leastDisk = 8 * pageSize
 	// standardShm is the size of /dev/shm where nothing else is asked for.
 	standardShm = 64 * caisson.MiB
 	// onceDir holds the secrets that can be read once. It is of a page, because
@@ -98,6 +103,9 @@ func (set *setting) box(s *engine.Spec) (*isolate.Spec, error) {
 		}
 		return box, nil
 	}
+	if s.Limits.Disk != 0 && s.Work == "" && s.Limits.Disk < leastDisk {
+		return nil, invalid("limits.disk", fmt.Errorf("%s: the least is %s", s.Limits.Disk, leastDisk))
+	}
 	if err := set.mapIDs(box, user); err != nil {
 		return nil, err
 	}
@@ -105,10 +113,7 @@ func (set *setting) box(s *engine.Spec) (*isolate.Spec, error) {
 	setDefault(&box.Hostname, standardHost)
 	box.HostNetwork = s.Network.Mode == caisson.NetworkHost
 	box.Seccomp, box.Landlock = true, set.landlock
-	if s.Limits.Disk != 0 {
-		// It is memory, and yet a place to write to.
-		box.Shm = min(s.Limits.Disk, standardShm)
-	}
+	box.Shm = set.shares(s).shm
 	box.Entries = set.entries(s, user, box.Hostname)
 	box.Mounts = set.mounts(s)
 	return box, nil
@@ -228,7 +233,8 @@ func (set *setting) mounts(s *engine.Spec) []isolate.Mount {
 	for _, b := range set.host.binds {
 		list = append(list, isolate.Mount{Type: isolate.Bind, Source: b.source, Target: b.target, ReadOnly: true})
 	}
-	list = append(list, set.ownFolder(s, s.Tmp, "/tmp"), set.ownFolder(s, s.Work, caisson.WorkDir))
+	sizes := set.shares(s)
+	list = append(list, set.ownFolder(s, s.Tmp, "/tmp", sizes.tmp), set.ownFolder(s, s.Work, caisson.WorkDir, sizes.work))
 	if slices.ContainsFunc(s.Secrets, func(secret engine.Secret) bool { return secret.Once }) {
 		list = append(list, isolate.Mount{Type: isolate.Tmpfs, Target: onceDir, Size: onceSize, Mode: 0o700})
 	}
@@ -245,12 +251,31 @@ func (set *setting) mounts(s *engine.Spec) []isolate.Mount {
 }
 
 // ownFolder is a folder that the program's user may write to: one of the host,
-// or a tmpfs.
-func (set *setting) ownFolder(s *engine.Spec, source, target string) isolate.Mount {
+// or a tmpfs of a size.
+func (set *setting) ownFolder(s *engine.Spec, source, target string, size caisson.Bytes) isolate.Mount {
 	if source == "" {
-		return isolate.Mount{Type: isolate.Tmpfs, Target: target, Size: s.Limits.Disk}
+		return isolate.Mount{Type: isolate.Tmpfs, Target: target, Size: size}
 	}
 	return isolate.Mount{Type: isolate.Bind, Source: source, Target: target, Owner: set.owner(s, source)}
+}
+
+// sizes are those of what a program can write to in memory. Zero: the system's
+// default.
+type sizes struct{ work, tmp, shm caisson.Bytes }
+
+// shares divides the disk limit. What the caller bounds has all of it, and what
+// is in memory then as much at most. Otherwise the work folder gets three
+// quarters, so that everything together stays below the limit.
+func (set *setting) shares(s *engine.Spec) sizes {
+	limit := s.Limits.Disk
+	switch {
+	case limit == 0:
+		return sizes{}
+	case s.Work != "":
+		return sizes{tmp: limit, shm: min(limit, standardShm)}
+	}
+	part := limit / 8 / pageSize * pageSize
+	return sizes{work: limit - 2*part, tmp: part, shm: part}
 }
 
 // owner returns whose files those of source are on disk, for an idmapped mount.

@@ -91,6 +91,7 @@ func TestPlan(t *testing.T) {
 		}},
 		{name: "user-root", root: true, spec: func(s *engine.Spec) { s.User = "root" }},
 		{name: "no-folders", root: true, spec: func(s *engine.Spec) { s.Work, s.Tmp = "", "" }},
+		{name: "private-disk", spec: func(s *engine.Spec) { s.Work, s.Tmp, s.Limits.Disk = "", "", 16*caisson.MiB }},
 		{name: "no-idmap", root: true, set: func(set *setting) { set.plain = []string{"/state/work"} }},
 		{name: "no-cgroup", set: func(set *setting) { set.cgroup, set.landlock = false, false }},
 		{name: "none", opts: Options{Isolation: None}, spec: func(s *engine.Spec) {
@@ -153,6 +154,7 @@ func TestPlanErrors(t *testing.T) {
 		{"SecretFileWithoutRoot", false, Options{Isolation: None}, func(s *engine.Spec) {
 			s.Secrets = []engine.Secret{{Name: "K", Value: []byte("value"), As: caisson.SecretFile}}
 		}, caisson.ErrUnsupported, "secrets.K.as"},
+		{"Disk", false, Options{}, func(s *engine.Spec) { s.Work, s.Limits.Disk = "", caisson.KiB }, caisson.ErrInvalid, "limits.disk"},
 		{"Group", false, Options{}, func(s *engine.Spec) { s.Group = "5" }, caisson.ErrUnsupported, "group"},
 		{"User", true, Options{}, func(s *engine.Spec) { s.User = "somebody" }, caisson.ErrInvalid, "user"},
 	}

@@ -55,6 +55,9 @@ type attributes struct {
 
 // quotaUsable asks for a quota, which only a file system that keeps them has.
 func quotaUsable(dir string) error {
+	if os.Geteuid() != 0 {
+		return errors.New("only root can set one")
+	}
 	f, err := os.Open(dir)
 	if err != nil {
 		return err
@@ -62,9 +65,6 @@ func quotaUsable(dir string) error {
 	defer f.Close()
 	if _, err := getLimit(f, firstProject); err != nil {
 		return fmt.Errorf("the file system of %s keeps no project quotas: %w", dir, err)
-	}
-	if os.Geteuid() != 0 {
-		return errors.New("only root can set a quota")
 	}
 	return nil
 }
