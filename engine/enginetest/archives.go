@@ -4,6 +4,7 @@ import (
 	"archive/tar"
 	"bytes"
 	"errors"
+	"fmt"
 	"io"
 	"io/fs"
 	"os"
@@ -97,8 +98,8 @@ func unpack(r io.Reader) (map[string]string, error) {
 }
 
 func archiveEquals(t *T) {
-	b, _ := t.run("mkdir", "/work/a/b", ";", "write", "/work/a/f", "x", ";", "write", "/work/a/b/g", "y", ";", "chmod", "750", "/work/a/f", ";",
-		"symlink", "f", "/work/a/s", ";", "mkdir", "/work/a/empty")
+	b, _ := t.run("mkdir /work/a/b ; write /work/a/f x ; write /work/a/b/g y ; chmod 750 /work/a/f ; " +
+		"symlink f /work/a/s ; mkdir /work/a/empty")
 	b.success()
 	found := t.archive(b.Sandbox, "work/a")
 	for name, want := range map[string]string{"a/": "", "a/b/": "", "a/b/g": "y", "a/empty/": "", "a/f": "x", "a/s": "-> f"} {
@@ -135,7 +136,7 @@ func (w *brokenWriter) Write(p []byte) (int, error) {
 }
 
 func archiveStalled(t *T) {
-	b, _ := t.run("fill", "/work/big", "4m", ";", "mkdir", "/work/d", ";", "many", "/work/d", "100")
+	b, _ := t.run("fill /work/big 4m ; mkdir /work/d ; many /work/d 100")
 	b.success()
 	filer := b.Sandbox.(engine.Filer)
 	for _, after := range []int{0, 100, 100000} {
@@ -195,7 +196,10 @@ func pack(entries ...entry) *bytes.Buffer {
 		if e.mode == 0 {
 			e.mode = 0o644
 		}
-		header := &tar.Header{Name: e.name, Typeflag: e.kind, Linkname: e.link, Mode: e.mode, Size: int64(len(e.text)), ModTime: time.Unix(1e9, 0)}
+		header := &tar.Header{
+			Name: e.name, Typeflag: e.kind, Linkname: e.link, Mode: e.mode,
+			Size: int64(len(e.text)), ModTime: time.Unix(1e9, 0),
+		}
 		if err := errors.Join(w.WriteHeader(header), second(w.Write([]byte(e.text)))); err != nil {
 			panic(err)
 		}
@@ -209,7 +213,7 @@ func pack(entries ...entry) *bytes.Buffer {
 func second(_ int, err error) error { return err }
 
 func putBeforeStart(t *T) {
-	sb := t.create(t.spec("read", "/work/in/f", ";", "append", "/work/in/f", " changed", ";", "write", "/work/in/new", "x", ";", "read", "/work/in/f"))
+	sb := t.create(t.spec("read /work/in/f ; append /work/in/f +changed ; write /work/in/new x"))
 	t.ok(sb.(engine.Filer).Put(t.ctx, "work", pack(
 		entry{name: "in/", kind: tar.TypeDir, mode: 0o755}, entry{name: "in/f", text: "put", mode: 0o640},
 	)), "Put")
@@ -218,7 +222,7 @@ func putBeforeStart(t *T) {
 	if exit, err := process.Wait(t.ctx); err != nil || exit.Code != 0 {
 		t.Errorf("the program that changes what was put ended with %+v, %v", exit, err)
 	}
-	if found := t.archive(sb, "work/in"); found["in/f"] != "put changed" || found["in/new"] != "x" {
+	if found := t.archive(sb, "work/in"); found["in/f"] != "put+changed" || found["in/new"] != "x" {
 		t.Errorf("the files put are %v", found)
 	}
 }
@@ -227,7 +231,9 @@ func putWhileRunning(t *T) {
 	b := t.holding()
 	filer := b.Sandbox.(engine.Filer)
 	in := []entry{
-		{name: "d/", kind: tar.TypeDir, mode: 0o755}, {name: "d/run", text: "x", mode: 0o755}, {name: "d/link", kind: tar.TypeSymlink, link: "run"},
+		{name: "d/", kind: tar.TypeDir, mode: 0o755},
+		{name: "d/run", text: "x", mode: 0o755},
+		{name: "d/link", kind: tar.TypeSymlink, link: "run"},
 	}
 	t.ok(filer.Put(t.ctx, "work", pack(in...)), "Put")
 	found := t.archive(b.Sandbox, "work/d")
@@ -273,7 +279,7 @@ func putHostile(t *T) {
 
 func putThroughLink(t *T) {
 	victim := t.folder("victim")
-	b := t.launch("trap", "15", ";", "symlink", victim, "/work/link", ";", "symlink", victim+"/made", "/work/file", ";", "say", "ready", ";", "await", "15")
+	b := t.launch(fmt.Sprintf("trap 15 ; symlink %s /work/link ; symlink %s/made /work/file ; say ready ; await 15", victim, victim))
 	b.says("ready")
 	filer := b.Sandbox.(engine.Filer)
 	for _, name := range []string{"work", "work/link"} {

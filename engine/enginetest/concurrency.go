@@ -54,7 +54,7 @@ func sideBySide(t *T) {
 	n := t.atOnce(16)
 	boxes := make([]*box, n)
 	for i := range n {
-		spec := t.spec("trap", "15", ";", "write", "/work/me", fmt.Sprint(i), ";", "say", fmt.Sprint("I am ", i), ";", "await", "15", ";", "read", "/work/me", ";", "exit", fmt.Sprint(i))
+		spec := t.spec(fmt.Sprintf("trap 15 ; write /work/me %d ; say I am %d ; await 15 ; read /work/me ; exit %d", i, i, i))
 		spec.Env = map[string]string{"ME": fmt.Sprint(i)}
 		boxes[i] = t.start(spec)
 	}
@@ -76,7 +76,7 @@ func sameIDAtOnce(t *T) {
 	var made atomic.Int32
 	specs := make([]*engine.Spec, t.atOnce(8))
 	for i := range specs {
-		specs[i] = t.spec("exit", "0")
+		specs[i] = t.spec("exit 0")
 		specs[i].ID = id
 	}
 	parallel(len(specs), func(i int) {
@@ -98,7 +98,7 @@ func sameIDAtOnce(t *T) {
 
 func startOnce(t *T) {
 	for range t.times(40) {
-		b := &box{t: t, spec: t.spec("say", "once")}
+		b := &box{t: t, spec: t.spec("say once")}
 		b.Sandbox = t.create(b.spec)
 		var started atomic.Int32
 		parallel(6, func(int) {

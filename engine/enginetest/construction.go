@@ -118,7 +118,7 @@ func schemas(t *T) {
 }
 
 func allProblemsAtOnce(t *T) {
-	spec := t.spec("exit", "0")
+	spec := t.spec("exit 0")
 	spec.Env = map[string]string{"A=B": "x"}
 	spec.Workdir = "relative"
 	spec.Timeout = -1
@@ -129,16 +129,17 @@ func allProblemsAtOnce(t *T) {
 			t.Errorf("the error does not name %s: %v", field, err)
 		}
 	}
-	spec = t.spec("exit", "0")
+	spec = t.spec("exit 0")
 	spec.Args = nil
 	t.refused(spec, caisson.ErrInvalid, caisson.ErrUnsupported)
 }
 
 func hostileIDs(t *T) {
 	for _, id := range []string{
-		"", ".", "..", "../x", "a/b", "A", "-x", "a b", "a\nb", "a\x00b", "ü", "a.b", "$(id)", "%s", strings.Repeat("a", 61), strings.Repeat("a", 10000),
+		"", ".", "..", "../x", "a/b", "A", "-x", "a b", "a\nb", "a\x00b", "ü", "a.b", "$(id)", "%s",
+		strings.Repeat("a", 61), strings.Repeat("a", 10000),
 	} {
-		spec := t.spec("exit", "0")
+		spec := t.spec("exit 0")
 		spec.ID = id
 		t.refused(spec, caisson.ErrInvalid)
 	}
@@ -179,9 +180,9 @@ func closedEngine(t *T) {
 
 func twoEngines(t *T) {
 	first, second := t.engine, t.newEngine()
-	a := t.launch("say", "one", ";", "hold")
+	a := t.launch("say one ; hold")
 	t.engine = second
-	b := t.launch("say", "two", ";", "hold")
+	b := t.launch("say two ; hold")
 	a.says("one")
 	b.says("two")
 	t.destroy(b.Sandbox)
@@ -189,7 +190,7 @@ func twoEngines(t *T) {
 	a.stop(engine.Stop{Reason: caisson.ReasonKilled})
 	a.expect(caisson.ReasonKilled, 0, sigKill)
 	t.engine = first
-	c, _ := t.run("exit", "3")
+	c, _ := t.run("exit 3")
 	c.expect(caisson.ReasonExited, 3, 0)
 	_, err := t.engine.Create(t.ctx, a.spec)
 	t.kind(err, "Create of a live id", caisson.ErrExists)

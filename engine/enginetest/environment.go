@@ -58,7 +58,7 @@ func environmentValues(t *T) {
 
 func environmentNames(t *T) {
 	for _, name := range []string{"", "=", "A=B", "=A", "A\x00", "\x00", "\xff"} {
-		spec := t.spec("exit", "0")
+		spec := t.spec("exit 0")
 		spec.Env = map[string]string{name: "value"}
 		err := t.refused(spec, caisson.ErrInvalid)
 		if err != nil && strings.Contains(err.Error(), "value\"") {
@@ -66,7 +66,7 @@ func environmentNames(t *T) {
 		}
 	}
 	for _, value := range []string{"a\x00b", "\xff\xfe"} {
-		spec := t.spec("exit", "0")
+		spec := t.spec("exit 0")
 		spec.Env = map[string]string{"A": value}
 		t.refused(spec, caisson.ErrInvalid)
 	}
@@ -134,7 +134,7 @@ func environmentDefaults(t *T) {
 }
 
 func environmentDescriptors(t *T) {
-	b := t.launch("report", ";", "hash")
+	b := t.launch("report ; hash")
 	b.success()
 	reported, hash, _ := strings.Cut(b.stdout(), "\n")
 	for fd, what := range t.facts(reported).FDs {

@@ -113,7 +113,7 @@ type session struct {
 
 // exec runs the inside program with args beside the main one.
 func (b *box) exec(args ...string) *session {
-	return b.execSpec(&engine.ExecSpec{Args: b.t.argv(b.t.inside(b.spec, args...)...)})
+	return b.execSpec(&engine.ExecSpec{Args: b.t.argv(b.t.inside(b.spec, words(args)...)...)})
 }
 
 func (b *box) execSpec(spec *engine.ExecSpec) *session {
@@ -177,7 +177,7 @@ func (s *session) reads(line string) {
 
 // holding starts a sandbox whose program runs until it is stopped.
 func (t *T) holding() *box {
-	b := t.launch("trap", "15", ";", "say", "ready", ";", "await", "15", ";", "exit", "0")
+	b := t.launch("trap 15 ; say ready ; await 15 ; exit 0")
 	b.says("ready")
 	return b
 }
@@ -191,8 +191,8 @@ func execOutput(t *T) {
 	for _, code := range []int{1, 42, 255} {
 		b.exec("exit", fmt.Sprint(code)).expect(caisson.ReasonExited, code, 0)
 	}
-	b.exec("raise", "15").expect(caisson.ReasonSignaled, 0, sigTerm)
-	b.exec("raise", "11").expect(caisson.ReasonSignaled, 0, sigSegv)
+	b.exec("raise 15").expect(caisson.ReasonSignaled, 0, sigTerm)
+	b.exec("raise 11").expect(caisson.ReasonSignaled, 0, sigSegv)
 	if got := b.stdout() + b.stderr(); got != "ready\n" {
 		t.Errorf("the program's log has %q: an exec's output does not belong there", got)
 	}
@@ -210,7 +210,7 @@ func execNotFound(t *T) {
 		s = b.execSpec(&engine.ExecSpec{Args: []string{"/work"}, Terminal: terminal})
 		s.expect(caisson.ReasonExited, 126, 0)
 	}
-	b.exec("exit", "0").expect(caisson.ReasonExited, 0, 0)
+	b.exec("exit 0").expect(caisson.ReasonExited, 0, 0)
 }
 
 func execStdin(t *T) {
@@ -235,7 +235,7 @@ func execStdin(t *T) {
 		t.Errorf("other bytes came back")
 	}
 	s.expect(caisson.ReasonExited, 0, 0)
-	s = b.exec("hash", ";", "exit", "5")
+	s = b.exec("hash ; exit 5")
 	t.ok(s.Stdin().Close(), "closing stdin")
 	if out, _, exit := s.finish(); !strings.HasPrefix(out, "0 ") || exit.Code != 5 {
 		t.Errorf("a closed stdin: %q, %+v", out, exit)
@@ -244,11 +244,11 @@ func execStdin(t *T) {
 
 func execSlowReader(t *T) {
 	b := t.holding()
-	slow := b.exec("print", "stdout", "64m", "1")
+	slow := b.exec("print stdout 64m 1")
 	if _, err := io.ReadFull(slow.Stdout(), make([]byte, 1)); err != nil {
 		t.Fatalf("reading one byte: %v", err)
 	}
-	out, _, _ := b.exec("say", "other").finish()
+	out, _, _ := b.exec("say other").finish()
 	if out != "other\n" {
 		t.Errorf("another exec printed %q", out)
 	}
@@ -263,7 +263,7 @@ func execSlowReader(t *T) {
 
 func execUnreadStdin(t *T) {
 	b := t.holding()
-	s := b.exec("say", "deaf", ";", "hold")
+	s := b.exec("say deaf ; hold")
 	s.reads("deaf")
 	ended := make(chan error, 1)
 	go func() {
@@ -283,7 +283,7 @@ func execUnreadStdin(t *T) {
 
 func execClose(t *T) {
 	b := t.holding()
-	s := b.exec("ignore", "1", "15", ";", "say", "running", ";", "hold")
+	s := b.exec("ignore 1 15 ; say running ; hold")
 	s.reads("running")
 	for range 2 {
 		t.ok(s.Close(), "Close")
@@ -293,7 +293,7 @@ func execClose(t *T) {
 		t.Errorf("reading after Close = %d, %v", n, err)
 	}
 	t.kind(s.Signal(t.ctx, sigTerm), "Signal after Close", caisson.ErrEnded)
-	b.exec("exit", "0").expect(caisson.ReasonExited, 0, 0)
+	b.exec("exit 0").expect(caisson.ReasonExited, 0, 0)
 }
 
 func execEndsWithMain(t *T) {
@@ -303,7 +303,7 @@ func execEndsWithMain(t *T) {
 		func(b *box) { t.destroy(b.Sandbox) },
 	} {
 		b := t.holding()
-		s := b.exec("ignore", "15", ";", "say", "idle", ";", "hold")
+		s := b.exec("ignore 15 ; say idle ; hold")
 		s.reads("idle")
 		ending(b)
 		b.wait()
@@ -317,11 +317,11 @@ func execEndsWithMain(t *T) {
 }
 
 func execTooLate(t *T) {
-	spec := t.spec("exit", "0")
+	spec := t.spec("exit 0")
 	sb := t.create(spec)
 	execer := sb.(engine.Execer)
 	do := func(when string, kinds ...caisson.Kind) {
-		s, err := execer.Exec(t.ctx, &engine.ExecSpec{Args: t.argv("exit", "0")})
+		s, err := execer.Exec(t.ctx, &engine.ExecSpec{Args: t.argv("exit 0")})
 		if err == nil {
 			s.Close()
 		}
@@ -340,7 +340,7 @@ func execTooLate(t *T) {
 func execMany(t *T) {
 	b := t.holding()
 	parallel(max(20, t.times(50)), func(i int) {
-		s, err := b.Sandbox.(engine.Execer).Exec(t.ctx, &engine.ExecSpec{Args: t.argv("say", fmt.Sprint("number ", i), ";", "cat", ";", "exit", fmt.Sprint(i))})
+		s, err := b.Sandbox.(engine.Execer).Exec(t.ctx, &engine.ExecSpec{Args: t.argv(fmt.Sprintf("say number %d ; cat ; exit %d", i, i))})
 		if err != nil {
 			t.Errorf("Exec %d = %v", i, err)
 			return
@@ -358,7 +358,7 @@ func execMany(t *T) {
 }
 
 func execSameAsMain(t *T) {
-	spec := t.spec("trap", "15", ";", "report", ";", "await", "15")
+	spec := t.spec("trap 15 ; report ; await 15")
 	spec.Env = map[string]string{"MINE": "1"}
 	spec.Workdir = "/tmp"
 	if t.features.Limits.Files {
@@ -396,7 +396,7 @@ func execSameAsMain(t *T) {
 }
 
 func execOwnSettings(t *T) {
-	spec := t.spec("say", "ready", ";", "hold")
+	spec := t.spec("say ready ; hold")
 	spec.Env = map[string]string{"KEPT": "1", "CHANGED": "1"}
 	b := t.start(spec)
 	b.says("ready")
@@ -415,8 +415,8 @@ func execOwnSettings(t *T) {
 	for _, bad := range []*engine.ExecSpec{
 		{Args: []string{""}},
 		{Args: []string{"a\x00"}},
-		{Args: t.argv("exit", "0"), Env: map[string]string{"A=": ""}},
-		{Args: t.argv("exit", "0"), Workdir: "relative"},
+		{Args: t.argv("exit 0"), Env: map[string]string{"A=": ""}},
+		{Args: t.argv("exit 0"), Workdir: "relative"},
 	} {
 		s, err := b.Sandbox.(engine.Execer).Exec(t.ctx, bad)
 		if err == nil {
@@ -424,7 +424,7 @@ func execOwnSettings(t *T) {
 		}
 		t.kind(err, fmt.Sprintf("Exec of %+v", bad), caisson.ErrInvalid)
 	}
-	s := b.execSpec(&engine.ExecSpec{Args: t.argv("exit", "0"), Workdir: "/absent"})
+	s := b.execSpec(&engine.ExecSpec{Args: t.argv("exit 0"), Workdir: "/absent"})
 	if exit := s.wait(); exit.Code != 126 && exit.Code != 127 {
 		t.Errorf("an exec in a folder that is not there ended with %+v, want 126 or 127", exit)
 	}
@@ -443,7 +443,7 @@ func execDefaultShell(t *T) {
 
 func execSignal(t *T) {
 	b := t.holding()
-	s := b.exec("trap", "10", ";", "say", "ready", ";", "await", "10", ";", "exit", "6")
+	s := b.exec("trap 10 ; say ready ; await 10 ; exit 6")
 	s.reads("ready")
 	t.kind(s.Signal(t.ctx, 0), "Signal of no signal", caisson.ErrInvalid)
 	t.ok(s.Signal(t.ctx, sigUsr1), "Signal")
@@ -453,15 +453,15 @@ func execSignal(t *T) {
 
 func execTimeout(t *T) {
 	b := t.holding()
-	s := b.execSpec(&engine.ExecSpec{Args: t.argv("ignore", "15", ";", "hold"), Timeout: caisson.Duration(100 * time.Millisecond)})
+	s := b.execSpec(&engine.ExecSpec{Args: t.argv("ignore 15 ; hold"), Timeout: caisson.Duration(100 * time.Millisecond)})
 	s.expect(caisson.ReasonTimeout, 0, sigKill)
-	s = b.execSpec(&engine.ExecSpec{Args: t.argv("exit", "3"), Timeout: caisson.Duration(time.Hour)})
+	s = b.execSpec(&engine.ExecSpec{Args: t.argv("exit 3"), Timeout: caisson.Duration(time.Hour)})
 	s.expect(caisson.ReasonExited, 3, 0)
 }
 
 func execWait(t *T) {
 	b := t.holding()
-	s := b.exec("say", "ready", ";", "hold")
+	s := b.exec("say ready ; hold")
 	s.reads("ready")
 	ctx, cancel := context.WithTimeout(t.ctx, 20*time.Millisecond)
 	defer cancel()
@@ -487,7 +487,7 @@ func execWait(t *T) {
 
 func execNoTerminal(t *T) {
 	b := t.holding()
-	s := b.exec("tty", ";", "cat")
+	s := b.exec("tty ; cat")
 	s.reads("no tty")
 	t.kind(s.Resize(t.ctx, engine.Size{Cols: 10, Rows: 10}), "Resize", caisson.ErrUnsupported)
 	t.ok(s.Stdin().Close(), "closing stdin")

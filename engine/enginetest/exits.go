@@ -66,12 +66,12 @@ func exitSignals(t *T) {
 		b, _ := t.run("raise", strconv.Itoa(n))
 		b.expect(caisson.ReasonSignaled, 0, n)
 	}
-	b, _ := t.run("exit", "0")
+	b, _ := t.run("exit 0")
 	b.success()
 }
 
 func waitRepeats(t *T) {
-	b := t.launch("trap", "15", ";", "say", "ready", ";", "await", "15", ";", "exit", "11")
+	b := t.launch("trap 15 ; say ready ; await 15 ; exit 11")
 	const callers = 32
 	exits := make([]caisson.Exit, callers)
 	waiting := make(chan struct{})
@@ -113,7 +113,7 @@ func (t *T) kindOK(err error, call string) {
 }
 
 func waitCancelled(t *T) {
-	b := t.launch("trap", "15", ";", "say", "ready", ";", "await", "15", ";", "exit", "12")
+	b := t.launch("trap 15 ; say ready ; await 15 ; exit 12")
 	other := make(chan caisson.Exit, 1)
 	go func() {
 		exit, err := b.process.Wait(t.ctx)
@@ -149,11 +149,11 @@ func exitUsage(t *T) {
 
 func exitBeforeWait(t *T) {
 	for range t.times(100) {
-		b := t.launch("exit", "13")
+		b := t.launch("exit 13")
 		b.expect(caisson.ReasonExited, 13, 0)
 		t.destroy(b.Sandbox)
 	}
-	b := t.launch("say", "ready", ";", "exit", "14")
+	b := t.launch("say ready ; exit 14")
 	b.says("ready")
 	t.eventually("Signal is ErrEnded", func() bool {
 		return errors.Is(b.process.Signal(t.ctx, sigWinch), caisson.ErrEnded)
@@ -177,7 +177,7 @@ func signalProgram(t *T) {
 
 func exitBySignal(t *T) {
 	for _, n := range []int{sigTerm, sigKill, sigHup} {
-		b := t.launch("say", "ready", ";", "hold")
+		b := t.launch("say ready ; hold")
 		b.says("ready")
 		t.ok(b.process.Signal(t.ctx, n), "Signal")
 		if exit := b.expect(caisson.ReasonSignaled, 0, n); exit.Status() != 128+n {

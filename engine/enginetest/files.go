@@ -79,8 +79,8 @@ func (b *box) fs() engine.FS {
 }
 
 func filesRead(t *T) {
-	b := t.launch("trap", "15", ";", "mkdir", "/work/a/b", ";", "write", "/work/a/one", "1", ";", "write", "/work/a/b/two", "22", ";",
-		"write", "/tmp/three", "333", ";", "say", "ready", ";", "await", "15")
+	b := t.launch("trap 15 ; mkdir /work/a/b ; write /work/a/one 1 ; write /work/a/b/two 22 ; write /tmp/three 333 ; " +
+		"say ready ; await 15")
 	b.says("ready")
 	check := func(when string) {
 		files := b.fs()
@@ -101,7 +101,8 @@ func filesRead(t *T) {
 		if err != nil || info.Size() != 2 || !info.Mode().IsRegular() || info.Name() != "two" {
 			t.Errorf("%s: Stat = %v, %v", when, info, err)
 		}
-		if entries, err := files.ReadDir("."); err != nil || !slices.ContainsFunc(entries, func(e fs.DirEntry) bool { return e.Name() == "work" }) {
+		entries, err := files.ReadDir(".")
+		if err != nil || !slices.ContainsFunc(entries, func(e fs.DirEntry) bool { return e.Name() == "work" }) {
 			t.Errorf("%s: the root has %v, %v", when, entries, err)
 		}
 	}
@@ -112,7 +113,7 @@ func filesRead(t *T) {
 }
 
 func filesAbsent(t *T) {
-	b, _ := t.run("write", "/work/file", "x")
+	b, _ := t.run("write /work/file x")
 	files := b.fs()
 	for _, name := range []string{"work/absent", "absent/x", "work/absent/x"} {
 		if _, err := files.Open(name); !errors.Is(err, fs.ErrNotExist) {
@@ -169,10 +170,11 @@ func filesNames(t *T) {
 func filesHostileNames(t *T) {
 	flag := filepath.Join(t.dir, "flag")
 	t.ok(os.WriteFile(flag, []byte("of the host"), 0o644), "WriteFile")
-	b, _ := t.run("write", "/work/file", "x")
+	b, _ := t.run("write /work/file x")
 	files, filer := b.fs(), b.Sandbox.(engine.Filer)
 	for _, name := range []string{
-		"", "/", "..", "../x", "work/../..", "/etc/passwd", "a//b", "work/", "work/.", "\x00", "work\x00", ".." + flag, "../../../../../.." + flag, flag,
+		"", "/", "..", "../x", "work/../..", "/etc/passwd", "a//b", "work/", "work/.", "\x00", "work\x00",
+		".." + flag, "../../../../../.." + flag, flag,
 	} {
 		if f, err := files.Open(name); err == nil {
 			f.Close()
@@ -190,14 +192,19 @@ func filesHostileNames(t *T) {
 func filesLinks(t *T) {
 	flag := filepath.Join(t.dir, "flag")
 	t.ok(os.WriteFile(flag, []byte("of the host"), 0o644), "WriteFile")
-	b, _ := t.run("write", "/work/file", "inside", ";", "mkdir", "/work/dir", ";", "write", "/work/dir/x", "in a folder", ";",
-		"symlink", "file", "/work/relative", ";", "symlink", "/work/file", "/work/absolute", ";", "symlink", "/work/dir", "/work/todir", ";",
-		"symlink", flag, "/work/out", ";", "symlink", strings.Repeat("../", 30)+flag[1:], "/work/dots", ";", "symlink", filepath.Dir(flag), "/work/outdir", ";",
-		"symlink", "loop", "/work/loop", ";", "symlink", "absent", "/work/dangling", ";", "symlink", "/proc/self/root"+flag, "/work/proc", ";",
-		"symlink", "/proc/1/root"+flag, "/work/proc1", ";", "try", "hardlink", "/work/file", "/work/hard")
+	args := words([]string{"write /work/file inside ; mkdir /work/dir ; write /work/dir/x in-a-folder ; " +
+		"try hardlink /work/file /work/hard ;"})
+	for name, target := range map[string]string{
+		"relative": "file", "absolute": "/work/file", "todir": "/work/dir", "loop": "loop", "dangling": "absent",
+		"out": flag, "outdir": filepath.Dir(flag), "dots": strings.Repeat("../", 30) + flag[1:],
+		"proc": "/proc/self/root" + flag, "proc1": "/proc/1/root" + flag,
+	} {
+		args = append(args, "symlink", target, "/work/"+name, ";")
+	}
+	b, _ := t.run(args...)
 	b.success()
 	files := b.fs()
-	for name, want := range map[string]string{"relative": "inside", "absolute": "inside", "todir/x": "in a folder", "hard": "inside"} {
+	for name, want := range map[string]string{"relative": "inside", "absolute": "inside", "todir/x": "in-a-folder", "hard": "inside"} {
 		if data, err := fs.ReadFile(files, "work/"+name); string(data) != want || err != nil {
 			t.Errorf("%s holds %q, %v, want %q", name, data, err, want)
 		}
@@ -245,8 +252,7 @@ func filesSwap(t *T) {
 }
 
 func filesSpecial(t *T) {
-	b, _ := t.run("mkdir", "/work/d", ";", "fifo", "/work/d/fifo", ";", "write", "/work/d/plain", "x", ";",
-		"write", "/work/locked", "x", ";", "chmod", "0", "/work/locked")
+	b, _ := t.run("mkdir /work/d ; fifo /work/d/fifo ; write /work/d/plain x ; write /work/locked x ; chmod 0 /work/locked")
 	b.success()
 	files := b.fs()
 	for _, name := range []string{"work/d/fifo", "dev/zero", "dev/null"} {
@@ -270,7 +276,7 @@ func filesSpecial(t *T) {
 }
 
 func filesConcurrent(t *T) {
-	b := t.launch("mkdir", "/work/d", ";", "many", "/work/d", "50", ";", "say", "ready", ";", "hold")
+	b := t.launch("mkdir /work/d ; many /work/d 50 ; say ready ; hold")
 	b.says("ready")
 	files := b.fs()
 	parallel(8, func(i int) {
@@ -297,7 +303,7 @@ func filesConcurrent(t *T) {
 }
 
 func filesTooLate(t *T) {
-	b, _ := t.run("exit", "0")
+	b, _ := t.run("exit 0")
 	t.destroy(b.Sandbox)
 	filer := b.Sandbox.(engine.Filer)
 	_, err := filer.FS(t.ctx)
@@ -308,13 +314,13 @@ func filesTooLate(t *T) {
 
 func filesMany(t *T) {
 	const many, deep = 2000, 200
-	long := strings.Repeat("l", 200)
-	b, _ := t.run("mkdir", "/work/empty", ";", "write", "/work/zero", "", ";", "mkdir", "/work/many", ";", "many", "/work/many", fmt.Sprint(many), ";",
-		"mkdir", "/work/deep", ";", "deep", "/work/deep", fmt.Sprint(deep), ";", "mkdir", "/work/"+long+"/"+long+"/"+long, ";", "write", "/work/"+long+"/"+long+"/"+long+"/f", "far")
+	long := strings.Repeat("/"+strings.Repeat("l", 200), 3)[1:]
+	b, _ := t.run(fmt.Sprintf("mkdir /work/empty ; fill /work/zero 0 ; mkdir /work/many ; many /work/many %d ; ", many) +
+		fmt.Sprintf("mkdir /work/deep ; deep /work/deep %d ; mkdir /work/%s ; write /work/%s/f far", deep, long, long))
 	b.success()
 	found := t.archive(b.Sandbox, "work")
 	for name, want := range map[string]string{
-		"work/zero": "", "work/many/000000": "0", "work/many/001999": "1999", "work/" + long + "/" + long + "/" + long + "/f": "far",
+		"work/zero": "", "work/many/000000": "0", "work/many/001999": "1999", "work/" + long + "/f": "far",
 	} {
 		if got, ok := found[name]; !ok || got != want {
 			t.Errorf("the archive has %.60s with %q (%v), want %q", name, got, ok, want)

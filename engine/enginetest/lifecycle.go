@@ -135,7 +135,7 @@ func lifecycleCases() []Case {
 }
 
 func lifecycleRun(t *T) {
-	b, exit := t.run("write", "/work/made", "text", ";", "say", "done")
+	b, exit := t.run("write /work/made text ; say done")
 	b.success()
 	if exit.StartedAt.IsZero() || exit.EndedAt.Before(exit.StartedAt) {
 		t.Errorf("the program ran from %v to %v", exit.StartedAt, exit.EndedAt)
@@ -193,7 +193,7 @@ func startAgainstDestroy(t *T) {
 }
 
 func startTwice(t *T) {
-	b := t.launch("say", "once", ";", "trap", "15", ";", "say", "ready", ";", "await", "15", ";", "exit", "4")
+	b := t.launch("say once ; trap 15 ; say ready ; await 15 ; exit 4")
 	b.says("ready")
 	_, err := b.Start(t.ctx)
 	t.kind(err, "second Start", caisson.ErrExists)
@@ -207,7 +207,7 @@ func startTwice(t *T) {
 }
 
 func processBeforeStart(t *T) {
-	sb := t.create(t.spec("exit", "5"))
+	sb := t.create(t.spec("exit 5"))
 	_, err := sb.Process(t.ctx)
 	t.kind(err, "Process before Start", caisson.ErrNotFound)
 	_, err = sb.Start(t.ctx)
@@ -220,9 +220,9 @@ func processBeforeStart(t *T) {
 }
 
 func sameID(t *T) {
-	b := t.launch("trap", "15", ";", "say", "ready", ";", "await", "15", ";", "exit", "6")
+	b := t.launch("trap 15 ; say ready ; await 15 ; exit 6")
 	b.says("ready")
-	again := t.spec("exit", "0")
+	again := t.spec("exit 0")
 	again.ID = b.spec.ID
 	t.refused(again, caisson.ErrExists)
 	t.ok(b.process.Signal(t.ctx, sigTerm), "Signal")
@@ -260,7 +260,7 @@ func cancelledCreate(t *T) {
 }
 
 func cancelledStart(t *T) {
-	sb := t.create(t.spec("exit", "7"))
+	sb := t.create(t.spec("exit 7"))
 	ctx, cancel := context.WithCancel(t.ctx)
 	cancel()
 	if _, err := sb.Start(ctx); !errors.Is(err, context.Canceled) {
@@ -290,7 +290,7 @@ func cancelledCalls(t *T) {
 	}
 	if t.features.Exec {
 		calls["Exec"] = func() error {
-			s, err := b.Sandbox.(engine.Execer).Exec(ctx, &engine.ExecSpec{Args: t.argv("exit", "0")})
+			s, err := b.Sandbox.(engine.Execer).Exec(ctx, &engine.ExecSpec{Args: t.argv("exit 0")})
 			if err == nil {
 				s.Close()
 			}
@@ -323,7 +323,7 @@ func failedCreate(t *T) {
 	if err != nil && strings.Contains(err.Error(), "\n") {
 		t.Errorf("the error has several lines: %q", err)
 	}
-	b, _ := t.run("exit", "0")
+	b, _ := t.run("exit 0")
 	b.success()
 }
 
@@ -401,7 +401,7 @@ func compareArgs(t *T, got, want []string) {
 }
 
 func tooManyArguments(t *T) {
-	spec := t.spec("exit", "0", ";")
+	spec := t.spec("exit 0 ;")
 	for range 3000 {
 		spec.Args = append(spec.Args, strings.Repeat("x", 1024))
 	}
@@ -432,7 +432,7 @@ func workdir(t *T) {
 			t.Errorf("Workdir %q: the program starts in %q, want %q", dir, got, t.inside(spec, want)[0])
 		}
 	}
-	spec := t.spec("exit", "0")
+	spec := t.spec("exit 0")
 	spec.Workdir = "/work/absent"
 	b := t.startUnless(spec, caisson.ErrInvalid, caisson.ErrNotFound)
 	if b == nil {

@@ -47,6 +47,11 @@ func limitCases() []Case {
 			body: limitDisk,
 		},
 		{
+			Name: "limits/private-disk", Rules: []int{85, 128}, Needs: []string{"private_disk", "limits.disk", "files"},
+			Rule: "where the work folder is the sandbox's own under a disk limit, it is bounded, and files are exchanged with it",
+			body: limitPrivateDisk,
+		},
+		{
 			Name: "limits/together", Rules: []int{128},
 			Rule: "all limits that are declared can be set at once, and a modest program does not feel them",
 			body: limitsTogether,
@@ -61,7 +66,7 @@ func limitCases() []Case {
 
 func limitMemory(t *T) {
 	neighbour := t.holding()
-	spec := t.spec("alloc", "512m", ";", "hold")
+	spec := t.spec("alloc 512m ; hold")
 	spec.Limits.Memory = 64 * caisson.MiB
 	exit := t.start(spec).wait()
 	if exit.Reason != caisson.ReasonOOM || exit.OOMKills < 1 || exit.Status() != 137 {
@@ -72,13 +77,13 @@ func limitMemory(t *T) {
 	}
 	t.ok(neighbour.process.Signal(t.ctx, sigTerm), "Signal")
 	neighbour.success()
-	spec = t.spec("alloc", "16m", ";", "exit", "3")
+	spec = t.spec("alloc 16m ; exit 3")
 	spec.Limits.Memory = 64 * caisson.MiB
 	t.start(spec).expect(caisson.ReasonExited, 3, 0)
 }
 
 func limitMemoryOfChild(t *T) {
-	spec := t.spec("spawn", "alloc", "512m", ",", "hold", ";", "try", "reap", ";", "exit", "0")
+	spec := t.spec("spawn alloc 512m , hold ; try reap ; exit 0")
 	spec.Limits.Memory = 64 * caisson.MiB
 	if exit := t.start(spec).success(); exit.OOMKills < 1 {
 		t.Errorf("Wait = %+v, want the child's kill counted", exit)
@@ -86,7 +91,7 @@ func limitMemoryOfChild(t *T) {
 }
 
 func limitMemoryInTmpfs(t *T) {
-	spec := t.with([]engine.Mount{{Type: engine.MountTmpfs, Target: "/fast"}}, "fill", "/fast/x", "512m", ";", "exit", "0")
+	spec := t.with([]engine.Mount{{Type: engine.MountTmpfs, Target: "/fast"}}, "fill /fast/x 512m ; exit 0")
 	spec.Limits.Memory = 64 * caisson.MiB
 	b := t.start(spec)
 	if exit := b.wait(); exit.Reason != caisson.ReasonOOM && !strings.Contains(b.stdout(), "ENOSPC") {
@@ -121,7 +126,7 @@ func limitCPUs(t *T) {
 
 func limitFiles(t *T) {
 	const most = 64
-	spec := t.spec("write", "/work/f", "x", ";", "open", "/work/f", "1000")
+	spec := t.spec("write /work/f x ; open /work/f 1000")
 	spec.Limits.Files = most
 	b := t.start(spec)
 	b.success()
@@ -146,6 +151,28 @@ func limitDisk(t *T) {
 	spec.Limits.Disk = limit
 	if b := t.startUnless(spec, caisson.ErrUnsupported, caisson.ErrInvalid); b != nil {
 		b.bounded(len(shared)+len(others), limit)
+	}
+}
+
+func limitPrivateDisk(t *T) {
+	const limit = 8 * caisson.MiB
+	spec := t.spec("read /work/in ; say ; write /work/out made ; try fill /work/x 32m")
+	spec.Work, spec.Limits.Disk = "", limit
+	sb := t.create(spec)
+	filer := sb.(engine.Filer)
+	t.ok(filer.Put(t.ctx, "work", pack(entry{name: "in", text: "put"})), "Put")
+	b := &box{t: t, spec: spec, Sandbox: sb}
+	var err error
+	b.process, err = sb.Start(t.ctx)
+	t.ok(err, "Start")
+	b.success()
+	var n int64
+	out := b.stdout()
+	if _, err := fmt.Sscanf(out, "put\nfill %d ENOSPC", &n); err != nil || n > int64(limit) {
+		t.Errorf("with a work folder of its own and a limit of %d: %q", limit, out)
+	}
+	if found := t.archive(sb, "work/out"); found["out"] != "made" {
+		t.Errorf("the work folder gives back %v", found)
 	}
 }
 
@@ -176,7 +203,7 @@ func (b *box) bounded(places int, limit caisson.Bytes) {
 }
 
 func limitsTogether(t *T) {
-	spec := t.spec("write", "/work/x", "x", ";", "say", "done")
+	spec := t.spec("write /work/x x ; say done")
 	f := t.features.Limits
 	set(f.CPUs, &spec.Limits.CPUs, 1000)
 	set(f.Memory, &spec.Limits.Memory, 128*caisson.MiB)
@@ -200,7 +227,7 @@ func set[N any](declared bool, limit *N, value N) {
 }
 
 func stats(t *T) {
-	b := t.launch("trap", "15", ";", "alloc", "32m", ";", "spin", "100ms", ";", "say", "ready", ";", "await", "15")
+	b := t.launch("trap 15 ; alloc 32m ; spin 100ms ; say ready ; await 15")
 	b.says("ready")
 	reader := b.Sandbox.(engine.StatsReader)
 	s, err := reader.Stats(t.ctx)

@@ -88,12 +88,12 @@ func logOutput(t *T) {
 	if b.stdout() != "Hello World\n" || b.stderr() != "" {
 		t.Errorf("stdout = %q, stderr = %q, want one line on stdout", b.stdout(), b.stderr())
 	}
-	b, _ = t.run("say", "out", ";", "warn", "err", ";", "exit", "1")
+	b, _ = t.run("say out ; warn err ; exit 1")
 	b.expect(caisson.ReasonExited, 1, 0)
 	if b.stdout() != "out\n" || b.stderr() != "err\n" {
 		t.Errorf("stdout = %q, stderr = %q of a program that failed, want out and err", b.stdout(), b.stderr())
 	}
-	b, _ = t.run("exit", "0")
+	b, _ = t.run("exit 0")
 	b.success()
 	if records := b.records(); len(records) > 0 {
 		t.Errorf("a silent program's log has %d records, the first %q", len(records), records[0].Data)
@@ -101,7 +101,7 @@ func logOutput(t *T) {
 }
 
 func logLive(t *T) {
-	b := t.launch("trap", "15", ";", "say", "first", ";", "await", "15", ";", "say", "second")
+	b := t.launch("trap 15 ; say first ; await 15 ; say second")
 	b.says("first")
 	ctx, cancel := context.WithTimeout(t.ctx, time.Millisecond)
 	defer cancel()
@@ -192,7 +192,7 @@ func logLastBytes(t *T) {
 }
 
 func logSlowReader(t *T) {
-	spec := t.spec("print", "stdout", "4m", "3")
+	spec := t.spec("print stdout 4m 3")
 	ctx, cancel := context.WithCancel(t.ctx)
 	defer cancel()
 	stalled, ended := make(chan struct{}), make(chan struct{})
@@ -216,7 +216,7 @@ func logSlowReader(t *T) {
 }
 
 func logClosedOutput(t *T) {
-	b := t.launch("trap", "15", ";", "say", "ready", ";", "closefd", "1", "2", ";", "await", "15", ";", "exit", "8")
+	b := t.launch("trap 15 ; say ready ; closefd 1 2 ; await 15 ; exit 8")
 	b.says("ready")
 	ctx, cancel := context.WithTimeout(t.ctx, 100*time.Millisecond)
 	defer cancel()
@@ -229,13 +229,13 @@ func logClosedOutput(t *T) {
 
 func logKeptOpen(t *T) {
 	const linger = 500 * time.Millisecond
-	spec := t.spec("spawn", "-s", "spawn", "-s", "ignore", "15", ",,", "say", "grandchild", ",,", "hold", ",", "exit", "0", ";", "reap", ";", "exit", "2")
+	spec := t.spec("spawn -s spawn -s ignore 15 ,, say grandchild ,, hold , exit 0 ; reap ; exit 2")
 	spec.Linger = caisson.Duration(linger)
 	b := t.start(spec)
 	b.expect(caisson.ReasonExited, 2, 0)
 
 	// One that ends in time is waited for, with its output.
-	spec = t.spec("spawn", "sleep", "100ms", ",", "say", "late", ";", "exit", "0")
+	spec = t.spec("spawn sleep 100ms , say late ; exit 0")
 	spec.Linger = caisson.Duration(30 * time.Second)
 	b = t.start(spec)
 	b.success()
@@ -244,20 +244,20 @@ func logKeptOpen(t *T) {
 	}
 
 	// Without linger nothing is waited for.
-	b, _ = t.run("spawn", "hold", ";", "exit", "0")
+	b, _ = t.run("spawn hold ; exit 0")
 	b.success()
 }
 
 func logFullDisk(t *T) {
 	dir := t.smallDisk(1 << 20)
-	spec := t.spec("print", "stdout", "4m", "4", ";", "exit", "6")
+	spec := t.spec("print stdout 4m 4 ; exit 6")
 	spec.Log = filepath.Join(dir, "log")
 	b := t.start(spec)
 	if exit := b.wait(); exit.Code != 6 && exit.Reason == caisson.ReasonExited {
 		t.Errorf("Wait = %+v, want code 6, or a reason that is not exited", exit)
 	}
 	t.destroy(b.Sandbox)
-	ok, _ := t.run("exit", "0")
+	ok, _ := t.run("exit 0")
 	ok.success()
 }
 
@@ -285,10 +285,10 @@ func logForged(t *T) {
 }
 
 func logAppended(t *T) {
-	first, _ := t.run("say", "one")
+	first, _ := t.run("say one")
 	first.success()
 	t.destroy(first.Sandbox)
-	spec := t.spec("say", "two")
+	spec := t.spec("say two")
 	spec.Log = first.spec.Log
 	b := t.start(spec)
 	b.success()

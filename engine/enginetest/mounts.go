@@ -104,11 +104,11 @@ func (t *T) with(mounts []engine.Mount, args ...string) *engine.Spec {
 func mountBind(t *T) {
 	dir := t.folder("data")
 	mounts := []engine.Mount{binding(dir, "/data", false)}
-	b := t.start(t.with(mounts, "write", "/data/a", "first", ";", "mkdir", "/data/sub", ";", "write", "/data/sub/b", "second", ";", "say", "ready", ";", "hold"))
+	b := t.start(t.with(mounts, "write /data/a first ; mkdir /data/sub ; write /data/sub/b second ; say ready ; hold"))
 	b.says("ready")
 	b.stop(engine.Stop{Reason: caisson.ReasonKilled})
 	b.wait()
-	b = t.start(t.with(mounts, "read", "/data/a", ";", "read", "/data/sub/b", ";", "write", "/data/a", "third"))
+	b = t.start(t.with(mounts, "read /data/a ; read /data/sub/b ; write /data/a third"))
 	b.success()
 	if got := b.stdout(); got != "firstsecond" {
 		t.Errorf("the next sandbox reads %q", got)
@@ -121,7 +121,7 @@ func mountBind(t *T) {
 }
 
 func mountEmpty(t *T) {
-	b := t.start(t.with([]engine.Mount{binding(t.folder("empty"), "/empty", false)}, "list", "/empty", ";", "try", "read", "/empty/x"))
+	b := t.start(t.with([]engine.Mount{binding(t.folder("empty"), "/empty", false)}, "list /empty ; try read /empty/x"))
 	b.success()
 	if got := b.stdout(); got != "read ENOENT\n" {
 		t.Errorf("an empty folder: %q", got)
@@ -193,8 +193,7 @@ func mountReadOnly(t *T) {
 func mountReadOnlyTricks(t *T) {
 	dir := t.kept()
 	spec := t.with([]engine.Mount{binding(dir, "/ro", true)},
-		"try", "hardlink", "/ro/kept", "/work/hard", ";", "symlink", "/ro/kept", "/work/soft", ";", "try", "append", "/work/soft", "more", ";",
-		"say", "ready", ";", "hold")
+		"try hardlink /ro/kept /work/hard ; symlink /ro/kept /work/soft ; try append /work/soft more ; say ready ; hold")
 	b := t.start(spec)
 	b.says("ready")
 	if out := b.stdout(); strings.Contains(out, " ok") {
@@ -212,7 +211,7 @@ func mountFile(t *T) {
 	dir := t.kept()
 	t.ok(os.WriteFile(filepath.Join(dir, "other"), []byte("secret"), 0o644), "WriteFile")
 	b := t.start(t.with([]engine.Mount{binding(filepath.Join(dir, "kept"), "/etc/app.conf", true)},
-		"read", "/etc/app.conf", ";", "try", "read", "/etc/other", ";", "try", "write", "/etc/app.conf", "x"))
+		"read /etc/app.conf ; try read /etc/other ; try write /etc/app.conf x"))
 	b.success()
 	if out := b.stdout(); !strings.HasPrefix(out, "as it wasread ENOENT\nwrite E") {
 		t.Errorf("a bound file: %q", out)
@@ -224,13 +223,13 @@ func mountShared(t *T) {
 	mounts := []engine.Mount{binding(dir, "/one", true), binding(dir, "/two/deep", true)}
 	var boxes []*box
 	for range 3 {
-		boxes = append(boxes, t.start(t.with(mounts, "read", "/one/kept", ";", "read", "/two/deep/kept", ";", "say", ";", "hold")))
+		boxes = append(boxes, t.start(t.with(mounts, "read /one/kept ; read /two/deep/kept ; say ; hold")))
 	}
 	for _, b := range boxes {
 		b.says("as it wasas it was")
 	}
 	t.destroy(boxes[0].Sandbox)
-	b := t.start(t.with(mounts, "read", "/one/kept"))
+	b := t.start(t.with(mounts, "read /one/kept"))
 	b.success()
 	t.unchanged(dir)
 }
@@ -248,7 +247,8 @@ func mountNested(t *T) {
 		binding(inner, "/outer/a b", true),
 		binding(inner, "/with.dots.../ünï", true),
 		binding(inner, "/work/below", true),
-	}, "read", "/outer/mid/file", ";", "read", "/outer/a b/file", ";", "read", "/with.dots.../ünï/file", ";", "read", "/work/below/file", ";", "say", ";",
+	}, "read", "/outer/mid/file", ";", "read", "/outer/a b/file", ";", "read", "/with.dots.../ünï/file", ";",
+		"read", "/work/below/file", ";", "say", ";",
 		"write", "/outer/tmp/x", "gone", ";", "try", "write", "/outer/mid/x", "no", ";", "write", "/outer/x", "stays"))
 	b.success()
 	if out := lines(b.stdout()); out[0] != "innerinnerinnerinner" || !strings.HasPrefix(out[1], "write E") {
@@ -267,16 +267,16 @@ func mountBadTargets(t *T) {
 	for _, target := range []string{
 		"", "/", "relative", "/a/../b", "/a/", "//a", "/./a", "/proc", "/proc/self", "/sys", "/dev", "/dev/null", "/a\x00b",
 	} {
-		t.refused(t.with([]engine.Mount{binding(dir, target, false)}, "exit", "0"), caisson.ErrInvalid)
+		t.refused(t.with([]engine.Mount{binding(dir, target, false)}, "exit 0"), caisson.ErrInvalid)
 	}
-	t.refused(t.with([]engine.Mount{binding(dir, "/a", false), binding(dir, "/a", false)}, "exit", "0"), caisson.ErrInvalid)
-	t.refused(t.with([]engine.Mount{binding("relative", "/a", false)}, "exit", "0"), caisson.ErrInvalid)
-	t.refused(t.with([]engine.Mount{{Type: "nfs", Source: dir, Target: "/a"}}, "exit", "0"), caisson.ErrInvalid)
+	t.refused(t.with([]engine.Mount{binding(dir, "/a", false), binding(dir, "/a", false)}, "exit 0"), caisson.ErrInvalid)
+	t.refused(t.with([]engine.Mount{binding("relative", "/a", false)}, "exit 0"), caisson.ErrInvalid)
+	t.refused(t.with([]engine.Mount{{Type: "nfs", Source: dir, Target: "/a"}}, "exit 0"), caisson.ErrInvalid)
 }
 
 func mountHostileTarget(t *T) {
 	victim, dir := t.folder("victim"), t.folder("data")
-	spec := t.with([]engine.Mount{binding(dir, "/work/link/inner", false)}, "write", "/work/link/inner/x", "x")
+	spec := t.with([]engine.Mount{binding(dir, "/work/link/inner", false)}, "write /work/link/inner/x x")
 	t.ok(os.Symlink(victim, filepath.Join(spec.Work, "link")), "Symlink")
 	sb, err := t.engine.Create(t.ctx, spec)
 	if err == nil {
@@ -293,7 +293,7 @@ func mountHostileTarget(t *T) {
 
 func mountStays(t *T) {
 	dir := t.kept()
-	b := t.start(t.with([]engine.Mount{binding(dir, "/data", false)}, "say", "ready", ";", "hold"))
+	b := t.start(t.with([]engine.Mount{binding(dir, "/data", false)}, "say ready ; hold"))
 	b.says("ready")
 	t.destroy(b.Sandbox)
 	t.unchanged(dir)
@@ -303,7 +303,7 @@ func mountTmpfs(t *T) {
 	b := t.start(t.with([]engine.Mount{
 		{Type: engine.MountTmpfs, Target: "/fast", Size: 1 << 20},
 		{Type: engine.MountTmpfs, Target: "/private", Mode: 0o1777},
-	}, "list", "/fast", ";", "fill", "/fast/x", "8m", ";", "remove", "/fast/x", ";", "fill", "/fast/y", "512k", ";", "write", "/private/x", "x"))
+	}, "list /fast ; fill /fast/x 8m ; remove /fast/x ; fill /fast/y 512k ; write /private/x x"))
 	b.success()
 	out := lines(b.stdout())
 	if len(out) != 2 || !strings.HasSuffix(out[0], " ENOSPC") || out[1] != "fill 524288 ok" {
@@ -315,12 +315,12 @@ func mountTmp(t *T) {
 	flag := filepath.Join(os.TempDir(), "caisson-enginetest-flag")
 	t.ok(os.WriteFile(flag, nil, 0o644), "WriteFile")
 	t.after(func() { os.Remove(flag) })
-	b, _ := t.run("list", "/tmp", ";", "write", "/tmp/own", "x")
+	b, _ := t.run("list /tmp ; write /tmp/own x")
 	b.success()
 	if got := b.stdout(); got != "" {
 		t.Errorf("/tmp of a new sandbox has %q", got)
 	}
-	spec := t.spec("write", "/tmp/mine", "text")
+	spec := t.spec("write /tmp/mine text")
 	spec.Tmp = t.folder("tmp")
 	t.ok(os.Chmod(spec.Tmp, 0o777|os.ModeSticky), "Chmod")
 	t.start(spec).success()

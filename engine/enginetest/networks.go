@@ -23,9 +23,10 @@ func networkCases() []Case {
 			body: networkLoopback,
 		},
 		{
-			Name: "network/abstract-sockets", Rules: []int{126}, Attacks: []int{10, 35}, Needs: []string{"networks.none", isolation(engine.IsolatedNetwork)},
-			Rule: "the host's abstract unix sockets can't be reached",
-			body: networkAbstract,
+			Name: "network/abstract-sockets", Rules: []int{126}, Attacks: []int{10, 35},
+			Needs: []string{"networks.none", isolation(engine.IsolatedNetwork)},
+			Rule:  "the host's abstract unix sockets can't be reached",
+			body:  networkAbstract,
 		},
 		{
 			Name: "network/host", Rules: []int{94}, Needs: []string{"networks.host"},

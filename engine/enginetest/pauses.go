@@ -36,7 +36,7 @@ func pauseCases() []Case {
 }
 
 func pauseHalts(t *T) {
-	b := t.launch("spawn", "tick", ";", "tick")
+	b := t.launch("spawn tick ; tick")
 	pauser := b.Sandbox.(engine.Pauser)
 	ticks := func() int { return len(b.stdout()) }
 	t.eventually("the program ticks", func() bool { return ticks() > 10 })
@@ -66,13 +66,13 @@ func pauseHalts(t *T) {
 }
 
 func pauseKill(t *T) {
-	b := t.launch("ignore", "15", ";", "say", "ready", ";", "hold")
+	b := t.launch("ignore 15 ; say ready ; hold")
 	b.says("ready")
 	t.ok(b.Sandbox.(engine.Pauser).Pause(t.ctx), "Pause")
 	b.stop(engine.Stop{Reason: caisson.ReasonStopped, Grace: caisson.Duration(50 * time.Millisecond)})
 	b.expect(caisson.ReasonStopped, 0, sigKill)
 
-	spec := t.spec("ignore", "15", ";", "say", "ready", ";", "hold")
+	spec := t.spec("ignore 15 ; say ready ; hold")
 	spec.Timeout, spec.Grace = caisson.Duration(time.Second), caisson.Duration(50*time.Millisecond)
 	b = t.start(spec)
 	b.says("ready")
@@ -93,7 +93,7 @@ func pauseExec(t *T) {
 	t.ok(pauser.Pause(t.ctx), "Pause")
 	ctx, cancel := context.WithTimeout(t.ctx, 200*time.Millisecond)
 	defer cancel()
-	s, err := b.Sandbox.(engine.Execer).Exec(ctx, &engine.ExecSpec{Args: t.argv("exit", "3")})
+	s, err := b.Sandbox.(engine.Execer).Exec(ctx, &engine.ExecSpec{Args: t.argv("exit 3")})
 	if err == nil {
 		defer s.Close()
 		if exit, err := s.Wait(ctx); err == nil && (exit.Reason != caisson.ReasonExited || exit.Code != 3) {
@@ -101,7 +101,7 @@ func pauseExec(t *T) {
 		}
 	}
 	t.ok(pauser.Resume(t.ctx), "Resume")
-	b.exec("exit", "4").expect(caisson.ReasonExited, 4, 0)
+	b.exec("exit 4").expect(caisson.ReasonExited, 4, 0)
 	if err == nil {
 		if exit, err := s.Wait(t.ctx); err != nil || exit.Code != 3 {
 			t.Errorf("after Resume the exec ended with %+v, %v", exit, err)
@@ -110,7 +110,7 @@ func pauseExec(t *T) {
 }
 
 func pauseTooLate(t *T) {
-	b, _ := t.run("exit", "0")
+	b, _ := t.run("exit 0")
 	pauser := b.Sandbox.(engine.Pauser)
 	for i, kinds := range [][]caisson.Kind{{caisson.ErrEnded}, {caisson.ErrAborted}} {
 		t.kind(pauser.Pause(t.ctx), fmt.Sprint("Pause too late, ", i), kinds...)

@@ -102,7 +102,7 @@ func (t *T) found(b *box) *box {
 
 func recoverRunning(t *T) {
 	t.alone()
-	b := t.launch("trap", "10", "15", ";", "count", "10", ";", "exit", "23")
+	b := t.launch("trap 10 15 ; count 10 ; exit 23")
 	t.eventually("the program counts", func() bool { return len(lines(b.stdout())) > 5 })
 	t.restart()
 	again := t.found(b)
@@ -123,15 +123,15 @@ func recoverRunning(t *T) {
 
 func recoverEnded(t *T) {
 	for _, end := range []struct {
-		args         []string
+		program      string
 		reason       caisson.Reason
 		code, signal int
 	}{
-		{[]string{"exit", "17"}, caisson.ReasonExited, 17, 0},
-		{[]string{"raise", "11"}, caisson.ReasonSignaled, 0, sigSegv},
+		{"exit 17", caisson.ReasonExited, 17, 0},
+		{"raise 11", caisson.ReasonSignaled, 0, sigSegv},
 	} {
 		t.alone()
-		b := t.launch(append([]string{"trap", "10", ";", "say", "ready", ";", "sleep", "200ms", ";", "say", "last words", ";"}, end.args...)...)
+		b := t.launch("say ready ; sleep 200ms ; say last words ; " + end.program)
 		b.says("ready")
 		t.ok(t.engine.Close(), "Close")
 		b.says("last words")
@@ -151,14 +151,14 @@ func recoverEnded(t *T) {
 
 func recoverUsable(t *T) {
 	t.alone()
-	b := t.launch("write", "/work/f", "text", ";", "ignore", "15", ";", "say", "ready", ";", "hold")
+	b := t.launch("write /work/f text ; ignore 15 ; say ready ; hold")
 	b.says("ready")
 	t.restart()
 	again := t.found(b)
 	_, err := again.Start(t.ctx)
 	t.kind(err, "Start after Recover", caisson.ErrExists)
 	if t.features.Exec {
-		if out, _, exit := again.exec("read", "/work/f", ";", "exit", "3").finish(); out != "text" || exit.Code != 3 {
+		if out, _, exit := again.exec("read /work/f ; exit 3").finish(); out != "text" || exit.Code != 3 {
 			t.Errorf("an exec after Recover printed %q, %+v", out, exit)
 		}
 	}
@@ -179,7 +179,7 @@ func recoverUsable(t *T) {
 
 func recoverUnstarted(t *T) {
 	t.alone()
-	spec := t.spec("exit", "9")
+	spec := t.spec("exit 9")
 	t.create(spec)
 	t.restart()
 	sb, err := t.engine.Recover(t.ctx, spec.Dir)
@@ -198,7 +198,7 @@ func recoverUnstarted(t *T) {
 }
 
 func recoverDestroyed(t *T) {
-	b, _ := t.run("exit", "0")
+	b, _ := t.run("exit 0")
 	t.destroy(b.Sandbox)
 	if sb, err := t.engine.Recover(t.ctx, b.spec.Dir); err == nil {
 		t.destroy(sb)
@@ -262,7 +262,7 @@ func recoverClose(t *T) {
 func recoverSweep(t *T) {
 	t.alone()
 	kept, gone, unstarted := t.holding(), t.holding(), t.create(t.spec("hold"))
-	ended, _ := t.run("exit", "0")
+	ended, _ := t.run("exit 0")
 	t.restart()
 	live := []string{kept.spec.ID}
 	removed, err := t.engine.Sweep(t.ctx, live)
@@ -282,7 +282,7 @@ func recoverSweep(t *T) {
 		t.Errorf("a second Sweep = %v, %v", removed, err)
 	}
 	// The ids are free again.
-	spec := t.spec("exit", "0")
+	spec := t.spec("exit 0")
 	spec.ID = gone.spec.ID
 	t.start(spec).success()
 }
@@ -304,11 +304,7 @@ func sweepOther(t *T) {
 
 func recoverLost(t *T) {
 	t.alone()
-	var args []string
-	for _, hider := range hiders() {
-		args = append(args, hider...)
-	}
-	b := t.launch(append(args, "say", "ready", ";", "hold")...)
+	b := t.launch(strings.Join(hiders(), " ") + " say ready ; hold")
 	b.says("ready")
 	b.says("held 0")
 	b.says("held 3")
@@ -333,7 +329,7 @@ func recoverLost(t *T) {
 		t.Errorf("after a restart Wait = %+v, want reason lost", exit)
 	}
 	dead()
-	ok, _ := t.run("exit", "0")
+	ok, _ := t.run("exit 0")
 	ok.success()
 }
 
@@ -360,13 +356,13 @@ func recoverReboot(t *T) {
 func recoverOnExit(t *T) {
 	t.alone()
 	told := filepath.Join(t.dir, "told")
-	watched := t.spec("exit", "0")
+	watched := t.spec("exit 0")
 	watched.OnExit = []string{t.h.Inside, "append", told, "watched "}
 	seen := t.start(watched)
 	seen.success()
 	t.destroy(seen.Sandbox)
 
-	alone := t.spec("trap", "10", ";", "say", "ready", ";", "sleep", "100ms", ";", "exit", "5")
+	alone := t.spec("trap 10 ; say ready ; sleep 100ms ; exit 5")
 	alone.OnExit = []string{t.h.Inside, "append", told, "alone "}
 	b := t.start(alone)
 	b.says("ready")

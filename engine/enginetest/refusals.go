@@ -120,7 +120,7 @@ func undeclared(feature string) facility {
 
 // refuse asks for something that is not declared.
 func (t *T) refuse(r refusal) {
-	spec := t.spec("write", "/work/effect", "x")
+	spec := t.spec("write /work/effect x")
 	r.ask(t, spec)
 	err := t.refused(spec, caisson.ErrUnsupported)
 	if err != nil && !strings.Contains(err.Error(), r.field) {
@@ -132,7 +132,7 @@ func (t *T) refuse(r refusal) {
 }
 
 func refuseAll(t *T) {
-	spec := t.spec("exit", "0")
+	spec := t.spec("exit 0")
 	var fields []string
 	for _, r := range refusals() {
 		if undeclared(r.feature)(t.suite) != "" || r.feature == "script" || r.field == "network" {
@@ -154,7 +154,7 @@ func refuseAll(t *T) {
 
 func refuseTerminal(t *T) {
 	b := t.holding()
-	s, err := b.Sandbox.(engine.Execer).Exec(t.ctx, &engine.ExecSpec{Args: t.argv("write", "/work/effect", "x"), Terminal: true})
+	s, err := b.Sandbox.(engine.Execer).Exec(t.ctx, &engine.ExecSpec{Args: t.argv("write /work/effect x"), Terminal: true})
 	if err == nil {
 		s.Close()
 	}

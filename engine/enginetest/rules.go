@@ -77,7 +77,7 @@ func rule(text string, elsewhere ...string) Rule {
 func ruleTexts() []Rule {
 	return slices.Concat(
 		numbered("Construction", 1,
-			rule("the schema of the configuration accepts the documented example and refuses unknown keys, wrong types and values out of range", byDocument),
+			rule("the configuration's schema accepts the documented example and refuses unknown keys, types and values", byDocument),
 			rule("the schema of options does so too, and nothing that passes it can crash the engine", byDocument),
 			rule("features are constant and equal what is observed"),
 			rule("what is not declared is refused as unsupported, without effect, in every state"),
@@ -92,7 +92,7 @@ func ruleTexts() []Rule {
 			rule("a cancelled preparation returns soon and leaves nothing, not even a spoilt cache", withImages),
 			rule("a second start is refused and does not disturb the first"),
 			rule("a spec is one value: concurrent use of it has no races, and all of it takes effect"),
-			rule("a failure at any step of the start has the right kind and one clear line, releases everything, and the next task runs", byExecutor),
+			rule("a failure while starting has the right kind and one clear line, releases everything, and the next task runs", byExecutor),
 			rule("a command that is not found or not executable, an empty one, or one with NUL is the task's mistake"),
 			rule("very many, very long, and too many arguments are handled as the system does"),
 		),
@@ -214,7 +214,7 @@ func ruleTexts() []Rule {
 			rule("a full disk while collecting is retryable and leaves nothing", byStage),
 		),
 		numbered("Leaks and recovery", 116,
-			rule("after every case the host is as before", "every case: processes, mounts, cgroups, descriptors, goroutines, folders and the engine's own resources are compared around each"),
+			rule("after every case the host is as before", "every case: all that could be left is compared before and after"),
 			rule("closing and destroying can be repeated and concurrent"),
 			rule("many tasks leave memory, descriptors and disk as they were"),
 			rule("whoever is killed when, the next start removes or adopts everything, and nothing of others", byExecutor),

@@ -145,7 +145,7 @@ func newSuite(tb testing.TB, h Harness) *suite {
 // there before the first comparison.
 func (s *suite) warmUp(tb testing.TB) {
 	c := &Case{Name: "warm/up", Rule: "a program runs", body: func(t *T) {
-		b, _ := t.run("exit", "0")
+		b, _ := t.run("exit 0")
 		b.success()
 	}}
 	if r := s.attempt(tb, c); r.Status == Failed {
@@ -167,10 +167,11 @@ func (s *suite) program(spec *engine.Spec, args []string) {
 	})
 }
 
-// argv returns the arguments that run the inside program in an exec.
+// argv returns the arguments that run the inside program with words(args) in
+// an exec.
 func (s *suite) argv(args ...string) []string {
 	spec := &engine.Spec{}
-	s.program(spec, args)
+	s.program(spec, words(args))
 	return spec.Args
 }
 

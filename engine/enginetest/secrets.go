@@ -58,7 +58,7 @@ func secretInEnv(t *T) {
 
 func secretInFile(t *T) {
 	// Redaction hides the values in the log, so the program tells lengths.
-	spec := t.spec("lengths", "TOKEN", "/run/secrets/KEY")
+	spec := t.spec("lengths TOKEN /run/secrets/KEY")
 	spec.Secrets = []engine.Secret{
 		{Name: "TOKEN", Value: []byte("0123456789"), As: caisson.SecretEnv},
 		{Name: "KEY", Value: []byte("abcdef\nghijkl"), As: caisson.SecretFile},
@@ -89,7 +89,7 @@ func secretOnce(t *T) {
 }
 
 func secretNowhere(t *T) {
-	spec := t.spec("say", "ready", ";", "hold")
+	spec := t.spec("say ready ; hold")
 	spec.Secrets = []engine.Secret{
 		{Name: "TOKEN", Value: []byte(secretValue), As: caisson.SecretEnv},
 		{Name: "HIDDEN", Value: []byte(secretValue)},

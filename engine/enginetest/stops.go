@@ -4,6 +4,7 @@ import (
 	"errors"
 	"math/rand/v2"
 	"path/filepath"
+	"strings"
 	"time"
 
 	"github.com/caissonrun/caisson"
@@ -90,7 +91,7 @@ func stopKill(t *T) {
 	for _, reason := range []caisson.Reason{
 		caisson.ReasonStopped, caisson.ReasonKilled, caisson.ReasonCancelled, caisson.ReasonTimeout, caisson.ReasonPolicy,
 	} {
-		b := t.launch("trap", "15", ";", "write", "/work/before", "kept", ";", "say", "ready", ";", "hold")
+		b := t.launch("trap 15 ; write /work/before kept ; say ready ; hold")
 		b.says("ready")
 		b.stop(engine.Stop{Reason: reason})
 		b.expect(reason, 0, sigKill)
@@ -116,7 +117,7 @@ func stopGrace(t *T) {
 
 func stopGraceOver(t *T) {
 	const grace = 300 * time.Millisecond
-	b := t.launch("ignore", "15", ";", "say", "ready", ";", "hold")
+	b := t.launch("ignore 15 ; say ready ; hold")
 	b.says("ready")
 	begin := time.Now()
 	b.stop(engine.Stop{Reason: caisson.ReasonStopped, Grace: caisson.Duration(grace)})
@@ -131,7 +132,7 @@ func stopSignals(t *T) {
 	for _, test := range []struct{ spec, stop, want int }{
 		{0, 0, sigTerm}, {sigUsr1, 0, sigUsr1}, {sigUsr1, sigInt, sigInt}, {0, sigQuit, sigQuit}, {0, sigHup, sigHup},
 	} {
-		spec := t.spec("trap", "1", "2", "3", "10", "15", ";", "say", "ready", ";", "first", "1", "2", "3", "10", "15")
+		spec := t.spec("trap 1 2 3 10 15 ; say ready ; first 1 2 3 10 15")
 		spec.StopSignal = test.spec
 		b := t.start(spec)
 		b.says("ready")
@@ -141,7 +142,7 @@ func stopSignals(t *T) {
 }
 
 func stopFirstDecides(t *T) {
-	b := t.launch("ignore", "15", ";", "say", "ready", ";", "hold")
+	b := t.launch("ignore 15 ; say ready ; hold")
 	b.says("ready")
 	b.stop(engine.Stop{Reason: caisson.ReasonStopped, Grace: caisson.Duration(time.Hour)})
 	b.stop(engine.Stop{Reason: caisson.ReasonCancelled, Grace: caisson.Duration(2 * time.Hour)})
@@ -149,7 +150,7 @@ func stopFirstDecides(t *T) {
 	b.expect(caisson.ReasonStopped, 0, sigKill)
 
 	// A later grace that is longer does not lengthen the first.
-	b = t.launch("ignore", "15", ";", "say", "ready", ";", "hold")
+	b = t.launch("ignore 15 ; say ready ; hold")
 	b.says("ready")
 	b.stop(engine.Stop{Reason: caisson.ReasonStopped, Grace: caisson.Duration(100 * time.Millisecond)})
 	err := b.process.Stop(t.ctx, engine.Stop{Reason: caisson.ReasonKilled, Grace: caisson.Duration(time.Hour)})
@@ -160,7 +161,7 @@ func stopFirstDecides(t *T) {
 }
 
 func stopAfterEnd(t *T) {
-	b, exit := t.run("exit", "4")
+	b, exit := t.run("exit 4")
 	stop := engine.Stop{Reason: caisson.ReasonKilled}
 	t.kind(b.process.Stop(t.ctx, stop), "Stop after the end", caisson.ErrEnded)
 	if again := b.wait(); !same(again, exit) {
@@ -172,31 +173,31 @@ func stopAfterEnd(t *T) {
 
 func stopTimeout(t *T) {
 	const timeout, grace = 200 * time.Millisecond, 200 * time.Millisecond
-	spec := t.spec("ignore", "15", ";", "hold")
+	spec := t.spec("ignore 15 ; hold")
 	spec.Timeout, spec.Grace = caisson.Duration(timeout), caisson.Duration(grace)
 	exit := t.start(spec).expect(caisson.ReasonTimeout, 0, sigKill)
 	if wall := exit.Usage.Wall.Std(); wall < timeout+grace || exit.Status() != 124 {
 		t.Errorf("the program was killed after %v, timeout and grace are %v; Status = %d, want 124", wall, timeout+grace, exit.Status())
 	}
 	// One that obeys.
-	spec = t.spec("trap", "10", ";", "await", "10", ";", "exit", "5")
+	spec = t.spec("trap 10 ; await 10 ; exit 5")
 	spec.Timeout, spec.Grace, spec.StopSignal = caisson.Duration(500*time.Millisecond), caisson.Duration(time.Minute), sigUsr1
 	t.start(spec).expect(caisson.ReasonTimeout, 5, 0)
 	// One that is quicker.
-	spec = t.spec("exit", "0")
+	spec = t.spec("exit 0")
 	spec.Timeout = caisson.Duration(time.Hour)
 	t.start(spec).success()
 }
 
 func stopAgainstTimeout(t *T) {
-	spec := t.spec("ignore", "15", ";", "say", "ready", ";", "hold")
+	spec := t.spec("ignore 15 ; say ready ; hold")
 	spec.Timeout = caisson.Duration(time.Hour)
 	b := t.start(spec)
 	b.says("ready")
 	b.stop(engine.Stop{Reason: caisson.ReasonCancelled})
 	b.expect(caisson.ReasonCancelled, 0, sigKill)
 
-	spec = t.spec("trap", "15", ";", "await", "15", ";", "say", "told", ";", "hold")
+	spec = t.spec("trap 15 ; await 15 ; say told ; hold")
 	spec.Timeout, spec.Grace = caisson.Duration(500*time.Millisecond), caisson.Duration(time.Hour)
 	b = t.start(spec)
 	b.says("told")
@@ -205,13 +206,13 @@ func stopAgainstTimeout(t *T) {
 }
 
 // hiders are ways to start a process that stays. Each locks a file of its own.
-func hiders() [][]string {
-	return [][]string{
-		{"spawn", "lock", "/work/lock0", ",", "say", "held 0", ",", "hold", ";"},
-		{"spawn", "-q", "-s", "ignore", "1", "2", "15", ",", "lock", "/work/lock1", ",", "write", "/work/held1", "x", ",", "hold", ";"},
+func hiders() []string {
+	return []string{
+		"spawn lock /work/lock0 , say held 0 , hold ;",
+		"spawn -q -s ignore 1 2 15 , lock /work/lock1 , hold ;",
 		// An orphan in a session of its own: the child that started it ends.
-		{"spawn", "-q", "-s", "spawn", "-q", "-s", "ignore", "1", "2", "15", ",,", "lock", "/work/lock2", ",,", "write", "/work/held2", "x", ",,", "hold", ",", "exit", "0", ";"},
-		{"spawn", "-s", "lock", "/work/lock3", ",", "say", "held 3", ",", "raise", "19", ",", "hold", ";"},
+		"spawn -q -s spawn -q -s ignore 1 2 15 ,, lock /work/lock2 ,, hold , exit 0 ;",
+		"spawn -s lock /work/lock3 , say held 3 , raise 19 , hold ;",
 	}
 }
 
@@ -221,11 +222,7 @@ func stopTree(t *T) {
 		func(b *box) { t.ok(b.process.Signal(t.ctx, sigUsr1), "Signal") },
 		func(b *box) { t.destroy(b.Sandbox) },
 	} {
-		args := []string{"trap", "10", ";"}
-		for _, hider := range hiders() {
-			args = append(args, hider...)
-		}
-		b := t.launch(append(args, "say", "ready", ";", "await", "10", ";", "exit", "0")...)
+		b := t.launch("trap 10 ; " + strings.Join(hiders(), " ") + " say ready ; await 10 ; exit 0")
 		b.says("ready")
 		b.says("held 0")
 		b.says("held 3")
@@ -247,13 +244,13 @@ func stopTree(t *T) {
 }
 
 func stopHalted(t *T) {
-	b := t.launch("say", "ready", ";", "raise", "19", ";", "hold")
+	b := t.launch("say ready ; raise 19 ; hold")
 	b.says("ready")
 	b.stop(engine.Stop{Reason: caisson.ReasonKilled})
 	b.expect(caisson.ReasonKilled, 0, sigKill)
 
 	// A signal that waits is taken when it goes on.
-	b = t.launch("trap", "15", ";", "say", "ready", ";", "await", "15", ";", "exit", "3")
+	b = t.launch("trap 15 ; say ready ; await 15 ; exit 3")
 	b.says("ready")
 	t.ok(b.process.Signal(t.ctx, sigStop), "Signal")
 	t.ok(b.process.Signal(t.ctx, sigTerm), "Signal")
@@ -262,7 +259,7 @@ func stopHalted(t *T) {
 }
 
 func stopForking(t *T) {
-	spec := t.spec("forks", "100000", ";", "say", "full", ";", "hold")
+	spec := t.spec("forks 100000 ; say full ; hold")
 	spec.Limits.PIDs = 60
 	b := t.start(spec)
 	b.says("full")
@@ -271,7 +268,7 @@ func stopForking(t *T) {
 }
 
 func destroyRunning(t *T) {
-	b := t.launch("ignore", "15", ";", "say", "ready", ";", "hold")
+	b := t.launch("ignore 15 ; say ready ; hold")
 	b.says("ready")
 	waiters := make(chan caisson.Exit, 8)
 	for range cap(waiters) {
@@ -296,7 +293,7 @@ func destroyRunning(t *T) {
 }
 
 func destroyEnded(t *T) {
-	b, exit := t.run("exit", "21")
+	b, exit := t.run("exit 21")
 	t.destroy(b.Sandbox)
 	if again := b.wait(); !same(again, exit) {
 		t.Errorf("Wait = %+v after Destroy, before it was %+v", again, exit)
@@ -305,7 +302,7 @@ func destroyEnded(t *T) {
 
 func stopInterleavings(t *T) {
 	for range t.times(1000) {
-		b := t.launch("trap", "15", ";", "await", "15", ";", "exit", "1")
+		b := t.launch("trap 15 ; await 15 ; exit 1")
 		acts := []func() error{
 			func() error { return b.process.Stop(t.ctx, engine.Stop{Reason: caisson.ReasonKilled}) },
 			func() error {
@@ -343,7 +340,7 @@ func (t *T) execAndClose(sb engine.Sandbox) error {
 	if !ok {
 		return nil
 	}
-	session, err := execer.Exec(t.ctx, &engine.ExecSpec{Args: t.argv("exit", "0")})
+	session, err := execer.Exec(t.ctx, &engine.ExecSpec{Args: t.argv("exit 0")})
 	if err != nil {
 		return err
 	}

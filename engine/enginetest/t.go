@@ -103,7 +103,8 @@ func (t *T) ok(err error, call string) {
 	}
 }
 
-// spec returns a spec that runs the inside program, with folders of its own.
+// spec returns a spec that runs the inside program with words(args), and has
+// folders of its own.
 func (t *T) spec(args ...string) *engine.Spec {
 	t.mu.Lock()
 	t.boxes++
@@ -124,7 +125,7 @@ func (t *T) spec(args ...string) *engine.Spec {
 		t.ok(os.Mkdir(dir, 0o700), "Mkdir")
 	}
 	t.own(spec.Work)
-	t.program(spec, t.inside(spec, args...))
+	t.program(spec, t.inside(spec, words(args)...))
 	return spec
 }
 

@@ -56,7 +56,7 @@ func terminalSize(t *T) {
 	if out != "tty 80 24\r\non stderr\r\n" || err != "" {
 		t.Errorf("stdout = %q, stderr = %q, want both lines on stdout", out, err)
 	}
-	s := b.terminal(engine.Size{Cols: 132, Rows: 43}, "tty", ";", "exit", "4")
+	s := b.terminal(engine.Size{Cols: 132, Rows: 43}, "tty ; exit 4")
 	s.reads("tty 132 43")
 	s.expect(caisson.ReasonExited, 4, 0)
 	// Programs without a terminal have none.
@@ -68,12 +68,12 @@ func terminalSize(t *T) {
 
 func terminalResize(t *T) {
 	b := t.holding()
-	args := []string{"trap", "28", ";", "say", "ready", ";"}
+	args := "trap 28 ; say ready ; "
 	sizes := []engine.Size{{Cols: 1, Rows: 1}, {Cols: 80, Rows: 24}, {Cols: 65535, Rows: 65535}, {Cols: 200, Rows: 50}}
 	for _, size := range sizes {
-		args = append(args, "await", "28", ";", "resize", fmt.Sprint(size.Cols), fmt.Sprint(size.Rows), ";", "say", fmt.Sprint(size.Cols), ";")
+		args += fmt.Sprintf("await 28 ; resize %d %d ; say %d ; ", size.Cols, size.Rows, size.Cols)
 	}
-	s := b.terminal(engine.Size{Cols: 10, Rows: 10}, append(args, "exit", "3")...)
+	s := b.terminal(engine.Size{Cols: 10, Rows: 10}, args+"exit 3")
 	s.reads("ready")
 	for _, size := range sizes {
 		t.ok(s.Resize(t.ctx, size), "Resize")
@@ -82,7 +82,7 @@ func terminalResize(t *T) {
 	s.expect(caisson.ReasonExited, 3, 0)
 	t.kind(s.Resize(t.ctx, sizes[0]), "Resize after the end", caisson.ErrEnded)
 	// A storm of sizes: the last one stands.
-	s = b.terminal(engine.Size{}, "say", "ready", ";", "resize", "300", "300")
+	s = b.terminal(engine.Size{}, "say ready ; resize 300 300")
 	s.reads("ready")
 	parallel(4, func(int) {
 		for n := range 50 {
@@ -102,7 +102,7 @@ func terminalKeys(t *T) {
 		t.ok(err, "typing")
 		s.expect(caisson.ReasonExited, 7, 0)
 	}
-	s := b.terminal(engine.Size{}, "say", "ready", ";", "hold")
+	s := b.terminal(engine.Size{}, "say ready ; hold")
 	s.reads("ready")
 	_, err := io.WriteString(s.Stdin(), "\x03")
 	t.ok(err, "typing")
@@ -111,7 +111,7 @@ func terminalKeys(t *T) {
 
 func terminalEnd(t *T) {
 	b := t.holding()
-	s := b.terminal(engine.Size{}, "cat", ";", "say", "ended", ";", "trap", "10", ";", "say", "and runs on", ";", "await", "10", ";", "exit", "2")
+	s := b.terminal(engine.Size{}, "cat ; say ended ; trap 10 ; say and runs on ; await 10 ; exit 2")
 	_, err := io.WriteString(s.Stdin(), "typed\n")
 	t.ok(err, "typing")
 	s.reads("typed") // as it was echoed
@@ -125,7 +125,7 @@ func terminalEnd(t *T) {
 
 func terminalHangUp(t *T) {
 	b := t.holding()
-	s := b.terminal(engine.Size{}, "ignore", "1", "15", ";", "say", "ready", ";", "hold")
+	s := b.terminal(engine.Size{}, "ignore 1 15 ; say ready ; hold")
 	s.reads("ready")
 	t.ok(s.Close(), "Close")
 	if exit := s.wait(); exit.Signal == 0 {
@@ -136,7 +136,7 @@ func terminalHangUp(t *T) {
 
 func terminalInject(t *T) {
 	b := t.holding()
-	out, _, _ := b.terminal(engine.Size{}, "attempt", "tty-inject").finish()
+	out, _, _ := b.terminal(engine.Size{}, "attempt tty-inject").finish()
 	if !denied(strings.TrimPrefix(strings.TrimSpace(out), "tty-inject ")) {
 		t.Errorf("TIOCSTI: %q, want it denied", out)
 	}
