@@ -67,6 +67,15 @@ func (a *attendant) sandboxes() ([]string, error) {
 // dispose destroys the sandbox that has the folder, if there is one, and removes
 // the folder.
 func (a *attendant) dispose(ctx context.Context, folder string) error {
+	if err := a.destroy(ctx, folder); err != nil {
+		return err
+	}
+	dir := a.attempt().Step(folder)
+	return safefs.Sorted(caisson.OpDestroy, dir, os.RemoveAll(dir))
+}
+
+// destroy destroys the sandbox that has the folder, if there is one.
+func (a *attendant) destroy(ctx context.Context, folder string) error {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), a.x.limits.destroy)
 	defer cancel()
 	defer a.clock(string(caisson.OpDestroy))()
@@ -92,9 +101,6 @@ func (a *attendant) dispose(ctx context.Context, folder string) error {
 		return fmt.Errorf("sandbox %s: %w", caisson.SandboxID(a.task.ID, a.h.attempt, folder), err)
 	}
 	delete(a.live, folder)
-	if err := os.RemoveAll(dir); err != nil {
-		return safefs.Sorted(caisson.OpDestroy, dir, err)
-	}
 	return nil
 }
 

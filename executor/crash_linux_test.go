@@ -599,6 +599,7 @@ func TestAttendantsKilledAtRandom(t *testing.T) {
 		h.killSoon(cmd)
 	}
 	h.run("", "finish")
+	h.run("", "finish") // sweeps what no task knows of any more
 	h.check("full")
 }
 

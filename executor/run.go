@@ -176,16 +176,14 @@ func (a *attendant) makeStepFolder(ctx context.Context, st *step) (folder string
 	for try := 1; ; try++ {
 		folder = tryFolder(st.name, try)
 		err := os.Mkdir(a.attempt().Step(folder), 0o700)
-		if err == nil && a.attempt().Logged(folder) {
-			err = fs.ErrExist
-		}
 		if err == nil {
 			break
 		}
 		if !errors.Is(err, fs.ErrExist) {
 			return "", safefs.Sorted(caisson.OpCreate, a.attempt().Step(folder), err)
 		}
-		if err := a.dispose(ctx, folder); err != nil {
+		// Its folder stays, so that nobody else takes the name.
+		if err := a.destroy(ctx, folder); err != nil {
 			a.log.Warn("what an earlier try left", "err", err)
 		}
 	}
@@ -276,7 +274,11 @@ func (a *attendant) start(ctx context.Context, st *step, sb engine.Sandbox, fres
 		p, err = a.startNew(ctx, st, sb)
 	}
 	if errors.Is(err, caisson.ErrAborted) {
+		why := err.Error()
 		exit, _, err := a.unmade(ctx, st, nil)
+		if exit != nil && exit.Reason == caisson.ReasonLost {
+			exit.Message = why
+		}
 		return nil, exit, err
 	}
 	if err != nil {
@@ -302,16 +304,13 @@ func (a *attendant) startNew(ctx context.Context, st *step, sb engine.Sandbox) (
 		limited, cancel := context.WithTimeout(ctx, a.x.limits.start)
 		defer cancel()
 		err := a.x.guard(caisson.OpStart, func() (err error) {
-			p, err = sb.Start(limited)
+			p, err = startOnce(limited, sb)
 			return err
 		})
 		return overtime(ctx, err, caisson.OpStart, a.x.limits.start)
 	})
 	stop()
-	// Either somebody asks for the end meanwhile, and it may run nevertheless; or
-	// an attendant was killed so early that its start came through only now.
-	cut := errors.Is(err, context.Canceled) && ctx.Err() == nil
-	if cut || errors.Is(err, caisson.ErrExists) {
+	if errors.Is(err, context.Canceled) && ctx.Err() == nil {
 		limited, cancel := context.WithTimeout(ctx, a.x.limits.call)
 		defer cancel()
 		if p, err = a.process(limited, sb); errors.Is(err, caisson.ErrNotFound) {
@@ -331,6 +330,27 @@ func (a *attendant) startNew(ctx context.Context, st *step, sb engine.Sandbox) (
 	}
 	crash.Point(crash.StartedAfter)
 	return p, nil
+}
+
+// startPoll is how often startOnce looks.
+const startPoll = 5 * time.Millisecond
+
+// startOnce starts the program, or returns the one whose start an attendant had
+// asked for that was killed: for a moment that is neither there nor to come.
+func startOnce(ctx context.Context, sb engine.Sandbox) (engine.Process, error) {
+	for {
+		p, err := sb.Start(ctx)
+		if !errors.Is(err, caisson.ErrExists) {
+			return p, err
+		}
+		p, err = sb.Process(ctx)
+		if !errors.Is(err, caisson.ErrNotFound) {
+			return p, err
+		}
+		if err := pauseFor(ctx, nil, startPoll); err != nil {
+			return nil, err
+		}
+	}
 }
 
 // mayLeave reports whether the step's end will start another attendant, and

@@ -107,12 +107,6 @@ func (a Attempt) Step(step string) string { return filepath.Join(a.Dir, step) }
 // because it outlives that.
 func (a Attempt) Log(step string) string { return filepath.Join(a.Dir, step+logSuffix) }
 
-// Logged reports whether a step's log exists.
-func (a Attempt) Logged(step string) bool {
-	_, err := os.Lstat(a.Log(step))
-	return err == nil
-}
-
 // Steps lists the folders of steps that may have a sandbox.
 func (a Attempt) Steps() ([]string, error) {
 	entries, err := readDir(a.Dir)
