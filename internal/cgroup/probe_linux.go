@@ -2,7 +2,9 @@ package cgroup
 
 import (
 	"crypto/rand"
+	"fmt"
 	"os"
+	"strconv"
 	"strings"
 
 	"golang.org/x/sys/unix"
@@ -16,7 +18,8 @@ const (
 // Probe finds out what control groups can do here, by making a group, setting
 // each limit and reading it back. Nothing is left.
 func Probe() Support {
-	g, err := Create("probe-"+strings.ToLower(rand.Text()), Limits{})
+	removeStale()
+	g, err := Create(fmt.Sprintf("%s%d-%s", probePrefix, os.Getpid(), strings.ToLower(rand.Text())), Limits{})
 	if err != nil {
 		return Support{Missing: []Missing{
 			{"cpu limit", err.Error(), advice()},
@@ -42,6 +45,27 @@ func Probe() Support {
 	}
 	try("removing a control group", g.Remove)
 	return s
+}
+
+// probePrefix begins the names of groups of probes; the process's id follows.
+const probePrefix = "probe-"
+
+// removeStale removes what probes have left that were killed.
+func removeStale() {
+	names, err := List(probePrefix)
+	if err != nil {
+		return
+	}
+	for _, name := range names {
+		text, _, _ := strings.Cut(strings.TrimPrefix(name, probePrefix), "-")
+		pid, err := strconv.Atoi(text)
+		if err != nil || unix.Kill(pid, 0) != unix.ESRCH {
+			continue
+		}
+		if g, err := Open(name); err == nil {
+			_ = g.Remove()
+		}
+	}
 }
 
 // freezeEmpty freezes and thaws a group without processes.
