@@ -25,7 +25,8 @@ type Spec struct {
 	Step    string `json:"step"`
 
 	// Exactly one form of program: Args, Run, an image's own, Module, Machine
-	// or Options alone.
+	// or Options alone. Arguments and variables are UTF-8 without NUL; see
+	// Validate.
 	Args []string `json:"args,omitempty"` // argv, entrypoint included
 	Run  string   `json:"run,omitempty"`  // a script for the engine's shell
 	// Env is the program's whole environment besides what the engine documents

@@ -51,7 +51,7 @@ func TestCasesAreWellFormed(t *testing.T) {
 // interface that construction/features-agree looks at.
 func TestEveryFeatureIsChecked(t *testing.T) {
 	checked := []string{
-		"usable",     // newSuite ends without it
+		"usable",                     // newSuite ends without it
 		"share_work", "private_disk", // say how, not what
 		"exec", "terminal", "files", "stats", "pause", "snapshot", "displays", "prepare", "volumes", "events",
 	}
