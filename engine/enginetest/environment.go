@@ -1,6 +1,7 @@
 package enginetest
 
 import (
+	"fmt"
 	"os"
 	"path"
 	"slices"
@@ -121,7 +122,9 @@ func environmentDefaults(t *T) {
 	}
 	home, _ := variable(f, "HOME")
 	tmp, _ := variable(f, "TMPDIR")
-	t.launch("write", tmp+"/x", "x", ";", "list", home).success()
+	// The folder may be the host's own, with files of others.
+	mine := fmt.Sprintf("%s/enginetest-%d", tmp, os.Getpid())
+	t.launch("write", mine, "x", ";", "remove", mine, ";", "list", home).success()
 
 	spec := t.spec("report")
 	spec.Env = map[string]string{"PATH": "/mine", "HOME": "/tmp", "USER": "me", "TMPDIR": "/work"}
