@@ -2,7 +2,9 @@
 GO       ?= go
 GOARCH   ?= $(shell $(GO) env GOARCH)
 VERSION  ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo dev)
-LDFLAGS   = -s -w -X github.com/caissonrun/caisson/internal/version.version=$(VERSION)
+COMMIT   ?= $(shell git rev-parse HEAD 2>/dev/null)$(shell test -z "$$(git status --porcelain 2>/dev/null)" || echo -dirty)
+PACKAGE   = github.com/caissonrun/caisson/internal/version
+LDFLAGS   = -s -w -X $(PACKAGE).version=$(VERSION) -X $(PACKAGE).commit=$(COMMIT)
 KEEPER    = keeper/embedded/caisson-keeper-linux-$(GOARCH)
 export CGO_ENABLED = 0
 

@@ -6,8 +6,11 @@ import (
 	"runtime/debug"
 )
 
-// version is set by the linker for released builds.
-var version = ""
+// Set by the linker for builds by make; otherwise what go build knows counts.
+var (
+	version = ""
+	commit  = ""
+)
 
 // Info describes a build.
 type Info struct {
@@ -20,22 +23,25 @@ type Info struct {
 
 // Get returns what is known about the running program.
 func Get() Info {
-	info := Info{Version: version, Commit: "unknown", Go: runtime.Version(), OS: runtime.GOOS, Arch: runtime.GOARCH}
+	info := Info{Version: version, Commit: commit, Go: runtime.Version(), OS: runtime.GOOS, Arch: runtime.GOARCH}
 	build, ok := debug.ReadBuildInfo()
 	if !ok {
 		return withDefaults(info)
 	}
-	dirty := false
+	revision, dirty := "", false
 	for _, s := range build.Settings {
 		switch s.Key {
 		case "vcs.revision":
-			info.Commit = s.Value
+			revision = s.Value
 		case "vcs.modified":
 			dirty = s.Value == "true"
 		}
 	}
-	if dirty && info.Commit != "unknown" {
-		info.Commit += "-dirty"
+	if dirty {
+		revision += "-dirty"
+	}
+	if info.Commit == "" {
+		info.Commit = revision
 	}
 	if info.Version == "" && build.Main.Version != "(devel)" {
 		info.Version = build.Main.Version
@@ -46,6 +52,9 @@ func Get() Info {
 func withDefaults(info Info) Info {
 	if info.Version == "" {
 		info.Version = "dev"
+	}
+	if info.Commit == "" {
+		info.Commit = "unknown"
 	}
 	return info
 }
