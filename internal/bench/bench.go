@@ -12,8 +12,6 @@ import (
 	"strings"
 	"time"
 
-	"golang.org/x/sync/errgroup"
-
 	"github.com/caissonrun/caisson"
 	"github.com/caissonrun/caisson/app"
 	"github.com/caissonrun/caisson/executor"
@@ -25,7 +23,6 @@ type bench struct {
 	dir     string
 	caisson string // the built command
 	app     *app.App
-	tasks   []string
 }
 
 func newBench() (*bench, error) {
@@ -65,23 +62,16 @@ func (b *bench) state() string  { return filepath.Join(b.dir, "state") }
 func (b *bench) close() {
 	ctx, cancel := context.WithTimeout(context.Background(), 2*time.Minute)
 	defer cancel()
-	var group errgroup.Group
-	group.SetLimit(8)
-	for _, id := range b.tasks {
-		group.Go(func() error { return b.app.Executor.Remove(ctx, id, true) })
+	if err := b.clear(ctx); err != nil {
+		fmt.Fprintf(os.Stderr, "bench: %v\n", err)
 	}
-	group.Wait()
 	b.app.Close()
 	os.RemoveAll(b.dir)
 }
 
 // submit makes a task durable.
 func (b *bench) submit(ctx context.Context, task *caisson.Task, detached bool) (string, error) {
-	id, err := b.app.Executor.Submit(ctx, task, &executor.Submission{BaseDir: b.dir, Trusted: true, Detached: detached})
-	if err == nil {
-		b.tasks = append(b.tasks, id)
-	}
-	return id, err
+	return b.app.Executor.Submit(ctx, task, &executor.Submission{BaseDir: b.dir, Trusted: true, Detached: detached})
 }
 
 // run runs a task to its end, and wants it to succeed.

@@ -11,6 +11,8 @@ import (
 	"os/signal"
 	"slices"
 	"text/tabwriter"
+
+	"github.com/caissonrun/caisson/app"
 )
 
 // A row is one line of what is printed.
@@ -23,9 +25,14 @@ type row struct {
 }
 
 func main() {
+	app.Reexec()
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt)
 	defer stop()
-	if err := run(ctx); err != nil {
+	work := run
+	if len(os.Args) == 4 && os.Args[1] == holder {
+		work = (&bench{dir: os.Args[2], caisson: os.Args[3]}).hold
+	}
+	if err := work(ctx); err != nil {
 		fmt.Fprintf(os.Stderr, "bench: %v\n", err)
 		os.Exit(1)
 	}
