@@ -1,6 +1,9 @@
 package keeper_test
 
 import (
+	"fmt"
+	"os"
+	"strings"
 	"syscall"
 	"testing"
 
@@ -17,6 +20,10 @@ func TestSilentKeeper(t *testing.T) {
 	if err := syscall.Kill(status.PID, syscall.SIGSTOP); err != nil {
 		t.Fatal(err)
 	}
+	eventually(t, "the keeper is halted", func() bool {
+		stat, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", status.PID))
+		return err == nil && strings.Contains(string(stat), ") T ")
+	})
 	_, err = k.Status(k.ctx())
 	if err := syscall.Kill(status.PID, syscall.SIGCONT); err != nil {
 		t.Fatal(err)
