@@ -111,7 +111,9 @@ func TestProbe(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		isOld := func(name string) bool { return slices.Contains(before, name) || left != nil && !slices.Contains(left, name) }
+		isOld := func(name string) bool {
+			return slices.Contains(before, name) || left != nil && !slices.Contains(left, name)
+		}
 		if left = slices.DeleteFunc(after, isOld); len(left) == 0 {
 			return
 		}
