@@ -37,6 +37,9 @@ func (x *Executor) Attend(ctx context.Context, id string, detach bool) error {
 	if err != nil {
 		return err
 	}
+	if settled(t) {
+		return nil // and no lock made, which would have to be put away again
+	}
 	lock, err := x.lock(t)
 	if errors.Is(err, caisson.ErrExists) && detach {
 		limited, cancel := context.WithTimeout(ctx, takeOver)

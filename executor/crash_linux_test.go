@@ -513,12 +513,13 @@ func (h *host) crashStop(at crash.Name) (reached bool) {
 }
 
 // untilSettled waits for the attendants: the result is there before the last of
-// them has put everything away.
+// them has put everything away, and one that comes late may lock an ended task
+// for a moment.
 func (h *host) untilSettled() {
 	h.t.Helper()
 	h.until("settled", func() bool {
 		locks, _ := filepath.Glob(filepath.Join(h.dir, "state", "tasks", "*", "lock"))
-		return len(locks) == 0
+		return len(locks) == 0 && h.deserted()
 	})
 }
 
