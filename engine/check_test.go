@@ -13,7 +13,7 @@ import (
 // asking is a spec that asks for everything.
 func asking() *engine.Spec {
 	return &engine.Spec{
-		Args: []string{"true"}, Run: "true", Image: "i", RootFS: "/r", Module: "m", Machine: &caisson.Machine{}, Options: []byte("{}"),
+		Args: []string{"true"}, Run: "true", Image: "i", RootFS: &engine.RootFS{Path: "/r"}, Module: "m", Machine: &caisson.Machine{}, Options: []byte("{}"),
 		User: "1", Group: "1", Hostname: "h", Privileged: true, Devices: []caisson.Device{{}}, GPUs: "all", Registry: &caisson.Registry{},
 		Secrets: []engine.Secret{{}}, Displays: []caisson.Display{{}}, Ports: []caisson.Port{{}}, DNS: &caisson.DNS{},
 		Proxies: map[string]http.Handler{"x": nil}, Limits: caisson.Limits{CPUs: 1, Memory: 1, PIDs: 1, Disk: 1, Log: 1, Files: 1},

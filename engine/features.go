@@ -21,6 +21,7 @@ type Features struct {
 	Script  bool `json:"script"`  // run
 	Image   bool `json:"image"`   // pulls images by itself
 	RootFS  bool `json:"rootfs"`  // runs a root file system that the executor made ready
+	Overlay bool `json:"overlay"` // RootFS.Changes can be set
 	Module  bool `json:"module"`
 	Machine bool `json:"machine"`
 	Options bool `json:"options"` // a task may consist of options alone

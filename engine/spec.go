@@ -37,7 +37,7 @@ type Spec struct {
 	Group   string            `json:"group,omitempty"`
 
 	Image    string            `json:"image,omitempty"`  // for engines that pull by themselves
-	RootFS   string            `json:"rootfs,omitempty"` // folder on the host, for engines with Features.RootFS
+	RootFS   *RootFS           `json:"rootfs,omitempty"` // for engines with Features.RootFS
 	Module   string            `json:"module,omitempty"`
 	Machine  *caisson.Machine  `json:"machine,omitempty"`
 	Registry *caisson.Registry `json:"registry,omitempty"`
@@ -85,6 +85,21 @@ type Spec struct {
 	// see it. Empty: nothing is started.
 	OnExit    []string `json:"on_exit,omitempty"`
 	OnExitEnv []string `json:"on_exit_env,omitempty"`
+}
+
+// A RootFS is an image's root file system, unpacked on this host. Nothing in it
+// is trusted: any path in it may be a link to anywhere.
+type RootFS struct {
+	// Path is the folder that becomes the root, absolute and without links. Its
+	// files have the image's ids on disk; where the image was unpacked without
+	// root they all belong to the caller.
+	Path string `json:"path"`
+	// Changes is an empty folder of the caller's. If it is set, many sandboxes
+	// share Path and nobody ever writes to it: what this one writes goes to
+	// Changes, by an overlay (Features.Overlay). It lies on the same limited
+	// storage as Work, and its own file system takes an overlay's upper folder.
+	// Empty: Path belongs to this sandbox alone and is written directly.
+	Changes string `json:"changes,omitempty"`
 }
 
 // An Owner is who files belong to on disk.

@@ -110,15 +110,15 @@ func (v *validation) err() error {
 func (v *validation) program(s *Spec) {
 	v.addIf(len(s.Args) > 0 && s.Run != "", "cmd, run", "both are set, use one")
 	bodies := 0
-	for _, set := range []bool{s.Image != "" || s.RootFS != "", s.Module != "", s.Machine != nil} {
+	for _, set := range []bool{s.Image != "" || s.RootFS != nil, s.Module != "", s.Machine != nil} {
 		if set {
 			bodies++
 		}
 	}
 	none := len(s.Args) == 0 && s.Run == "" && bodies == 0 && len(s.Options) == 0
 	v.addIf(none, "cmd", "nothing to run: set cmd, run, image, module, machine or options")
-	v.addIf(s.Module != "" && (s.RootFS != "" || s.Image != ""), "image, module", "both are set, use one")
-	v.add("rootfs", checkHostPath(s.RootFS, false))
+	v.addIf(s.Module != "" && (s.RootFS != nil || s.Image != ""), "image, module", "both are set, use one")
+	v.rootFS(s.RootFS)
 	v.args(s.Args)
 	v.add("run", checkText(s.Run))
 	v.env(s.Env)
@@ -126,6 +126,14 @@ func (v *validation) program(s *Spec) {
 	for _, f := range []struct{ name, value string }{{"user", s.User}, {"group", s.Group}, {"hostname", s.Hostname}} {
 		v.addIf(strings.ContainsAny(f.value, "\x00\n/ "), f.name, fmt.Sprintf("%q is not one", f.value))
 	}
+}
+
+func (v *validation) rootFS(r *RootFS) {
+	if r == nil {
+		return
+	}
+	v.add("rootfs.path", checkHostPath(r.Path, true))
+	v.add("rootfs.changes", checkHostPath(r.Changes, false))
 }
 
 func (v *validation) args(args []string) {

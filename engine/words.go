@@ -6,6 +6,7 @@ const (
 	WhatCommands   = "commands"
 	WhatScripts    = "scripts"
 	WhatImages     = "images"
+	WhatOverlays   = "overlay root file systems"
 	WhatModules    = "modules"
 	WhatMachines   = "machines"
 	WhatOptions    = "options"

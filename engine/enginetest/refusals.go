@@ -32,7 +32,7 @@ func refusals() []refusal {
 		{"command", "cmd", func(_ *T, s *engine.Spec) { s.Args = []string{"true"} }},
 		{"script", "run", func(_ *T, s *engine.Spec) { s.Args, s.Run = nil, "true" }},
 		{"image", "image", func(_ *T, s *engine.Spec) { s.Image = "busybox:stable" }},
-		{"rootfs", "image", func(t *T, s *engine.Spec) { s.RootFS = t.folder("rootfs") }},
+		{"rootfs", "image", func(t *T, s *engine.Spec) { s.RootFS = &engine.RootFS{Path: t.folder("rootfs")} }},
 		{"module", "module", func(t *T, s *engine.Spec) { s.Module = t.folder("module") }},
 		{"machine", "machine", func(_ *T, s *engine.Spec) { s.Machine = &caisson.Machine{} }},
 		{"options", "options", func(_ *T, s *engine.Spec) { s.Options = []byte(`{"x":1}`) }},
