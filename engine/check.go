@@ -78,6 +78,7 @@ func (r *refusal) network(f *Features, spec *Spec) {
 	for _, a := range n.Attach {
 		r.add(!f.Networks.Named, fmt.Sprintf("network: %q", a.Name), WhatNamedNets)
 	}
+	r.add(spec.SharedNetwork != "" && !f.Networks.Shared, "network: shared", WhatSharedNets)
 	r.add(len(spec.Ports) > 0 && !f.Ports, "ports", WhatPorts)
 	r.add(spec.DNS != nil && !f.DNS, "dns", WhatDNS)
 	r.add(len(spec.Proxies) > 0 && !f.Proxies, "proxies", WhatProxies)

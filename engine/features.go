@@ -95,6 +95,9 @@ type NetworkFeatures struct {
 	Host    bool `json:"host"`
 	Allow   bool `json:"allow"`
 	Named   bool `json:"named"`
+	// Shared says that several sandboxes can be on one network: Networker, on
+	// the Engine.
+	Shared bool `json:"shared"`
 }
 
 // MountFeatures tells which mounts a sandbox can have.

@@ -59,9 +59,15 @@ type Spec struct {
 	Mounts      []Mount  `json:"mounts,omitempty"`
 	Secrets     []Secret `json:"-"` // never on disk
 
-	Network    caisson.Network         `json:"network,omitzero"`
-	Ports      []caisson.Port          `json:"ports,omitempty"`
-	DNS        *caisson.DNS            `json:"dns,omitempty"`
+	Network caisson.Network `json:"network,omitzero"`
+	Ports   []caisson.Port  `json:"ports,omitempty"`
+	DNS     *caisson.DNS    `json:"dns,omitempty"`
+	// SharedNetwork is the NetworkSpec.Dir of a network that the engine has made
+	// (Networker): the sandbox is put on it. Network and DNS are then those that
+	// it was made with. Empty: the sandbox has a network of its own.
+	SharedNetwork string `json:"shared_network,omitempty"`
+	// Names are those by which others on SharedNetwork reach this sandbox.
+	Names      []string                `json:"names,omitempty"`
 	Proxies    map[string]http.Handler `json:"-"` // by the name inside
 	Displays   []caisson.Display       `json:"displays,omitempty"`
 	Hostname   string                  `json:"hostname,omitempty"`

@@ -21,6 +21,7 @@ const (
 	WhatHostNet    = "host network"
 	WhatAllowList  = "network allow list"
 	WhatNamedNets  = "named networks"
+	WhatSharedNets = "shared networks"
 	WhatBinds      = "bind mounts"
 	WhatTmpfs      = "tmpfs mounts"
 	WhatReadOnly   = "read-only mounts"

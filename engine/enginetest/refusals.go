@@ -47,6 +47,7 @@ func refusals() []refusal {
 		{"networks.host", "network", network(caisson.Network{Mode: caisson.NetworkHost})},
 		{"networks.allow", "network", network(caisson.Network{Mode: caisson.NetworkAllow, Allow: []string{"example.com:443"}})},
 		{"networks.named", "network", network(caisson.Network{Mode: "lan"})},
+		{"networks.shared", "network", func(t *T, s *engine.Spec) { s.SharedNetwork = t.folder("network") }},
 		{"mounts.bind", "mounts", mount(engine.Mount{Type: engine.MountBind, Target: "/bound"})},
 		{"mounts.tmpfs", "mounts", mount(engine.Mount{Type: engine.MountTmpfs, Target: "/fast"})},
 		{"mounts.readonly", "mounts", mount(engine.Mount{Type: engine.MountBind, Target: "/bound", ReadOnly: true})},
