@@ -23,7 +23,11 @@ func (b *sandbox) fork(spec *Spec) (report int, err error) {
 	done := make(chan result)
 	go func() {
 		runtime.LockOSThread()
-		defer runtime.UnlockOSThread()
+		if spec.NetNS == "" {
+			// Otherwise the thread is in another network and must not be used for
+			// anything else: it ends with this goroutine.
+			defer runtime.UnlockOSThread()
+		}
 		report, err := b.bear(spec)
 		done <- result{report, err}
 		if err == nil {
@@ -43,7 +47,14 @@ func (b *sandbox) bear(spec *Spec) (report int, err error) {
 		readOnly: unix.MountAttr{Attr_set: unix.MOUNT_ATTR_RDONLY | unix.MOUNT_ATTR_NOSUID},
 	}
 	i.allCaps = allCaps(i.lastCap)
-	if !spec.HostNetwork {
+	switch {
+	case spec.NetNS != "":
+		// This thread enters it, while it still has the rights to: the child is
+		// born in it, in a user namespace that has none.
+		if err := enterNetwork(spec.NetNS); err != nil {
+			return -1, err
+		}
+	case !spec.HostNetwork:
 		i.flags |= unix.CLONE_NEWNET
 	}
 	if i.argv, err = cStrings([]string{initName}); err != nil {

@@ -42,6 +42,10 @@ func check(spec *Spec, root bool) error {
 		return invalid("user", "its ids are not mapped")
 	case spec.Sys && spec.HostNetwork:
 		return unsupported("/sys", "it needs a network of its own")
+	case spec.NetNS != "" && spec.HostNetwork:
+		return invalid("network", "it can't be both the host's and that of a namespace")
+	case spec.NetNS != "" && !root:
+		return unsupported("network", "only root can put a sandbox into a network namespace")
 	case len(spec.Devices) > 0 && !root:
 		return unsupported("devices", "only root can give them")
 	case spec.RootIDMap && !root:
@@ -136,10 +140,10 @@ func prepare(spec *Spec, pid int, group *cgroup.Group) (*preparation, error) {
 func (p *preparation) gather(group *cgroup.Group) (err error) {
 	spec, who := p.spec, user(p.spec)
 	p.setup = setup{
-		hostname: spec.Hostname, alone: !p.root, loopback: !spec.HostNetwork, nested: spec.Nested,
+		hostname: spec.Hostname, alone: !p.root, loopback: !spec.HostNetwork && spec.NetNS == "", nested: spec.Nested,
 		uid: who.UID, gid: who.GID,
 		root: -1, rootPath: spec.RootFS, rootReadOnly: spec.RootReadOnly || spec.RootFS == "", entries: spec.Entries,
-		dev: -1, sys: spec.Sys, masked: spec.Masked, readOnly: spec.ReadOnlyPaths, shm: int64(spec.Shm),
+		dev: -1, sys: spec.Sys, sysTree: -1, masked: spec.Masked, readOnly: spec.ReadOnlyPaths, shm: int64(spec.Shm),
 		files: spec.Files, lastCap: lastCap(), landlock: spec.Landlock,
 	}
 	s := &p.setup
@@ -177,6 +181,9 @@ func (p *preparation) gather(group *cgroup.Group) (err error) {
 		}
 	}
 	if err := p.gatherDev(); err != nil {
+		return err
+	}
+	if err := p.gatherSys(); err != nil {
 		return err
 	}
 	return p.gatherCgroup(group)

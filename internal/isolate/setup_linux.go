@@ -26,6 +26,7 @@ type setup struct {
 	mounts       []place
 	dev          int // a tree; -1: a tmpfs is made, with the host's devices bound in
 	sys          bool
+	sysTree      int // a tree; -1: init makes it
 	masked       []string
 	readOnly     []string
 	shm          int64
@@ -52,7 +53,7 @@ func (s *setup) encode() []byte {
 	for _, b := range []bool{s.alone, s.loopback, s.nested, s.oom, s.rootReadOnly, s.sys, s.landlock, s.groups != nil} {
 		e.bool(b)
 	}
-	for _, n := range []int{s.uid, s.gid, s.root, s.dev, int(s.shm), int(s.files), s.lastCap} {
+	for _, n := range []int{s.uid, s.gid, s.root, s.dev, s.sysTree, int(s.shm), int(s.files), s.lastCap} {
 		e.int(int64(n))
 	}
 	e.int(int64(len(s.groups)))
@@ -93,7 +94,7 @@ func decodeSetup(body []byte, fds []int) *setup {
 		*b = d.bool()
 	}
 	s.uid, s.gid = int(d.int()), int(d.int())
-	s.root, s.dev = pick(fds, d.int()), pick(fds, d.int())
+	s.root, s.dev, s.sysTree = pick(fds, d.int()), pick(fds, d.int()), pick(fds, d.int())
 	s.shm, s.files, s.lastCap = d.int(), d.int(), int(d.int())
 	if n := d.int(); grouped {
 		s.groups = make([]uint32, n)

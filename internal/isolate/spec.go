@@ -27,6 +27,12 @@ type Spec struct {
 	// HostNetwork shares the caller's network. Otherwise there is a loopback
 	// device and nothing else.
 	HostNetwork bool `json:"host_network,omitempty"`
+	// NetNS is the path of a network namespace that the sandbox is put into in
+	// place of one of its own. It belongs to the caller's user namespace and not
+	// to the sandbox's: whoever is root inside has no rights over it, and can
+	// change neither its devices nor its filters. It is the caller's to keep,
+	// and only root can enter it.
+	NetNS string `json:"net_ns,omitempty"`
 	// Nested lets programs make user namespaces of their own. Otherwise even
 	// without Seccomp none can be made.
 	Nested bool `json:"nested,omitempty"`

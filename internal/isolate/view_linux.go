@@ -56,7 +56,9 @@ func (v *view) gather() (err error) {
 	if v.proc, err = v.keep(newMount("proc", mountAttrs|unix.MOUNT_ATTR_NOEXEC)); err != nil {
 		return err
 	}
-	if v.setup.sys {
+	if v.setup.sysTree >= 0 {
+		v.sys = v.setup.sysTree
+	} else if v.setup.sys {
 		if v.sys, err = v.keep(newMount("sysfs", mountAttrs|unix.MOUNT_ATTR_NOEXEC|unix.MOUNT_ATTR_RDONLY)); err != nil {
 			return err
 		}
