@@ -78,3 +78,34 @@ func Points() []Name {
 		ControlBefore, ControlAfter, RemoveBefore, RemoveMiddle, RemoveAfter,
 	}
 }
+
+// The points of package image. They are passed more than once as well.
+const (
+	BlobBefore    Name = "image-blob-before" // a blob gets its name
+	BlobAfter     Name = "image-blob-after"
+	GrantBefore   Name = "image-grant-before" // it is noted who may have it
+	GrantAfter    Name = "image-grant-after"
+	ClaimBefore   Name = "image-claim-before" // what a pull is to use
+	ClaimAfter    Name = "image-claim-after"
+	RecordBefore  Name = "image-record-before" // the image's name
+	RecordAfter   Name = "image-record-after"
+	LayerBefore   Name = "image-layer-before" // each layer that is unpacked
+	TreeBefore    Name = "image-tree-before"  // the unpacked folder gets its name
+	TreeAfter     Name = "image-tree-after"
+	LeaseBefore   Name = "image-lease-before"
+	LeaseAfter    Name = "image-lease-after"
+	CopyBefore    Name = "image-copy-before" // a sandbox's own copy gets its name
+	CopyAfter     Name = "image-copy-after"
+	CollectBefore Name = "image-collect-before" // each thing that is collected
+	CollectAfter  Name = "image-collect-after"
+	EmptyBefore   Name = "image-empty-before" // what was collected is removed
+)
+
+// Image returns the points of package image.
+func Image() []Name {
+	return []Name{
+		BlobBefore, BlobAfter, GrantBefore, GrantAfter, ClaimBefore, ClaimAfter, RecordBefore, RecordAfter,
+		LayerBefore, TreeBefore, TreeAfter, LeaseBefore, LeaseAfter, CopyBefore, CopyAfter,
+		CollectBefore, CollectAfter, EmptyBefore,
+	}
+}
