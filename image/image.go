@@ -47,8 +47,13 @@ type Request struct {
 	Pull     Pull
 	// Username and Password are the task's own for the registry in Ref. They are
 	// used for this request alone, and what they gave is given only to requests
-	// that have them too.
-	Username, Password string
+	// that have them too. IdentityToken stands in the place of both.
+	Username, Password, IdentityToken string
+	// Dir is the absolute folder in which relative paths in Ref start.
+	Dir string
+	// Trusted says that the caller is who submitted the task: files are read with
+	// its rights, and a registry may have a private address.
+	Trusted bool
 	// TrustPrefix and InsecureOptions are those of the task, see docs/task.md;
 	// the store's options say whether they are permitted.
 	TrustPrefix     string
@@ -173,12 +178,26 @@ type puller interface {
 	// of them checked, and returns which it is. claim is told every digest
 	// before it is looked for in blobs: from then on it is not removed.
 	pull(ctx context.Context, req *Request, blobs *blobs, claim *claim) (*pulled, error)
+	// check reports whether what the store has under the request's name may be
+	// used for it as it is. It asks nobody outside. False means that only a pull
+	// can tell: because of the platform, the credentials or the policy, or
+	// because a file is what is named. Errors: as pull, where a pull can't help.
+	check(ctx context.Context, req *Request, known *known) (bool, error)
 }
 
 // pulled is what a pull found.
 type pulled struct {
-	name     string  // in full, under which the image is recorded
-	digest   v1.Hash // of the image's manifest, not of an index
+	name     string   // in full, under which the image is recorded
+	digest   v1.Hash  // of the image's manifest, not of an index
+	platform string   // such as linux/amd64
+	access   string   // who may use it: empty is everybody; else only check knows
+	tags     []string // names that an archive gives the image itself; nobody has checked them
+}
+
+// known is what the store has under a name.
+type known struct {
+	name     string
+	digest   v1.Hash
 	platform string
-	private  bool // the task's own credentials were needed for it
+	access   []string // of all pulls that gave it
 }
