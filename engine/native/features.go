@@ -5,8 +5,7 @@ import (
 	"runtime"
 
 	"github.com/caissonrun/caisson/engine"
-	"github.com/caissonrun/caisson/internal/cgroup"
-	"github.com/caissonrun/caisson/internal/disk"
+	"github.com/caissonrun/caisson/engine/internal/kept"
 )
 
 // The engine's documentation and schemas, as Features carries them.
@@ -22,19 +21,11 @@ var (
 // found is what the last Probe has found out about the host.
 type found struct {
 	host    *host
-	support support
+	support kept.Support
 	// broken is why the sandbox of the probe did not work, or nil.
 	broken error
-	// pausable, measured and terminal are what worked in it.
-	pausable, measured, terminal bool
-}
-
-// support is what parts of the kernel can do.
-type support struct {
-	version  string // of the kernel
-	cgroup   cgroup.Support
-	disk     disk.Support
-	landlock int // version of the ABI, 0: none
+	// works is what worked in it.
+	works kept.Works
 }
 
 // features turns what was found into what is declared, for one isolation.
@@ -44,21 +35,21 @@ func (o *Options) features(f *found, isolation string) engine.Features {
 	out := engine.Features{
 		// The probe has tried what the operator has configured. What a task asks
 		// for instead shows when its sandbox is made.
-		Usable: f.broken == nil || isolation != o.Isolation, Version: s.version,
+		Usable: f.broken == nil || isolation != o.Isolation, Version: s.Version,
 		Command: true, Script: true, Options: false, ShareWork: true,
 		Limits: engine.LimitFeatures{
-			CPUs: s.cgroup.CPUs, Memory: s.cgroup.Memory, PIDs: s.cgroup.PIDs,
+			CPUs: s.Cgroup.CPUs, Memory: s.Cgroup.Memory, PIDs: s.Cgroup.PIDs,
 			Disk: full, Log: true, Files: true,
 		},
-		PrivateDisk: full && s.disk.Method == "",
+		PrivateDisk: full && s.Disk.Method == "",
 		Networks:    engine.NetworkFeatures{None: full, Host: !full || o.AllowHostNetwork},
 		Mounts:      engine.MountFeatures{Bind: full, Tmpfs: full, ReadOnly: full},
 		User:        full || f.host.root, Hostname: full, Secrets: true,
-		Exec: true, Terminal: f.terminal, Files: full, Stats: f.measured, Pause: f.pausable,
+		Exec: true, Terminal: f.works.Terminal, Files: full, Stats: f.works.Stats, Pause: f.works.Pause,
 		ConfigSchema: configSchema, OptionsSchema: optionsSchema, Doc: doc,
 	}
 	if full && f.host.root {
-		out.MaxSandboxes = o.slots()
+		out.MaxSandboxes = o.ids().Slots()
 	}
 	out.Isolation = o.isolates(f, full)
 	out.Missing = o.missing(f, full)
@@ -68,7 +59,7 @@ func (o *Options) features(f *found, isolation string) engine.Features {
 // isolates lists what separates a program from the host.
 func (o *Options) isolates(f *found, full bool) []string {
 	list := []string{engine.CleanDescriptors, engine.CleanEnvironment}
-	if f.support.cgroup.Usable || full {
+	if f.support.Cgroup.Usable || full {
 		list = append(list, engine.KilledTogether)
 	}
 	if !full {
@@ -80,7 +71,7 @@ func (o *Options) isolates(f *found, full bool) []string {
 	if f.host.root {
 		list = append(list, engine.IsolatedUserID)
 	}
-	if f.support.landlock > 0 {
+	if f.support.Landlock > 0 {
 		list = append(list, engine.RestrictedFiles)
 	}
 	return list
@@ -95,7 +86,7 @@ func (o *Options) missing(f *found, full bool) []engine.Missing {
 	if f.broken != nil {
 		add("isolation "+o.Isolation, f.broken.Error(), remedy(full))
 	}
-	for _, m := range f.support.cgroup.Missing {
+	for _, m := range f.support.Cgroup.Missing {
 		add(m.What, m.Why, m.Do)
 	}
 	const unasked = "a task with isolation none has none"
@@ -106,13 +97,13 @@ func (o *Options) missing(f *found, full bool) []engine.Missing {
 		} {
 			add(what, unasked, "use isolation: full")
 		}
-	case f.support.disk.Method == "":
-		add("disk limit without memory", "under a disk limit the work folder is in memory: "+f.support.disk.Why, f.support.disk.Do)
+	case f.support.Disk.Method == "":
+		add("disk limit without memory", "under a disk limit the work folder is in memory: "+f.support.Disk.Why, f.support.Disk.Do)
 	}
 	if full && !o.AllowHostNetwork {
 		add(engine.WhatHostNet, "the operator does not permit it", "set engine.native.allow_host_network")
 	}
-	if full && f.support.landlock == 0 {
+	if full && f.support.Landlock == 0 {
 		add(engine.RestrictedFiles, "the kernel has no Landlock, or it is switched off", "boot with lsm=landlock,...")
 	}
 	if full && !f.host.root {

@@ -1,9 +1,12 @@
 package native
 
 import (
+	"errors"
 	"os"
 	"path/filepath"
 	"strings"
+
+	"github.com/caissonrun/caisson/engine/internal/kept"
 )
 
 // A host is what a sandbox's root view is made of, as it was found. Paths in it
@@ -104,7 +107,7 @@ func (h *host) addBind(path string) {
 	source, err := filepath.EvalSymlinks(path)
 	switch {
 	case err != nil:
-	case path != source && below(source, "/usr"):
+	case path != source && kept.Below(source, "/usr"):
 		h.links = append(h.links, link{path, source})
 	case path != source && forbidden(source):
 		// A link of the administrator's to somewhere private stays outside.
@@ -137,7 +140,7 @@ func (h *host) addExtra(path string) error {
 		err = checkPath(source)
 	}
 	if err != nil {
-		return invalid("engine.native.paths", err)
+		return kept.Invalid("engine.native.paths", err)
 	}
 	h.binds = append(h.binds, bind{source, path})
 	return nil
@@ -172,14 +175,14 @@ func checkPath(path string) error {
 // forbidden reports whether path is, holds, or lies in a private folder.
 func forbidden(path string) bool {
 	for _, p := range private {
-		if below(path, p) || below(p, path) {
+		if kept.Below(path, p) || kept.Below(p, path) {
 			return true
 		}
 	}
 	return false
 }
 
-// below reports whether path is dir or lies in it.
-func below(path, dir string) bool {
-	return path == dir || dir == "/" || strings.HasPrefix(path, dir+"/")
-}
+var (
+	errNotClean = errors.New("not an absolute, clean path")
+	errPrivate  = errors.New("home folders, /var and what a sandbox has of its own are never shown; mount what a task needs")
+)

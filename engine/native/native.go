@@ -29,6 +29,7 @@ import (
 
 	"github.com/caissonrun/caisson"
 	"github.com/caissonrun/caisson/engine"
+	"github.com/caissonrun/caisson/engine/internal/kept"
 	"github.com/caissonrun/caisson/keeper"
 )
 
@@ -38,7 +39,15 @@ const Name = "native"
 // The values of Options.Isolation and of a task's option isolation.
 const (
 	Full = "full"
-	None = "none"
+	None = kept.None
+)
+
+const (
+	// idsPerSandbox is how many host ids a sandbox has: of its init, of its
+	// user, and for one more group.
+	idsPerSandbox = 3
+	// groups begins the names of control groups.
+	groups = "caisson"
 )
 
 // What Options are where they say nothing.
@@ -90,14 +99,14 @@ type Options struct {
 type Engine struct {
 	opts   Options
 	found  atomic.Pointer[found] // by the last Probe, or by the first Create
-	idmaps idmaps
-	links  links
-	closed atomic.Bool
-
-	launcher *keeper.Launcher
+	idmaps kept.Idmaps
+	boxes  *kept.Sandboxes
 }
 
-var _ engine.Engine = (*Engine)(nil)
+var (
+	_ engine.Engine = (*Engine)(nil)
+	_ engine.Looker = (*Engine)(nil)
+)
 
 // New returns an engine. It looks at nothing but opts.
 //
@@ -116,7 +125,10 @@ func New(opts *Options) (*Engine, error) {
 	if err := o.check(); err != nil {
 		return nil, err
 	}
-	e.launcher = keeper.NewLauncher(o.Keeper)
+	e.boxes = kept.New(&kept.Options{
+		Engine: Name, Groups: groups, Installation: o.Installation, Runtime: o.Runtime, IDs: o.ids(), Keeper: o.Keeper,
+		Ended: killOrphans,
+	})
 	return e, nil
 }
 
@@ -148,7 +160,9 @@ func (o *Options) check() error {
 			add(true, "paths: %v", err)
 		}
 	}
-	add(len(o.Installation) > 16 || strings.Trim(o.Installation, lowerCase+digits) != "", "installation: %q is no name", o.Installation)
+	if err := kept.CheckInstallation(o.Installation); err != nil {
+		add(true, "installation: %v", err)
+	}
 	add(!filepath.IsAbs(o.Runtime), "runtime: %q is not an absolute path", o.Runtime)
 	add(len(o.Keeper) == 0, "keeper: no command is given")
 	if len(wrong) == 0 {
@@ -160,28 +174,36 @@ func (o *Options) check() error {
 	}
 }
 
-const (
-	lowerCase = "abcdefghijklmnopqrstuvwxyz"
-	digits    = "0123456789"
-)
-
 // Name implements engine.Engine.
 func (e *Engine) Name() string { return Name }
 
 // Close implements engine.Engine. It gives up what this process has of living
 // sandboxes: their keepers then see to what follows.
-func (e *Engine) Close() error {
-	e.closed.Store(true)
-	return errors.Join(e.launcher.Close(), e.links.close())
+func (e *Engine) Close() error { return e.boxes.Close() }
+
+// Recover implements engine.Engine.
+func (e *Engine) Recover(ctx context.Context, dir string) (engine.Sandbox, error) {
+	return e.boxes.Recover(ctx, dir)
 }
 
-// open returns an error unless the engine can be used.
-func (e *Engine) open(ctx context.Context, op caisson.Op) error {
-	if err := ctx.Err(); err != nil {
-		return err
+// Sweep implements engine.Engine.
+func (e *Engine) Sweep(ctx context.Context, live []string) (removed []string, err error) {
+	return e.boxes.Sweep(ctx, live)
+}
+
+// Running implements engine.Looker.
+func (e *Engine) Running(dir string) (bool, error) { return e.boxes.Running(dir) }
+
+// killOrphans kills what a keeper without isolation has left behind, where
+// there is no control group either.
+func killOrphans(sandbox string, rec *kept.Record) error {
+	if rec.Isolation != None {
+		return nil
 	}
-	if e.closed.Load() {
-		return &caisson.Error{Op: op, Item: Name, Kind: caisson.ErrUnavailable, Err: errors.New("the engine is closed")}
-	}
-	return nil
+	return kept.KillOrphans(mark(rec.Installation, sandbox))
+}
+
+// ids are the host ids of sandboxes.
+func (o *Options) ids() kept.Range {
+	return kept.Range{Base: o.IDBase, Count: o.IDCount, Each: idsPerSandbox}
 }

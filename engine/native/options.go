@@ -5,6 +5,8 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
+
+	"github.com/caissonrun/caisson/engine/internal/kept"
 )
 
 // A choice is what a task may say in its options.
@@ -21,16 +23,16 @@ func readOptions(data json.RawMessage) (choice, error) {
 	dec := json.NewDecoder(bytes.NewReader(data))
 	dec.DisallowUnknownFields()
 	if err := dec.Decode(&c); err != nil {
-		return c, invalid("options", fmt.Errorf("%w: there is only isolation: full or none", err))
+		return c, kept.Invalid("options", fmt.Errorf("%w: there is only isolation: full or none", err))
 	}
 	if _, err := dec.Token(); err != io.EOF {
-		return c, invalid("options", fmt.Errorf("more than one value"))
+		return c, kept.Invalid("options", fmt.Errorf("more than one value"))
 	}
 	switch c.Isolation {
 	case "", Full, None:
 		return c, nil
 	}
-	return c, invalid("options.isolation", fmt.Errorf("%q is neither full nor none", c.Isolation))
+	return c, kept.Invalid("options.isolation", fmt.Errorf("%q is neither full nor none", c.Isolation))
 }
 
 // isolation decides between what the operator has configured and what a task
@@ -43,7 +45,7 @@ func (o *Options) isolation(data json.RawMessage) (string, error) {
 	case c.Isolation == "":
 		return o.Isolation, nil
 	case c.Isolation == None && o.Isolation != None && !o.AllowNone:
-		return "", denied("options.isolation", fmt.Errorf("none: the operator does not permit it (engine.native.allow_none)"))
+		return "", kept.Denied("options.isolation", fmt.Errorf("none: the operator does not permit it (engine.native.allow_none)"))
 	}
 	return c.Isolation, nil
 }

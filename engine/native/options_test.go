@@ -9,6 +9,7 @@ import (
 
 	"github.com/caissonrun/caisson"
 	"github.com/caissonrun/caisson/engine"
+	"github.com/caissonrun/caisson/engine/internal/kept"
 	"github.com/caissonrun/caisson/internal/config"
 	"github.com/caissonrun/caisson/keeper"
 )
@@ -124,8 +125,8 @@ func TestPermit(t *testing.T) {
 	for _, test := range tests {
 		t.Run(test.name, func(t *testing.T) {
 			set := testSetting(true, test.opts, nil)
-			f := &found{host: set.host, terminal: true, measured: true, pausable: true}
-			f.support.disk.Method = "loop"
+			f := &found{host: set.host, works: kept.Works{Terminal: true, Stats: true, Pause: true}}
+			f.support.Disk.Method = "loop"
 			features := set.opts.features(f, test.isolation)
 			err := permit(set.opts, f, &features, testSpec(test.spec))
 			if test.kind == 0 && err != nil || test.kind != 0 && !errors.Is(err, test.kind) {

@@ -7,12 +7,12 @@ import (
 	"fmt"
 	"maps"
 	"path"
-	"path/filepath"
 	"slices"
 	"strings"
 
 	"github.com/caissonrun/caisson"
 	"github.com/caissonrun/caisson/engine"
+	"github.com/caissonrun/caisson/engine/internal/kept"
 	"github.com/caissonrun/caisson/internal/isolate"
 	"github.com/caissonrun/caisson/keeper"
 )
@@ -21,20 +21,8 @@ const (
 	standardPath = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 	// homeDir is on the sandbox's limited storage, and unlike the work folder
 	// nobody collects what programs keep in their home.
-	homeDir      = "/tmp"
-	standardHost = "caisson"
-	// pageSize is the largest that kernels have: sizes of memory are rounded up
-	// to pages.
-	pageSize = 64 * caisson.KiB
-	// leastDisk is the least limit that can be divided, see shares.
-	leastDisk = 8 * pageSize
-	// standardShm is the size of /dev/shm where nothing else is asked for.
-	standardShm = 64 * caisson.MiB
-	// onceDir holds the secrets that can be read once. It is of a page, because
-	// FIFOs take no room.
-	onceDir         = "/run/once"
-	onceSize        = 4 * caisson.KiB
-	secretsDir      = "/run/secrets"
+	homeDir         = "/tmp"
+	standardHost    = "caisson"
 	nsswitchContent = "passwd: files\ngroup: files\nshadow: files\nhosts: files dns\nnetworks: files\nservices: files\nprotocols: files\n"
 )
 
@@ -45,6 +33,7 @@ type setting struct {
 	host      *host
 	slot      int    // of host ids; root only
 	run       string // the sandbox's runtime folder
+	group     string // the name of its control group
 	cgroup    bool   // control groups work
 	landlock  bool   // the kernel has it
 	// plain are the sources that can't be shown with other ids. Their files
@@ -62,22 +51,7 @@ func plan(s *engine.Spec, set *setting) (*keeper.Spec, error) {
 		return nil, err
 	}
 	program := isolate.Program{Args: set.args(s), Env: set.env(s), Dir: set.dir(s)}
-	k := &keeper.Spec{
-		ID: s.ID, Dir: s.Dir, Socket: filepath.Join(set.run, socketName), Log: s.Log, LogLimit: s.Limits.Log,
-		Box: box, Program: program,
-		Timeout: s.Timeout, StopSignal: s.StopSignal, Grace: s.Grace, Linger: s.Linger,
-		OnExit: s.OnExit, OnExitEnv: s.OnExitEnv,
-	}
-	for _, secret := range s.Secrets {
-		k.Redact = append(k.Redact, secret.Value)
-		if secret.Once {
-			k.Once = append(k.Once, keeper.Once{
-				Path: path.Join(onceDir, secret.Name), Value: secret.Value,
-				UID: onHost(box.UIDs, box.User.UID), GID: onHost(box.GIDs, box.User.GID),
-			})
-		}
-	}
-	return k, nil
+	return kept.KeeperSpec(s, set.run, box, program), nil
 }
 
 // box says what isolate is to make.
@@ -92,7 +66,7 @@ func (set *setting) box(s *engine.Spec) (*isolate.Spec, error) {
 	box := &isolate.Spec{ID: s.ID, Files: s.Limits.Files}
 	if set.cgroup || s.Limits.CPUs != 0 || s.Limits.Memory != 0 || s.Limits.PIDs != 0 {
 		box.Cgroup = &isolate.Cgroup{
-			Name: cgroupPrefix(set.opts.Installation) + s.ID,
+			Name: set.group,
 			CPUs: s.Limits.CPUs, Memory: s.Limits.Memory, PIDs: s.Limits.PIDs,
 		}
 	}
@@ -103,8 +77,8 @@ func (set *setting) box(s *engine.Spec) (*isolate.Spec, error) {
 		}
 		return box, nil
 	}
-	if s.Limits.Disk != 0 && s.Work == "" && s.Limits.Disk < leastDisk {
-		return nil, invalid("limits.disk", fmt.Errorf("%s: the least is %s", s.Limits.Disk, leastDisk))
+	if err := kept.CheckDisk(s); err != nil {
+		return nil, err
 	}
 	if err := set.mapIDs(box, user); err != nil {
 		return nil, err
@@ -113,7 +87,7 @@ func (set *setting) box(s *engine.Spec) (*isolate.Spec, error) {
 	setDefault(&box.Hostname, standardHost)
 	box.HostNetwork = s.Network.Mode == caisson.NetworkHost
 	box.Seccomp, box.Landlock = true, set.landlock
-	box.Shm = set.shares(s).shm
+	box.Shm = kept.Share(s).Shm
 	box.Entries = set.entries(s, user, box.Hostname)
 	box.Mounts = set.mounts(s)
 	return box, nil
@@ -121,24 +95,12 @@ func (set *setting) box(s *engine.Spec) (*isolate.Spec, error) {
 
 // checkSecrets refuses secrets that can't be delivered as asked for.
 func (set *setting) checkSecrets(s *engine.Spec) error {
-	once := false
 	for _, secret := range s.Secrets {
-		field := "secrets." + secret.Name
 		if secret.As == caisson.SecretFile && set.isolation == None {
-			return unsupported(field+".as", errors.New("without isolation there is no place for a file; use env"))
-		}
-		if secret.Once && secret.As != caisson.SecretFile {
-			return unsupported(field+".once", errors.New("only a file can be gone after its first read; use as: file"))
-		}
-		once = once || secret.Once
-	}
-	for i, m := range s.Mounts {
-		// What lies there is made by the keeper, which must not be led astray.
-		if once && (below(m.Target, onceDir) || below(onceDir, m.Target)) {
-			return invalid(fmt.Sprintf("mounts[%d].target", i), fmt.Errorf("%s is where secrets are that can be read once", onceDir))
+			return kept.Unsupported("secrets."+secret.Name+".as", errors.New("without isolation there is no place for a file; use env"))
 		}
 	}
-	return nil
+	return kept.CheckSecrets(s)
 }
 
 // standardUser is who the program runs as where the task does not say.
@@ -164,13 +126,13 @@ func (set *setting) mapIDs(box *isolate.Spec, user isolate.User) error {
 	box.User = &user
 	if !set.host.root {
 		if len(user.Groups) > 0 {
-			return unsupported("group", fmt.Errorf("%d: without root there is only one group; use user: uid:gid", user.Groups[0]))
+			return kept.Unsupported("group", fmt.Errorf("%d: without root there is only one group; use user: uid:gid", user.Groups[0]))
 		}
 		box.UIDs = []isolate.IDMap{{Inside: user.UID, Host: set.host.uid, Size: 1}}
 		box.GIDs = []isolate.IDMap{{Inside: user.GID, Host: set.host.gid, Size: 1}}
 		return nil
 	}
-	base := set.opts.firstID(set.slot)
+	base := set.opts.ids().First(set.slot)
 	box.UIDs = mapEach(base, 0, user.UID)
 	box.GIDs = mapEach(base, append([]int{0, user.GID}, user.Groups...)...)
 	return nil
@@ -212,18 +174,7 @@ func (set *setting) entries(s *engine.Spec, user isolate.User, hostname string) 
 	add("/etc/nsswitch.conf", []byte(nsswitchContent))
 	add("/etc/machine-id", []byte(hex.EncodeToString(id[:16])+"\n"))
 	list = append(list, isolate.Entry{Path: "/etc/mtab", Link: "/proc/self/mounts"}, isolate.Entry{Path: "/run", Dir: true})
-	for _, secret := range s.Secrets {
-		switch {
-		case secret.As != caisson.SecretFile:
-		case secret.Once:
-			list = append(list, isolate.Entry{Path: path.Join(secretsDir, secret.Name), Link: path.Join(onceDir, secret.Name)})
-		default:
-			list = append(list, isolate.Entry{
-				Path: path.Join(secretsDir, secret.Name), Contents: secret.Value, Mode: 0o400, Owned: true,
-			})
-		}
-	}
-	return list
+	return append(list, kept.SecretEntries(s)...)
 }
 
 // mounts are the host's programs, the work folder, /tmp, and what the task
@@ -233,49 +184,7 @@ func (set *setting) mounts(s *engine.Spec) []isolate.Mount {
 	for _, b := range set.host.binds {
 		list = append(list, isolate.Mount{Type: isolate.Bind, Source: b.source, Target: b.target, ReadOnly: true})
 	}
-	sizes := set.shares(s)
-	list = append(list, set.ownFolder(s, s.Tmp, "/tmp", sizes.tmp), set.ownFolder(s, s.Work, caisson.WorkDir, sizes.work))
-	if slices.ContainsFunc(s.Secrets, func(secret engine.Secret) bool { return secret.Once }) {
-		list = append(list, isolate.Mount{Type: isolate.Tmpfs, Target: onceDir, Size: onceSize, Mode: 0o700})
-	}
-	for _, m := range s.Mounts {
-		mount := isolate.Mount{
-			Type: m.Type, Source: m.Source, Target: m.Target, ReadOnly: m.ReadOnly, Size: m.Size, Mode: m.Mode,
-		}
-		if m.Owned {
-			mount.Owner = set.owner(s, m.Source)
-		}
-		list = append(list, mount)
-	}
-	return list
-}
-
-// ownFolder is a folder that the program's user may write to: one of the host,
-// or a tmpfs of a size.
-func (set *setting) ownFolder(s *engine.Spec, source, target string, size caisson.Bytes) isolate.Mount {
-	if source == "" {
-		return isolate.Mount{Type: isolate.Tmpfs, Target: target, Size: size}
-	}
-	return isolate.Mount{Type: isolate.Bind, Source: source, Target: target, Owner: set.owner(s, source)}
-}
-
-// sizes are those of what a program can write to in memory. Zero: the system's
-// default.
-type sizes struct{ work, tmp, shm caisson.Bytes }
-
-// shares divides the disk limit. What the caller bounds has all of it, and what
-// is in memory then as much at most. Otherwise the work folder gets three
-// quarters, so that everything together stays below the limit.
-func (set *setting) shares(s *engine.Spec) sizes {
-	limit := s.Limits.Disk
-	switch {
-	case limit == 0:
-		return sizes{}
-	case s.Work != "":
-		return sizes{tmp: limit, shm: min(limit, standardShm)}
-	}
-	part := limit / 8 / pageSize * pageSize
-	return sizes{work: limit - 2*part, tmp: part, shm: part}
+	return append(list, kept.Mounts(s, func(source string) *isolate.User { return set.owner(s, source) })...)
 }
 
 // owner returns whose files those of source are on disk, for an idmapped mount.
@@ -310,7 +219,7 @@ func (set *setting) env(s *engine.Spec) []string {
 		"PATH": standardPath, "HOME": homeDir, "USER": set.userName(s), "TMPDIR": "/tmp", "CAISSON_WORK": work,
 	}
 	if set.isolation == None {
-		all["HOME"], all[marker] = work, mark(set.opts.Installation, s.ID)
+		all["HOME"], all[kept.Marker] = work, mark(set.opts.Installation, s.ID)
 		if s.Tmp != "" {
 			all["TMPDIR"] = s.Tmp
 		}
@@ -365,7 +274,7 @@ func (set *setting) work(s *engine.Spec) string {
 
 // place returns where the program finds a path of the inside.
 func (set *setting) place(s *engine.Spec, inside string) string {
-	if set.isolation != None || !below(inside, caisson.WorkDir) || s.Work == "" {
+	if set.isolation != None || !kept.Below(inside, caisson.WorkDir) || s.Work == "" {
 		return inside
 	}
 	return s.Work + strings.TrimPrefix(inside, caisson.WorkDir)
@@ -373,6 +282,3 @@ func (set *setting) place(s *engine.Spec, inside string) string {
 
 // mark is the value of marker in a sandbox.
 func mark(installation, sandbox string) string { return installation + "/" + sandbox }
-
-// cgroupPrefix begins the names of an installation's control groups.
-func cgroupPrefix(installation string) string { return "caisson-" + installation + "-" }

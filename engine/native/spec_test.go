@@ -51,7 +51,7 @@ func testSetting(root bool, opts Options, change func(*setting)) *setting {
 	}
 	set := &setting{
 		opts: &e.opts, isolation: e.opts.Isolation, host: testHost(root), slot: 7,
-		run: "/run/caisson/0/task-1-main", cgroup: true, landlock: true,
+		run: "/run/caisson/0/task-1-main", group: "caisson-0-task-1-main", cgroup: true, landlock: true,
 	}
 	if change != nil {
 		change(set)

@@ -5,6 +5,7 @@ import (
 	"strconv"
 	"strings"
 
+	"github.com/caissonrun/caisson/engine/internal/kept"
 	"github.com/caissonrun/caisson/internal/isolate"
 )
 
@@ -62,10 +63,10 @@ func parseID(field, text string, standard int) (int, error) {
 	// ParseUint takes neither signs nor other bases' prefixes.
 	id, err := strconv.ParseUint(text, 10, 64)
 	if err != nil {
-		return 0, invalid(field, fmt.Errorf("%q is neither a number nor root, %s or nobody", text, userName))
+		return 0, kept.Invalid(field, fmt.Errorf("%q is neither a number nor root, %s or nobody", text, userName))
 	}
 	if id > maxID {
-		return 0, invalid(field, fmt.Errorf("%q is beyond %d", text, maxID))
+		return 0, kept.Invalid(field, fmt.Errorf("%q is beyond %d", text, maxID))
 	}
 	return int(id), nil
 }

@@ -1,4 +1,4 @@
-package native
+package kept
 
 import (
 	"context"
@@ -17,16 +17,16 @@ import (
 	"github.com/caissonrun/caisson/keeper"
 )
 
-// Recover implements engine.Engine.
-func (e *Engine) Recover(ctx context.Context, dir string) (engine.Sandbox, error) {
-	if err := e.open(ctx, caisson.OpRecover); err != nil {
+// Recover is for engine.Engine.
+func (b *Sandboxes) Recover(ctx context.Context, dir string) (engine.Sandbox, error) {
+	if err := b.Open(ctx, caisson.OpRecover); err != nil {
 		return nil, err
 	}
-	handle, err := engine.ReadHandle(dir, Name)
+	handle, err := engine.ReadHandle(dir, b.opts.Engine)
 	if err != nil {
 		return nil, err
 	}
-	rec := new(record)
+	rec := new(Record)
 	if err := json.Unmarshal(handle.Data, rec); err != nil {
 		return nil, &caisson.Error{Op: caisson.OpRecover, Item: dir, Kind: caisson.ErrInvalid, Err: err}
 	}
@@ -35,40 +35,30 @@ func (e *Engine) Recover(ctx context.Context, dir string) (engine.Sandbox, error
 		return nil, said(caisson.OpRecover, handle.ID, err)
 	}
 	if client == nil {
-		if err := rec.killAll(handle.ID); err != nil {
+		if err := b.ended(handle.ID, rec); err != nil {
 			return nil, said(caisson.OpRecover, handle.ID, err)
 		}
 	}
-	return e.sandbox(handle.ID, dir, rec, client), nil
+	return b.sandbox(handle.ID, dir, rec, client), nil
 }
 
-// killAll kills what a keeper has left behind that was killed itself: with
-// isolation that is nothing, because its init goes with it.
-func (r *record) killAll(sandbox string) error {
-	err := killGroup(r.Cgroup)
-	if r.Isolation == None {
-		err = errors.Join(err, killOrphans(mark(r.Installation, sandbox)))
-	}
-	return err
-}
-
-// Sweep implements engine.Engine. It finds sandboxes by their runtime folders,
+// Sweep is for engine.Engine. It finds sandboxes by their runtime folders,
 // control groups and user ids, so that nothing is missed where one of them was
 // removed already.
-func (e *Engine) Sweep(ctx context.Context, live []string) (removed []string, err error) {
-	if err := e.open(ctx, caisson.OpSweep); err != nil {
+func (b *Sandboxes) Sweep(ctx context.Context, live []string) (removed []string, err error) {
+	if err := b.Open(ctx, caisson.OpSweep); err != nil {
 		return nil, err
 	}
-	found, err := e.traces()
+	found, err := b.traces()
 	if err != nil {
-		return nil, said(caisson.OpSweep, e.opts.Installation, err)
+		return nil, said(caisson.OpSweep, b.opts.Installation, err)
 	}
 	var all []error
 	for _, id := range found {
-		if slices.Contains(live, id) || e.probing(id) {
+		if slices.Contains(live, id) || b.probing(id) {
 			continue
 		}
-		if err := e.sweepOne(ctx, id); err != nil {
+		if err := b.sweepOne(ctx, id); err != nil {
 			all = append(all, said(caisson.OpSweep, id, err))
 			continue
 		}
@@ -79,16 +69,16 @@ func (e *Engine) Sweep(ctx context.Context, live []string) (removed []string, er
 
 // traces returns the ids of all sandboxes of this installation of which there
 // is something on the host.
-func (e *Engine) traces() ([]string, error) {
+func (b *Sandboxes) traces() ([]string, error) {
 	var ids []string
-	entries, err := os.ReadDir(filepath.Join(e.opts.Runtime, e.opts.Installation))
+	entries, err := os.ReadDir(filepath.Join(b.opts.Runtime, b.opts.Installation))
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return nil, err
 	}
 	for _, entry := range entries {
 		ids = append(ids, entry.Name())
 	}
-	prefix := cgroupPrefix(e.opts.Installation)
+	prefix := b.groupPrefix()
 	names, err := groups(prefix)
 	if err != nil {
 		return nil, err
@@ -96,14 +86,14 @@ func (e *Engine) traces() ([]string, error) {
 	for _, name := range names {
 		ids = append(ids, strings.TrimPrefix(name, prefix))
 	}
-	entries, err = os.ReadDir(filepath.Join(e.opts.Runtime, idsDir))
+	entries, err = os.ReadDir(filepath.Join(b.opts.Runtime, idsDir))
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return nil, err
 	}
 	for _, entry := range entries {
-		owner, err := os.Readlink(filepath.Join(e.opts.Runtime, idsDir, entry.Name()))
+		owner, err := os.Readlink(filepath.Join(b.opts.Runtime, idsDir, entry.Name()))
 		installation, id, ok := strings.Cut(owner, "/")
-		if err == nil && ok && installation == e.opts.Installation {
+		if err == nil && ok && installation == b.opts.Installation {
 			ids = append(ids, id)
 		}
 	}
@@ -113,32 +103,32 @@ func (e *Engine) traces() ([]string, error) {
 
 // probing reports whether a sandbox is that of a probe which goes on, in this
 // process or another one, or has ended since it was seen.
-func (e *Engine) probing(id string) bool {
+func (b *Sandboxes) probing(id string) bool {
 	if !strings.HasPrefix(id, probePrefix) {
 		return false
 	}
 	// In this order: its sandbox was seen, so if nobody holds the lock now, and
 	// the sandbox is there after that, it is nobody's.
-	held, lockErr := lockfile.Held(filepath.Join(e.opts.Runtime, id, probeLock))
-	_, err := os.Lstat(e.opts.runDir(id))
-	return held || lockErr != nil || errors.Is(err, fs.ErrNotExist) && !e.abandoned(id)
+	held, lockErr := lockfile.Held(filepath.Join(b.opts.Runtime, id, probeLock))
+	_, err := os.Lstat(b.Dir(id))
+	return held || lockErr != nil || errors.Is(err, fs.ErrNotExist) && !b.abandoned(id)
 }
 
 // abandoned reports whether a probe has left something outside of its folders.
-func (e *Engine) abandoned(id string) bool {
-	names, err := groups(cgroupPrefix(e.opts.Installation) + id)
+func (b *Sandboxes) abandoned(id string) bool {
+	names, err := groups(b.groupPrefix() + id)
 	return err == nil && len(names) > 0
 }
 
 // sweepOne destroys a sandbox that nobody owns.
-func (e *Engine) sweepOne(ctx context.Context, id string) error {
+func (b *Sandboxes) sweepOne(ctx context.Context, id string) error {
 	if strings.HasPrefix(id, probePrefix) {
-		defer os.RemoveAll(filepath.Join(e.opts.Runtime, id))
+		defer os.RemoveAll(filepath.Join(b.opts.Runtime, id))
 	}
-	run := e.opts.runDir(id)
+	run := b.Dir(id)
 	dir, err := os.Readlink(filepath.Join(run, dirName))
 	if err == nil {
-		sandbox, err := e.Recover(ctx, dir)
+		sandbox, err := b.Recover(ctx, dir)
 		if err == nil && sandbox.ID() == id {
 			return sandbox.Destroy(ctx)
 		}
@@ -147,11 +137,14 @@ func (e *Engine) sweepOne(ctx context.Context, id string) error {
 		}
 	}
 	// Its folder is gone, or it was not finished.
-	rec := &record{Installation: e.opts.Installation, Run: run, Cgroup: cgroupPrefix(e.opts.Installation) + id}
+	rec := &Record{Installation: b.opts.Installation, Run: run, Cgroup: b.Group(id)}
 	if err := endGroup(rec.Cgroup); err != nil {
 		return err
 	}
-	if err := errors.Join(e.opts.freeSlot(id), os.RemoveAll(run)); err != nil {
+	if err := errors.Join(b.remove(ctx, id, rec), b.freeSlot(rec.Installation, id)); err != nil {
+		return err
+	}
+	if err := os.RemoveAll(run); err != nil {
 		return fmt.Errorf("remove %s: %w", run, err)
 	}
 	_ = os.Remove(filepath.Dir(run))

@@ -1,4 +1,4 @@
-package native
+package kept
 
 import "github.com/caissonrun/caisson/engine"
 
@@ -23,7 +23,7 @@ var (
 // need.
 func compose(s *sandbox, stats, pause bool) engine.Sandbox {
 	b, f, m, p := bare{s}, filed{s}, measured{s}, pausable{s}
-	switch [3]bool{s.rec.Isolation == Full, stats, pause} {
+	switch [3]bool{s.rec.Isolation != None, stats, pause} {
 	case [3]bool{true, true, true}:
 		return struct {
 			bare

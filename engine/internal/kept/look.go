@@ -1,4 +1,4 @@
-package native
+package kept
 
 import (
 	"encoding/json"
@@ -12,19 +12,17 @@ import (
 	"github.com/caissonrun/caisson/keeper"
 )
 
-var _ engine.Looker = (*Engine)(nil)
-
 // startedName is the file, in a sandbox's runtime folder, that says that its
 // program was started. Where it is missing nothing follows: it only saves time.
 const startedName = "started"
 
-// Running implements engine.Looker.
-func (e *Engine) Running(dir string) (bool, error) {
-	handle, err := engine.ReadHandle(dir, Name)
+// Running is for engine.Looker.
+func (b *Sandboxes) Running(dir string) (bool, error) {
+	handle, err := engine.ReadHandle(dir, b.opts.Engine)
 	if err != nil {
 		return false, err
 	}
-	var rec record
+	var rec Record
 	if err := json.Unmarshal(handle.Data, &rec); err != nil {
 		return false, &caisson.Error{Op: caisson.OpRecover, Item: dir, Kind: caisson.ErrInvalid, Err: err}
 	}
@@ -45,7 +43,7 @@ func (e *Engine) Running(dir string) (bool, error) {
 }
 
 // noteStarted makes the file. That it can't be made harms nobody.
-func (r *record) noteStarted() {
+func (r *Record) noteStarted() {
 	if f, err := os.OpenFile(filepath.Join(r.Run, startedName), os.O_CREATE|os.O_WRONLY, 0o600); err == nil {
 		f.Close()
 	}

@@ -1,4 +1,4 @@
-package native
+package kept
 
 import (
 	"encoding/json"
@@ -8,21 +8,23 @@ import (
 	"os"
 	"path/filepath"
 
-	"github.com/caissonrun/caisson"
 	"github.com/caissonrun/caisson/internal/isolate"
 )
 
 // What is in a sandbox's runtime folder, which is RUNTIME/INSTALLATION/ID, mode
 // 0700, and, as everything in the runtime folder, gone after a reboot.
 const (
-	socketName  = "keeper"  // the keeper's socket
+	socketName  = "keeper"  // the keeper's socket; see Socket
 	dirName     = "dir"     // a link to Spec.Dir: Sweep finds the sandbox by it
 	programName = "program" // what Exec needs to know; it may hold secrets
 )
 
-// A record is what the handle says of a sandbox.
-type record struct {
-	Isolation    string `json:"isolation"`
+// None is the Record.Isolation of a sandbox that has no root of its own.
+const None = "none"
+
+// A Record is what the handle says of a sandbox.
+type Record struct {
+	Isolation    string `json:"isolation"` // None, or what the engine calls it
 	Installation string `json:"installation"`
 	Run          string `json:"run"`              // the runtime folder
 	Cgroup       string `json:"cgroup,omitempty"` // its name, if there is one
@@ -31,6 +33,8 @@ type record struct {
 	Chowned []string `json:"chowned,omitempty"`
 	UID     int      `json:"uid"` // of Owner
 	GID     int      `json:"gid"`
+	// Data is the engine's own.
+	Data json.RawMessage `json:"data,omitempty"`
 }
 
 // A program is what Exec starts programs with.
@@ -41,10 +45,8 @@ type program struct {
 	GID   int             `json:"gid"`
 }
 
-// runDir is the runtime folder of a sandbox.
-func (o *Options) runDir(sandbox string) string {
-	return filepath.Join(o.Runtime, o.Installation, sandbox)
-}
+// Socket is where the keeper of a sandbox listens.
+func (b *Sandboxes) Socket(sandbox string) string { return filepath.Join(b.Dir(sandbox), socketName) }
 
 // makeRun makes a sandbox's runtime folder.
 //
@@ -59,7 +61,7 @@ func makeRun(run, sandbox, dir string) error {
 		case err == nil:
 			return os.Symlink(dir, filepath.Join(run, dirName))
 		case errors.Is(err, fs.ErrExist):
-			return &caisson.Error{Op: caisson.OpCreate, Item: sandbox, Kind: caisson.ErrExists, Err: errors.New("the sandbox exists")}
+			return exists(sandbox)
 		case !errors.Is(err, fs.ErrNotExist):
 			return err
 		}

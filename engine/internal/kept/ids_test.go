@@ -1,4 +1,4 @@
-package native
+package kept
 
 import (
 	"errors"
@@ -12,7 +12,8 @@ import (
 )
 
 func TestSlots(t *testing.T) {
-	o := &Options{Runtime: t.TempDir(), Installation: "a", IDBase: 100000, IDCount: 10*idsPerSandbox + 1}
+	runtime := t.TempDir()
+	o := New(&Options{Engine: "one", Runtime: runtime, Installation: "a", IDs: Range{Base: 100000, Count: 31, Each: 3}})
 	var mu sync.Mutex
 	var taken []int
 	var all sync.WaitGroup
@@ -35,16 +36,14 @@ func TestSlots(t *testing.T) {
 	if _, err := o.takeSlot(t.Context(), "more"); !errors.Is(err, caisson.ErrExhausted) {
 		t.Errorf("one more = %v, want ErrExhausted", err)
 	}
-	other := *o
-	other.Installation = "b"
-	if err := errors.Join(other.freeSlot("s3"), o.freeSlot("absent")); err != nil {
+	if err := errors.Join(o.freeSlot("b", "s3"), o.freeSlot("a", "absent")); err != nil {
 		t.Error(err)
 	}
 	if _, err := o.takeSlot(t.Context(), "more"); !errors.Is(err, caisson.ErrExhausted) {
 		t.Errorf("another installation's sandbox freed a slot: %v", err)
 	}
 	for range 2 {
-		if err := o.freeSlot("s3"); err != nil {
+		if err := o.freeSlot("a", "s3"); err != nil {
 			t.Error(err)
 		}
 	}
@@ -55,7 +54,7 @@ func TestSlots(t *testing.T) {
 	if err != nil || len(freed) != 10 {
 		t.Errorf("freeSlots = %v, %v", freed, err)
 	}
-	if entries, err := os.ReadDir(o.Runtime); err != nil || len(entries) > 0 {
+	if entries, err := os.ReadDir(runtime); err != nil || len(entries) > 0 {
 		t.Errorf("left: %v, %v", entries, err)
 	}
 }

@@ -1,4 +1,4 @@
-package native
+package kept
 
 import (
 	"bytes"
@@ -15,16 +15,16 @@ import (
 	"github.com/caissonrun/caisson/internal/landlock"
 )
 
-// examine finds out what the kernel can do for this process. Thorough also
+// Examine finds out what the kernel can do for this process. Thorough also
 // tries how folders like runtime's can be bounded.
-func examine(runtime string, thorough bool) support {
-	s := support{
-		version: "Linux " + release(), cgroup: cgroup.Probe(), landlock: landlock.Available(),
+func Examine(runtime string, thorough bool) Support {
+	s := Support{
+		Version: "Linux " + release(), Cgroup: cgroup.Probe(), Landlock: landlock.Available(),
 		// Bounding folders is the caller's doing: see Spec.WorkLimited.
-		disk: disk.Support{Method: disk.MethodLoop},
+		Disk: disk.Support{Method: disk.MethodLoop},
 	}
 	if thorough {
-		s.disk = disk.Probe(runtime)
+		s.Disk = disk.Probe(runtime)
 	}
 	return s
 }
@@ -38,17 +38,14 @@ func release() string {
 	return string(name)
 }
 
-// ownIDs reports whether this process can give sandboxes ids of their own: it
+// Mapped reports whether this process can give sandboxes ids of the range: it
 // is root, and the range exists in its user namespace.
-func ownIDs(o *Options) bool {
-	if os.Geteuid() != 0 {
-		return false
-	}
-	return mapped("/proc/self/uid_map", o) && mapped("/proc/self/gid_map", o)
+func (r Range) Mapped() bool {
+	return os.Geteuid() == 0 && r.mapped("/proc/self/uid_map") && r.mapped("/proc/self/gid_map")
 }
 
 // mapped reports whether one line of a map of ids has all of the range.
-func mapped(file string, o *Options) bool {
+func (r Range) mapped(file string) bool {
 	data, err := os.ReadFile(file)
 	if err != nil {
 		return false
@@ -56,7 +53,7 @@ func mapped(file string, o *Options) bool {
 	for line := range bytes.Lines(data) {
 		var inside, outside, size uint64
 		n, _ := fmt.Sscan(string(line), &inside, &outside, &size)
-		if n == 3 && uint64(o.IDBase) >= inside && uint64(o.IDBase)+uint64(o.IDCount) <= inside+size {
+		if n == 3 && uint64(r.Base) >= inside && uint64(r.Base)+uint64(r.Count) <= inside+size {
 			return true
 		}
 	}

@@ -1,4 +1,4 @@
-package native
+package kept
 
 import (
 	"bytes"
@@ -11,10 +11,12 @@ import (
 	"golang.org/x/sys/unix"
 )
 
+// Marker tells which sandbox a process is of.
+//
 // A keeper that is killed takes its sandbox's pid namespace with it. Without
 // isolation there is none, and where there is no control group either, only
 // this variable tells which processes were the sandbox's.
-const marker = "CAISSON_SANDBOX"
+const Marker = "CAISSON_SANDBOX"
 
 const (
 	// orphanTime is how long killed processes may take to be gone.
@@ -22,10 +24,10 @@ const (
 	orphanStep = 5 * time.Millisecond
 )
 
-// killOrphans kills all processes of this user that have a sandbox's marker.
+// KillOrphans kills all processes of this user that have a sandbox's Marker.
 // It finds none that has changed its environment's memory: isolation none is
 // for programs that are trusted.
-func killOrphans(mark string) error {
+func KillOrphans(mark string) error {
 	for deadline := time.Now().Add(orphanTime); ; time.Sleep(orphanStep) {
 		found, err := marked(mark)
 		if err != nil || len(found) == 0 {
@@ -42,7 +44,7 @@ func killOrphans(mark string) error {
 	}
 }
 
-// marked returns the processes that have the marker. Dead ones have no
+// marked returns the processes that have the Marker. Dead ones have no
 // environment any more.
 func marked(mark string) ([]int, error) {
 	entries, err := os.ReadDir("/proc")
@@ -64,14 +66,14 @@ func hasMark(pid int, mark string) bool {
 		return false
 	}
 	for v := range bytes.SplitSeq(env, []byte{0}) {
-		if string(v) == marker+"="+mark {
+		if string(v) == Marker+"="+mark {
 			return true
 		}
 	}
 	return false
 }
 
-// killMarked kills a process that still has the marker once it is held: its id
+// killMarked kills a process that still has the Marker once it is held: its id
 // may have become another's.
 func killMarked(pid int, mark string) error {
 	fd, err := unix.PidfdOpen(pid, 0)

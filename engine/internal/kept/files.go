@@ -1,4 +1,4 @@
-package native
+package kept
 
 import (
 	"context"
@@ -51,7 +51,9 @@ func (s *sandbox) at(ctx context.Context, name string, do func(root *safefs.Root
 	}
 	defer root.Close()
 	clean := strings.Trim(name, "/")
-	setDefault(&clean, ".")
+	if clean == "" {
+		clean = "."
+	}
 	if !fs.ValidPath(clean) {
 		// Package fs refuses names that are not UTF-8; files may have them.
 		err = checkName(clean)

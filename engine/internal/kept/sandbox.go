@@ -1,4 +1,4 @@
-package native
+package kept
 
 import (
 	"context"
@@ -13,10 +13,10 @@ import (
 // A sandbox is a keeper with what belongs to it. It has the core interface;
 // compose adds the optional ones.
 type sandbox struct {
-	e   *Engine
+	b   *Sandboxes
 	id  string
 	dir string // Spec.Dir
-	rec *record
+	rec *Record
 
 	// client is nil where the keeper was gone when the sandbox was recovered.
 	client *keeper.Client
@@ -35,14 +35,14 @@ var _ engine.Sandbox = (*sandbox)(nil)
 
 // sandbox returns a sandbox with the interfaces that the engine's features
 // have. Client is nil if the keeper is gone.
-func (e *Engine) sandbox(id, dir string, rec *record, client *keeper.Client) engine.Sandbox {
-	s := &sandbox{e: e, id: id, dir: dir, rec: rec, client: client, destroying: make(chan struct{}, 1)}
-	e.links.add(s)
-	f := e.found.Load()
-	if f == nil {
+func (b *Sandboxes) sandbox(id, dir string, rec *Record, client *keeper.Client) engine.Sandbox {
+	s := &sandbox{b: b, id: id, dir: dir, rec: rec, client: client, destroying: make(chan struct{}, 1)}
+	b.links.add(s)
+	w := b.works.Load()
+	if w == nil {
 		return compose(s, true, true)
 	}
-	return compose(s, f.measured, f.pausable)
+	return compose(s, w.Stats, w.Pause)
 }
 
 // ID implements engine.Sandbox.
@@ -107,7 +107,7 @@ func (s *sandbox) Destroy(ctx context.Context) error {
 	if err := s.endKeeper(ctx); err != nil {
 		return s.said(caisson.OpDestroy, err)
 	}
-	if err := s.e.removeAll(ctx, s.id, s.dir, s.rec); err != nil {
+	if err := s.b.removeAll(ctx, s.id, s.dir, s.rec); err != nil {
 		return s.said(caisson.OpDestroy, err)
 	}
 	return nil
@@ -124,12 +124,12 @@ func (s *sandbox) endKeeper(ctx context.Context) error {
 		if again, dialErr := keeper.Dial(ctx, s.dir); dialErr == nil {
 			err = errors.Join(again.Destroy(ctx), again.Close())
 		} else if errors.Is(dialErr, caisson.ErrNotFound) {
-			err = s.rec.killAll(s.id)
+			err = s.b.ended(s.id, s.rec)
 		}
 	}
 	if err == nil {
 		s.remember()
-		s.e.links.drop(s.client)
+		s.b.links.drop(s.client)
 	}
 	return err
 }
@@ -146,16 +146,17 @@ func (s *sandbox) remember() {
 
 // removeAll removes what can be left of a sandbox whose keeper is gone. It can
 // be called again; the handle goes last, because it names the rest.
-func (e *Engine) removeAll(ctx context.Context, id, dir string, rec *record) error {
+func (b *Sandboxes) removeAll(ctx context.Context, id, dir string, rec *Record) error {
 	if err := endGroup(rec.Cgroup); err != nil {
 		return err
 	}
-	if err := rec.giveBack(ctx, &e.opts); err != nil {
+	if err := rec.giveBack(ctx, b.opts.IDs); err != nil {
 		return err
 	}
-	o := e.opts
-	o.Installation = rec.Installation
-	return errors.Join(o.freeSlot(id), removeRun(rec.Run, dir), removeHandle(dir))
+	if err := b.remove(ctx, id, rec); err != nil {
+		return err
+	}
+	return errors.Join(b.freeSlot(rec.Installation, id), removeRun(rec.Run, dir), removeHandle(dir))
 }
 
 // alive returns ErrAborted once the sandbox is being destroyed.

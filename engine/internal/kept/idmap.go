@@ -1,4 +1,4 @@
-package native
+package kept
 
 import (
 	"slices"
@@ -7,16 +7,16 @@ import (
 	"github.com/caissonrun/caisson/engine"
 )
 
-// idmaps remembers which kinds of file systems can show files with other ids,
+// Idmaps remembers which kinds of file systems can show files with other ids,
 // because finding it out takes a process.
-type idmaps struct {
+type Idmaps struct {
 	mu    sync.Mutex
 	kinds map[int64]bool
 }
 
-// without returns the folders of a spec whose file system can't do it: their
+// Without returns the folders of a spec whose file system can't do it: their
 // files must belong to the sandbox's ids.
-func (m *idmaps) without(spec *engine.Spec) []string {
+func (m *Idmaps) Without(spec *engine.Spec) []string {
 	var plain []string
 	add := func(source string) {
 		if source != "" && !slices.Contains(plain, source) && !m.can(source) {
@@ -35,7 +35,7 @@ func (m *idmaps) without(spec *engine.Spec) []string {
 
 // can reports whether the file system of a path can show other ids. A path
 // that is not there is refused later, with its name.
-func (m *idmaps) can(path string) bool {
+func (m *Idmaps) can(path string) bool {
 	kind, err := fsType(path)
 	if err != nil {
 		return true

@@ -1,4 +1,4 @@
-package native
+package kept
 
 import (
 	"context"
@@ -8,16 +8,22 @@ import (
 	"github.com/caissonrun/caisson"
 )
 
-func invalid(item string, err error) error {
-	return &caisson.Error{Op: caisson.OpCreate, Item: item, Kind: caisson.ErrInvalid, Err: err}
+// Invalid, Denied and Unsupported are refusals of a spec, by the name of the
+// field at fault.
+func Invalid(item string, err error) error { return refusal(item, caisson.ErrInvalid, err) }
+
+// Denied says that the operator does not permit it.
+func Denied(item string, err error) error { return refusal(item, caisson.ErrDenied, err) }
+
+// Unsupported says that this host or this engine can't do it.
+func Unsupported(item string, err error) error { return refusal(item, caisson.ErrUnsupported, err) }
+
+func refusal(item string, kind caisson.Kind, err error) error {
+	return &caisson.Error{Op: caisson.OpCreate, Item: item, Kind: kind, Err: err}
 }
 
-func denied(item string, err error) error {
-	return &caisson.Error{Op: caisson.OpCreate, Item: item, Kind: caisson.ErrDenied, Err: err}
-}
-
-func unsupported(item string, err error) error {
-	return &caisson.Error{Op: caisson.OpCreate, Item: item, Kind: caisson.ErrUnsupported, Err: err}
+func exists(sandbox string) error {
+	return &caisson.Error{Op: caisson.OpCreate, Item: sandbox, Kind: caisson.ErrExists, Err: errors.New("the sandbox exists")}
 }
 
 // aborted says that the sandbox was destroyed.
@@ -41,8 +47,3 @@ func said(op caisson.Op, id string, err error) error {
 	}
 	return &caisson.Error{Op: op, Item: id, Kind: caisson.KindOf(err), Err: err}
 }
-
-var (
-	errNotClean = errors.New("not an absolute, clean path")
-	errPrivate  = errors.New("home folders, /var and what a sandbox has of its own are never shown; mount what a task needs")
-)

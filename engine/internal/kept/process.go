@@ -1,4 +1,4 @@
-package native
+package kept
 
 import (
 	"context"
@@ -70,7 +70,7 @@ func (s *sandbox) awaitExit(ctx context.Context) (caisson.Exit, error) {
 // lost returns the recorded exit of a program whose keeper is gone, or that it
 // is lost. Either way nothing of it runs any more.
 func (s *sandbox) lost() (caisson.Exit, error) {
-	if err := s.rec.killAll(s.id); err != nil {
+	if err := s.b.ended(s.id, s.rec); err != nil {
 		return caisson.Exit{}, said(caisson.OpWait, s.id, err)
 	}
 	exit, err := keeper.ReadExit(s.dir)

@@ -1,4 +1,4 @@
-package native
+package kept
 
 import (
 	"context"
@@ -14,29 +14,20 @@ import (
 	"github.com/caissonrun/caisson"
 )
 
-// idsPerSandbox is how many host ids a sandbox has: of its init, of its user,
-// and for one more group.
-const idsPerSandbox = 3
-
 // idsDir is the folder, in the runtime folder, that has a link for each group
 // of ids in use. The link's name is the group's number, and its target, which
 // leads nowhere, the owner: made in one step, it is complete or not there.
 const idsDir = "ids"
 
-// slots is how many sandboxes the range of ids is enough for.
-func (o *Options) slots() int { return int(o.IDCount) / idsPerSandbox }
-
-// firstID is the first host id of a slot.
-func (o *Options) firstID(slot int) int { return int(o.IDBase) + slot*idsPerSandbox }
-
 // takeSlot gives a sandbox host ids that no other one has.
 //
 // Errors: ErrExhausted.
-func (o *Options) takeSlot(ctx context.Context, sandbox string) (int, error) {
-	dir, owner := filepath.Join(o.Runtime, idsDir), o.slotOwner(sandbox)
+func (b *Sandboxes) takeSlot(ctx context.Context, sandbox string) (int, error) {
+	dir, owner := filepath.Join(b.opts.Runtime, idsDir), slotOwner(b.opts.Installation, sandbox)
 	hash := fnv.New32a()
 	hash.Write([]byte(owner))
-	first, n := int(hash.Sum32()%uint32(o.slots())), o.slots()
+	n := b.opts.IDs.Slots()
+	first := int(hash.Sum32() % uint32(n))
 	for i := range n {
 		slot := (first + i) % n
 		err := symlinkIn(dir, owner, strconv.Itoa(slot))
@@ -52,19 +43,19 @@ func (o *Options) takeSlot(ctx context.Context, sandbox string) (int, error) {
 	}
 	return 0, &caisson.Error{
 		Op: caisson.OpCreate, Item: sandbox, Kind: caisson.ErrExhausted,
-		Err: fmt.Errorf("all %d groups of user ids are in use (engine.native.id_count)", n),
+		Err: fmt.Errorf("all %d groups of user ids are in use (engine.%s.id_count)", n, b.opts.Engine),
 	}
 }
 
 // freeSlot gives a slot back. It can be called again.
-func (o *Options) freeSlot(sandbox string) error {
-	_, err := o.freeSlots(func(owner string) bool { return owner == o.slotOwner(sandbox) })
+func (b *Sandboxes) freeSlot(installation, sandbox string) error {
+	_, err := b.freeSlots(func(owner string) bool { return owner == slotOwner(installation, sandbox) })
 	return err
 }
 
 // freeSlots gives back all slots of chosen owners, and returns their sandboxes.
-func (o *Options) freeSlots(choose func(owner string) bool) ([]string, error) {
-	dir := filepath.Join(o.Runtime, idsDir)
+func (b *Sandboxes) freeSlots(choose func(owner string) bool) ([]string, error) {
+	dir := filepath.Join(b.opts.Runtime, idsDir)
 	entries, err := os.ReadDir(dir)
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return nil, err
@@ -90,7 +81,7 @@ func (o *Options) freeSlots(choose func(owner string) bool) ([]string, error) {
 }
 
 // slotOwner is the target of the link of a sandbox's slot.
-func (o *Options) slotOwner(sandbox string) string { return o.Installation + "/" + sandbox }
+func slotOwner(installation, sandbox string) string { return installation + "/" + sandbox }
 
 // symlinkIn makes a link in a folder that others may remove while it is empty.
 func symlinkIn(dir, target, name string) error {

@@ -1,6 +1,6 @@
 //go:build !linux
 
-package native
+package kept
 
 import (
 	"runtime"
@@ -9,23 +9,30 @@ import (
 	"github.com/caissonrun/caisson/internal/disk"
 )
 
-// examine finds that there is nothing of what full isolation is made of.
-func examine(string, bool) support {
+// Examine finds that there is nothing of what full isolation is made of.
+func Examine(string, bool) Support {
 	const why = "this system has no control groups"
-	return support{
-		version: runtime.GOOS,
-		cgroup: cgroup.Support{Missing: []cgroup.Missing{
+	return Support{
+		Version: runtime.GOOS,
+		Cgroup: cgroup.Support{Missing: []cgroup.Missing{
 			{What: "cpu limit", Why: why},
 			{What: "memory limit", Why: why},
 			{What: "process limit", Why: why},
 			{What: "stats", Why: why},
 			{What: "pause", Why: why},
 		}},
-		disk: disk.Probe(""),
+		Disk: disk.Probe(""),
 	}
 }
 
-func ownIDs(*Options) bool { return false }
+// Mapped reports that there are no ids to give here.
+func (r Range) Mapped() bool { return false }
+
+// Marker is the variable that tells which sandbox a process is of.
+const Marker = "CAISSON_SANDBOX"
+
+// KillOrphans can't find them here.
+func KillOrphans(string) error { return nil }
 
 func canIdmap(string) bool { return true }
 
@@ -34,12 +41,6 @@ func fsType(string) (int64, error) { return 0, nil }
 func endGroup(string) error { return nil }
 
 func killGroup(string) error { return nil }
-
-// marker is the variable that tells which sandbox a process is of.
-const marker = "CAISSON_SANDBOX"
-
-// killOrphans can't find them here.
-func killOrphans(string) error { return nil }
 
 func groups(string) ([]string, error) { return nil, nil }
 
