@@ -19,9 +19,13 @@
 package app
 
 import (
+	"crypto/sha256"
+	"encoding/hex"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"log/slog"
+	"os"
 
 	"github.com/caissonrun/caisson"
 	"github.com/caissonrun/caisson/engine"
@@ -120,6 +124,7 @@ func New(cfg *Config, opts *Options) (*App, error) {
 		Engines: engines, Prefer: cfg.Executor.Prefer, LogLimit: cfg.Executor.LogLimit,
 		Mounters: mounters, Stagers: stagers,
 		Attend: opts.Attend, AttendEnv: opts.AttendEnv, Progress: opts.Progress, Logger: logger,
+		Fingerprint: fingerprint(cfg),
 	})
 	if err != nil {
 		return nil, err
@@ -129,6 +134,21 @@ func New(cfg *Config, opts *Options) (*App, error) {
 
 // Close releases what the app holds. Tasks run on.
 func (a *App) Close() error { return a.Executor.Close() }
+
+// fingerprint is a digest of what the findings of probes depend on, beside the
+// program and the host: the configuration, and the variables by which engines
+// find what they use.
+func fingerprint(cfg *Config) string {
+	hash := sha256.New()
+	encoder := json.NewEncoder(hash)
+	if encoder.Encode(cfg) != nil || encoder.Encode(cfg.Sections) != nil {
+		return ""
+	}
+	for _, name := range []string{"PATH", "HOME", "DOCKER_HOST", "DOCKER_CONTEXT", "DOCKER_CERT_PATH", "DOCKER_TLS_VERIFY", "CNI_PATH"} {
+		fmt.Fprintf(hash, "%s=%s\n", name, os.Getenv(name))
+	}
+	return hex.EncodeToString(hash.Sum(nil))
+}
 
 // duplicate is the error of a name that is there twice.
 func duplicate(what, name string) error {

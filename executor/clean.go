@@ -97,7 +97,7 @@ func (a *attendant) destroy(ctx context.Context, folder string) error {
 	if err != nil {
 		// An engine that can't clean up gets no new task before it has shown
 		// that it still works.
-		a.engine.doubt()
+		a.engine.doubt(a.x)
 		return fmt.Errorf("sandbox %s: %w", caisson.SandboxID(a.task.ID, a.h.attempt, folder), err)
 	}
 	delete(a.live, folder)

@@ -38,12 +38,20 @@ type prober struct {
 	at       time.Time // zero: never probed, or in doubt
 }
 
-// look returns what the engine can do, from memory if it is not too old.
+// look returns what the engine can do, from memory if it is not too old: its
+// own, or that of another process.
 func (p *prober) look(ctx context.Context, x *Executor, fresh bool) (engine.Features, error) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if !fresh && !p.at.IsZero() && time.Since(p.at) < probeAge {
 		return p.features, p.err
+	}
+	kept := x.openFindings()
+	if !fresh {
+		if found, ok := kept.read(p.engine.Name(), time.Now()); ok {
+			p.features, p.err, p.at = found.Features, nil, found.At
+			return p.features, nil
+		}
 	}
 	limited, cancel := context.WithTimeout(ctx, probeLimit)
 	defer cancel()
@@ -56,14 +64,22 @@ func (p *prober) look(ctx context.Context, x *Executor, fresh bool) (engine.Feat
 		return engine.Features{}, ctx.Err()
 	}
 	p.at = time.Now()
+	if p.err == nil {
+		kept.write(p.engine.Name(), &p.features, p.at)
+	}
+	if p.err != nil || !p.features.Usable {
+		kept.forget(p.engine.Name())
+	}
 	return p.features, p.err
 }
 
-// doubt has the engine probed again before it gets another task.
-func (p *prober) doubt() {
+// doubt has the engine probed again, by every process, before it gets another
+// task.
+func (p *prober) doubt(x *Executor) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.at = time.Time{}
+	x.openFindings().forget(p.engine.Name())
 }
 
 // EngineStatus is an engine with what its probe found.

@@ -50,7 +50,11 @@ type Options struct {
 	// Progress is told how much of an input, by its number in the task, has
 	// been staged; total is -1 where it is not known. Nil: nobody is told.
 	Progress func(task string, input int, done, total int64)
-	Logger   *slog.Logger // nil: discard
+	// Fingerprint is the digest of a configuration, or of whatever else what an
+	// engine can do depends on. With it other processes believe for some
+	// minutes what a probe has found. Empty: each one probes for itself.
+	Fingerprint string
+	Logger      *slog.Logger // nil: discard
 }
 
 // limits bounds calls of engines, mounters and stagers that only a bug or a

@@ -158,7 +158,7 @@ func (a *attendant) make(ctx context.Context, st *step, folder string) (sb engin
 	sb, err = a.createShared(ctx, spec)
 	if err != nil {
 		if kind := caisson.KindOf(err); kind == caisson.ErrUnknown || kind == caisson.ErrUnavailable || kind == caisson.ErrInternal {
-			a.engine.doubt()
+			a.engine.doubt(a.x)
 		}
 		return nil, err
 	}
