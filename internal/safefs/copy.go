@@ -18,6 +18,10 @@ const sparseBlock = 4096
 
 var zeros [sparseBlock]byte
 
+// CopySparse copies src to the empty file dst; blocks of zeros become holes. It
+// returns how many bytes src had.
+func CopySparse(dst *os.File, src io.Reader) (int64, error) { return copySparse(dst, src) }
+
 // copySparse copies src to the empty file dst; blocks of zeros become holes.
 func copySparse(dst *os.File, src io.Reader) (int64, error) {
 	buf := make([]byte, 32*sparseBlock)

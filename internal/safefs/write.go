@@ -264,13 +264,16 @@ func (r *Root) openParentOrRoot(op, name string) (placeIn, error) {
 
 // Link makes name another name of the regular file old. Errors: EEXIST if
 // anything has the name; ErrLink and ErrType if old is not a regular file.
-func (r *Root) Link(old, name string) error {
-	oldDir, oldBase, err := r.openParent("link", old)
+func (r *Root) Link(old, name string) error { return Link(r, old, r, name) }
+
+// Link is Root.Link from one Root to another on the same file system.
+func Link(src *Root, old string, dst *Root, name string) error {
+	oldDir, oldBase, err := src.openParent("link", old)
 	if err != nil {
 		return err
 	}
 	defer unix.Close(oldDir)
-	dir, base, err := r.openParent("link", name)
+	dir, base, err := dst.openParent("link", name)
 	if err != nil {
 		return err
 	}
