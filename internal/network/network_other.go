@@ -1,0 +1,45 @@
+//go:build !linux
+
+package network
+
+import (
+	"context"
+	"errors"
+	"net"
+
+	"github.com/caissonrun/caisson"
+)
+
+// errElsewhere is what everything answers here.
+var errElsewhere = &caisson.Error{Op: caisson.OpCreate, Item: "network namespace", Kind: caisson.ErrUnsupported, Err: errors.New("only Linux has them")}
+
+// Usable says that there are no namespaces here.
+func Usable() error { return errElsewhere }
+
+// Networks returns nothing.
+func (o *Options) Networks() (names []string, broken []error) { return nil, nil }
+
+func (o *Options) plan(*caisson.NetworkAttach, int) (*Attachment, error) { return nil, errElsewhere }
+
+func (a *Attachment) can(string) bool { return false }
+
+// Create is ErrUnsupported.
+func (r *Record) Create(context.Context) error { return errElsewhere }
+
+// Load is ErrUnsupported.
+func (r *Record) Load() (*Record, error) { return nil, errElsewhere }
+
+// Check is ErrUnsupported.
+func (r *Record) Check(context.Context) error { return errElsewhere }
+
+// Remove has nothing to do.
+func (r *Record) Remove(context.Context) error { return nil }
+
+// Sweep has nothing to do.
+func (o *Options) Sweep(context.Context, []string) (removed []string, err error) { return nil, nil }
+
+// Forget has nothing to do.
+func (o *Options) Forget(context.Context, string) error { return nil }
+
+// Dial is ErrUnsupported.
+func Dial(context.Context, string, int) (net.Conn, error) { return nil, errElsewhere }
