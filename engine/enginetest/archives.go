@@ -4,16 +4,13 @@ import (
 	"archive/tar"
 	"bytes"
 	"errors"
-	"fmt"
 	"io"
 	"io/fs"
-	"os"
 	"path/filepath"
-	"strings"
-	"time"
 
 	"github.com/caissonrun/caisson"
 	"github.com/caissonrun/caisson/engine"
+	"github.com/caissonrun/caisson/engine/attack"
 )
 
 func archiveCases() []Case {
@@ -47,12 +44,12 @@ func archiveCases() []Case {
 		{
 			Name: "archive/put-hostile", Rules: []int{105, 132}, Attacks: []int{18}, Needs: needs,
 			Rule: "entries that lead out of the folder, devices, and links to outside are ErrInvalid, and nothing outside changes",
-			body: putHostile,
+			body: attacked("archive/put-hostile"),
 		},
 		{
 			Name: "archive/put-through-link", Rules: []int{106}, Attacks: []int{18, 22}, Needs: needs,
 			Rule: "a link that the task made leads no file put into the sandbox out of it",
-			body: putThroughLink,
+			body: attacked("archive/put-through-link"),
 		},
 	}
 }
@@ -187,30 +184,12 @@ type entry struct {
 }
 
 func pack(entries ...entry) *bytes.Buffer {
-	var data bytes.Buffer
-	w := tar.NewWriter(&data)
-	for _, e := range entries {
-		if e.kind == 0 {
-			e.kind = tar.TypeReg
-		}
-		if e.mode == 0 {
-			e.mode = 0o644
-		}
-		header := &tar.Header{
-			Name: e.name, Typeflag: e.kind, Linkname: e.link, Mode: e.mode,
-			Size: int64(len(e.text)), ModTime: time.Unix(1e9, 0),
-		}
-		if err := errors.Join(w.WriteHeader(header), second(w.Write([]byte(e.text)))); err != nil {
-			panic(err)
-		}
+	all := make([]attack.Entry, len(entries))
+	for i, e := range entries {
+		all[i] = attack.Entry{Name: e.name, Text: e.text, Link: e.link, Kind: e.kind, Mode: e.mode}
 	}
-	if err := w.Close(); err != nil {
-		panic(err)
-	}
-	return &data
+	return attack.Pack(all...)
 }
-
-func second(_ int, err error) error { return err }
 
 func putBeforeStart(t *T) {
 	sb := t.create(t.spec("read /work/in/f ; append /work/in/f +changed ; write /work/in/new x"))
@@ -245,49 +224,4 @@ func putWhileRunning(t *T) {
 		t.Errorf("the file put is %v, %v, want mode 0755", info, err)
 	}
 	t.kind(filer.Put(t.ctx, "work/absent", pack(in...)), "Put below a folder that is not there", caisson.ErrNotFound)
-}
-
-func putHostile(t *T) {
-	victim := t.folder("victim")
-	b := t.holding()
-	filer := b.Sandbox.(engine.Filer)
-	up := strings.Repeat("../", 20) + victim[1:]
-	for _, bad := range [][]entry{
-		{{name: "../out", text: "x"}},
-		{{name: up + "/x", text: "x"}},
-		{{name: victim + "/x", text: "x"}},
-		{{name: "a/../../out", text: "x"}},
-		{{name: "link", kind: tar.TypeSymlink, link: victim}, {name: "link/x", text: "x"}},
-		{{name: "link", kind: tar.TypeSymlink, link: up}, {name: "link/x", text: "x"}},
-		{{name: "hard", kind: tar.TypeLink, link: "../../etc/passwd"}},
-		{{name: "hard", kind: tar.TypeLink, link: victim}},
-		{{name: "dev", kind: tar.TypeBlock}},
-		{{name: "dev", kind: tar.TypeChar}},
-	} {
-		err := filer.Put(t.ctx, "work", pack(bad...))
-		t.kind(err, "Put of "+bad[0].name+" -> "+bad[0].link, caisson.ErrInvalid)
-	}
-	t.kind(filer.Put(t.ctx, "work", strings.NewReader(strings.Repeat("garbage ", 200))), "Put of garbage", caisson.ErrInvalid)
-	cut := pack(entry{name: "cut", text: strings.Repeat("x", 5000)}).Bytes()[:2000]
-	if err := filer.Put(t.ctx, "work", bytes.NewReader(cut)); err == nil {
-		t.Errorf("Put of half an archive worked")
-	}
-	if entries, _ := os.ReadDir(victim); len(entries) > 0 {
-		t.Errorf("Put made %s outside of the sandbox", entries[0].Name())
-	}
-}
-
-func putThroughLink(t *T) {
-	victim := t.folder("victim")
-	b := t.launch(fmt.Sprintf("trap 15 ; symlink %s /work/link ; symlink %s/made /work/file ; say ready ; await 15", victim, victim))
-	b.says("ready")
-	filer := b.Sandbox.(engine.Filer)
-	for _, name := range []string{"work", "work/link"} {
-		// Whether it is an error depends on what is inside at the link's target.
-		_ = filer.Put(t.ctx, name, pack(entry{name: "link/x", text: "x"}, entry{name: "file", text: "x"}))
-		_ = filer.Put(t.ctx, name, pack(entry{name: "file", text: "x"}))
-	}
-	if entries, _ := os.ReadDir(victim); len(entries) > 0 {
-		t.Errorf("Put made %s outside of the sandbox", entries[0].Name())
-	}
 }

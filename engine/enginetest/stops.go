@@ -67,7 +67,7 @@ func stopCases() []Case {
 		{
 			Name: "stop/forking", Rules: []int{50, 51}, Attacks: []int{31}, Needs: []string{"limits.pids"},
 			Rule: "a program that starts processes as quickly as it can is killed with all of them",
-			body: stopForking,
+			body: attacked("stop/forking"),
 		},
 		{
 			Name: "stop/destroy", Rules: []int{46, 48},
@@ -256,15 +256,6 @@ func stopHalted(t *T) {
 	t.ok(b.process.Signal(t.ctx, sigTerm), "Signal")
 	t.ok(b.process.Signal(t.ctx, sigCont), "Signal")
 	b.expect(caisson.ReasonExited, 3, 0)
-}
-
-func stopForking(t *T) {
-	spec := t.spec("forks 100000 ; say full ; hold")
-	spec.Limits.PIDs = 60
-	b := t.start(spec)
-	b.says("full")
-	b.stop(engine.Stop{Reason: caisson.ReasonKilled})
-	b.expect(caisson.ReasonKilled, 0, sigKill)
 }
 
 func destroyRunning(t *T) {

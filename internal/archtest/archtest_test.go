@@ -27,6 +27,8 @@ var rules = []rule{
 	{".", nil, "the vocabulary is plain data that everyone can share"},
 	{"document", []string{".", "internal/fields"}, "reading a document needs only the vocabulary"},
 	{"engine", []string{".", "internal"}, "the contract for isolation rests on the vocabulary alone"},
+	{"engine/attack", []string{".", "engine", "keeper/tasklog", "internal"}, "attacks know the contract and no engine"},
+	{"internal/selftest", []string{".", "engine", "executor", "image", "keeper/tasklog", "mount", "stage", "internal"}, "attacks on data go against whatever moves it"},
 	{"engine/enginetest", []string{".", "engine", "keeper/tasklog", "internal"}, "the suite knows the contract and no engine"},
 	{"engine/mem", []string{".", "engine", "keeper/redact", "keeper/tasklog", "internal", "engine/enginetest/inside"}, "an engine knows the contract, not other engines"},
 	{"engine/native", []string{".", "engine", "keeper", "internal"}, "an engine knows the contract, the keeper's client and internal; never another engine, mount, stage or executor"},
@@ -67,7 +69,11 @@ var forbidden = []struct{ from, to, why string }{
 	{"engine/internal", "engine/native", "what engines share is below them"},
 	{"engine/internal", "engine/oci", "what engines share is below them"},
 	{"engine/internal", "engine/docker", "what engines share is below them"},
+	{"engine/attack", []string{".", "engine", "keeper/tasklog", "internal"}, "attacks know the contract and no engine"},
+	{"internal/selftest", []string{".", "engine", "executor", "image", "keeper/tasklog", "mount", "stage", "internal"}, "attacks on data go against whatever moves it"},
 	{"engine/enginetest", "engine/native", "the suite knows the contract and no engine"},
+	{"engine/attack", []string{".", "engine", "keeper/tasklog", "internal"}, "attacks know the contract and no engine"},
+	{"internal/selftest", []string{".", "engine", "executor", "image", "keeper/tasklog", "mount", "stage", "internal"}, "attacks on data go against whatever moves it"},
 	{"engine/enginetest", "engine/mem", "the suite knows the contract and no engine"},
 }
 

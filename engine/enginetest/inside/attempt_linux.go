@@ -75,6 +75,12 @@ func attempts() map[string]func() error {
 		"open-kcore":     opener("/proc/kcore"),
 		"open-kvm":       opener("/dev/kvm"),
 		"open-fuse":      opener("/dev/fuse"),
+		"write-own-exe":  writer("/proc/self/exe"),
+		"write-exe-1":    writer("/proc/1/exe"),
+		"fill-memfd":     fillMemfd,
+		"fill-pipes":     fillPipes,
+		"fill-sockets":   fillSockets,
+		"fill-threads":   fillThreads,
 	}
 }
 

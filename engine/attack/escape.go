@@ -1,0 +1,338 @@
+package attack
+
+import (
+	"fmt"
+	"net"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+
+	"github.com/caissonrun/caisson"
+	"github.com/caissonrun/caisson/engine"
+)
+
+// readOnly is the Bound of attacks that only look.
+const readOnly = "it reads and lists; what it finds is compared on the host and goes nowhere"
+
+// noop is the Bound of attempts that change nothing where they are let through.
+const noop = "each attempt is made so that it changes nothing, or what it changes is undone at once"
+
+func escapes() []Attack {
+	return []Attack{
+		{
+			ID: "A1", Name: "isolation/host-files", run: hostFiles, Bound: readOnly,
+			Tries: "read a file of the host: absolute, by .., by /proc, by a descriptor, from a folder moved away",
+			CVE:   []string{"CVE-2024-21626"},
+		},
+		{
+			ID: "A1", Name: "isolation/processes", run: hostProcesses, Bound: readOnly,
+			Tries: "see processes of the host or of another sandbox",
+		},
+		{
+			ID: "A1", Name: "isolation/other-sandbox", run: otherSandbox, Bound: readOnly,
+			Tries: "read another sandbox's work folder, /tmp, environment and arguments",
+			CVE:   []string{"CVE-2025-30066"},
+		},
+		{
+			ID: "A2", Name: "environment/descriptors", run: openDescriptors, Bound: readOnly,
+			Tries: "find a descriptor that was left open, and anything on stdin",
+			CVE:   []string{"CVE-2024-21626", "CVE-2016-9962"},
+		},
+		{
+			ID: "A4", Name: "isolation/kernel-files", run: kernelFiles,
+			Bound: "files are opened for writing and closed; only an oom score of the program's own is written",
+			Tries: "open core_pattern, sysrq, uevent_helper, release_agent and devices of the host",
+			CVE:   []string{"CVE-2022-0492", "CVE-2023-25809", "CVE-2023-27561"},
+		},
+		{
+			ID: "A6", Name: "escape/own-program", run: ownProgram,
+			Bound: "programs are opened for writing and nothing is written",
+			Tries: "open the program of whatever supervises it, by /proc/PID/exe, to write to it",
+			CVE:   []string{"CVE-2019-5736"},
+		},
+		{
+			ID: "A7", Name: "isolation/supervisor", run: supervisor,
+			Bound: "process 1 of a host takes no signal that it has no handler for; tracing is not used",
+			Tries: "end, trace or read what supervises it, and enter its namespaces",
+			CVE:   []string{"CVE-2016-9962"},
+		},
+		{
+			ID: "A7", Name: "isolation/system-calls", run: systemCalls, Bound: noop,
+			Tries: "keyctl, bpf, perf_event_open, userfaultfd, io_uring, kexec, modules, handles, a user namespace, AF_VSOCK, AF_ALG",
+			CVE:   []string{"CVE-2022-0185", "CVE-2014-9357"},
+		},
+		{
+			ID: "A9", Name: "isolation/capabilities", run: capabilities, Bound: noop,
+			Tries: "mounts, namespaces, chroot, devices, another user, the clock, the host's name, reboot, raw and packet sockets",
+			CVE:   []string{"CVE-2022-24769", "CVE-2020-14386"},
+		},
+		{
+			ID: "A11", Name: "isolation/root-view", run: rootView,
+			Bound: "names are listed; what is written is a file of one byte with a name of its own",
+			Tries: "see homes, state and sockets of the host, read shadow, write to the system's folders",
+		},
+	}
+}
+
+func hostFiles(t *Trial) {
+	flag, text := t.flag()
+	var args []string
+	for _, prefix := range []string{
+		"", "/proc/1/root", "/proc/self/root", "/proc/self/cwd/../../..", "/proc/1/cwd/..", "/proc/thread-self/root",
+		strings.Repeat("/..", 20), "/work" + strings.Repeat("/..", 20), "/dev/fd/..", "/proc/self/fd/0/..", "/proc/self/fd/3",
+		"/proc/self/fd/4/..", "/proc/self/map_files/../root",
+	} {
+		args = append(args, "try", "read", prefix+flag, ";", "try", "list", prefix+filepath.Dir(flag), ";")
+	}
+	// A folder that leaves the tree under the program's feet.
+	args = append(args, "mkdir", "/work/a/b/c", ";", "chdir", "/work/a/b/c", ";", "try", "rename", "/work/a/b", "/tmp/moved", ";",
+		"try", "rename", "/work/a/b", "/work/moved", ";", "try", "read", strings.Repeat("../", 20)+flag[1:])
+	b := t.run(args...)
+	b.success()
+	if out := b.stdout(); strings.Contains(out, text) || strings.Contains(out, "flag\n") {
+		t.Errorf("the program sees the host's file: %.300q", out)
+	}
+}
+
+func hostProcesses(t *Trial) {
+	neighbour := t.launch("say ready ; hold")
+	neighbour.says("ready")
+	f := t.launch("report").facts()
+	if len(f.Processes) == 0 || len(f.Processes) > 4 {
+		t.Errorf("the program sees %d processes, want itself and what supervises it: %.300v", len(f.Processes), f.Processes)
+	}
+	if _, ok := f.Processes[f.PID]; !ok {
+		t.Errorf("the program has pid %d and sees %.300v", f.PID, f.Processes)
+	}
+	if f.Processes[os.Getpid()] != "" && os.Getpid() > 100 {
+		t.Errorf("the program sees the process %d of the host", os.Getpid())
+	}
+}
+
+func otherSandbox(t *Trial) {
+	spec := t.Spec()
+	secret := "secret-" + spec.ID
+	spec = t.Spec("write", "/work/mine", secret, ";", "write", "/tmp/mine", secret, ";", "say", "ready", ";", "hold", ";", secret)
+	spec.Env = map[string]string{"MINE": secret}
+	t.start(spec).says("ready")
+	args := []string{"list", "/work", ";", "list", "/tmp", ";", "try", "read", "/tmp/mine", ";", "try", "read", spec.Work + "/mine", ";"}
+	for pid := 1; pid < 20; pid++ {
+		for _, file := range []string{"environ", "cmdline", "root/work/mine", "cwd/mine"} {
+			args = append(args, "try", "read", fmt.Sprintf("/proc/%d/%s", pid, file), ";")
+		}
+	}
+	b := t.launch(args...)
+	b.success()
+	if out := b.stdout(); strings.Contains(out, secret) {
+		t.Errorf("a sandbox sees another's secret: %.500q", out)
+	}
+}
+
+func openDescriptors(t *Trial) {
+	b := t.launch("report ; hash")
+	b.success()
+	reported, hash, _ := strings.Cut(b.stdout(), "\n")
+	for fd, what := range t.facts(reported).FDs {
+		if fd > 2 {
+			t.Errorf("the program has descriptor %d, of %s", fd, what)
+		}
+	}
+	if !strings.HasPrefix(hash, "0 ") {
+		t.Errorf("stdin is not empty: %q", hash)
+	}
+}
+
+// deny runs attempts and checks that each is denied.
+func (t *Trial) deny(list string) {
+	names := strings.Fields(list)
+	b := t.run("attempt " + strings.Join(names, " "))
+	b.denied(names)
+}
+
+// denied checks what a program said about attempts.
+func (b *box) denied(names []string) {
+	b.success()
+	out := lines(b.stdout())
+	if len(out) != len(names) {
+		b.t.ok(fmt.Errorf("%d attempts of %d were made: %v", len(out), len(names), out), "the program")
+	}
+	for _, line := range out {
+		// A user that the sandbox has no id for is EINVAL.
+		if _, result, _ := strings.Cut(line, " "); !denied(result) && line != "setuid-0 EINVAL" {
+			b.t.Errorf("%s, want it denied", line)
+		}
+	}
+}
+
+// kernelAttempts are files of the kernel's that no sandbox may open.
+const kernelAttempts = "core-pattern sysrq uevent-helper oom-adjust cgroup-write open-kmsg open-mem open-kcore open-kvm open-fuse"
+
+func kernelFiles(t *Trial) { t.deny(kernelAttempts) }
+
+func ownProgram(t *Trial) {
+	b := t.run("attempt write-own-exe write-exe-1")
+	b.success()
+	for _, line := range lines(b.stdout()) {
+		// A program that runs can't be written to, and what can't be found
+		// can't be either.
+		if _, result, _ := strings.Cut(line, " "); !denied(result) && result != "ETXTBSY" {
+			t.Errorf("%s, want it denied", line)
+		}
+	}
+}
+
+func supervisor(t *Trial) {
+	facts := t.launch("report").facts()
+	if facts.PID == 1 {
+		t.inapplicablef("the program is process 1 of its sandbox: nothing in there supervises it")
+	}
+	b := t.run("attempt kill-1 ptrace-1 read-memory-1 setns ; try list /proc/1/fd ; try read /proc/1/environ ; exit 5")
+	if exit := b.wait(); exit.Reason != caisson.ReasonExited || exit.Code != 5 {
+		t.Errorf("the program ended with %+v, want code 5", exit)
+	}
+	for _, line := range lines(b.stdout()) {
+		name, result, _ := strings.Cut(line, " ")
+		// A signal to an init that has no handler for it is dropped.
+		if !denied(result) && result != "EINVAL" && name != "kill-1" {
+			t.Errorf("%s", line)
+		}
+	}
+}
+
+func systemCalls(t *Trial) {
+	if f := t.launch("report").facts(); f.Seccomp != 2 && !t.separateKernel() {
+		t.Errorf("seccomp mode is %d, want 2", f.Seccomp)
+	}
+	t.deny("clone-user keyctl add-key bpf perf-event userfaultfd io-uring kexec init-module open-by-handle " +
+		"vsock-socket alg-socket quotactl")
+}
+
+// separateKernel reports whether system calls reach a kernel that is not the
+// host's: what it lets through is its own.
+func (t *Trial) separateKernel() bool {
+	has, _ := t.Features.Has("isolation:" + engine.SeparateKernel)
+	return has
+}
+
+func capabilities(t *Trial) {
+	t.deny("mount-tmpfs mount-proc remount umount unshare-mount unshare-net chroot pivot-root mknod " +
+		"setuid-0 sethostname settimeofday reboot swapon init-module kexec iopl bpf open-by-handle " +
+		"raw-socket packet-socket")
+}
+
+func rootView(t *Trial) {
+	var args []string
+	hidden := strings.Fields("/home /root /var/lib /boot /mnt /srv /run/docker.sock /var/run/docker.sock /run/containerd")
+	for _, path := range append(hidden, t.Hidden...) {
+		args = append(args, "say", "in", path, ";", "try", "list", path, ";")
+	}
+	// A file that the program could make is taken away again.
+	args = append(args, strings.Fields("try read /etc/shadow")...)
+	for _, path := range []string{"/usr/caisson-x", "/etc/caisson-x"} {
+		args = append(args, ";", "try", "write", path, "x", ";", "try", "remove", path)
+	}
+	b := t.run(args...)
+	b.success()
+	home, _ := os.UserHomeDir()
+	for _, place := range strings.Split(b.stdout(), "in ")[1:] {
+		all := lines(place)
+		entries := slices.DeleteFunc(all[1:], func(l string) bool {
+			return strings.HasPrefix(l, "list ") || strings.HasPrefix(l, "read ") || strings.HasPrefix(l, "write ") || strings.HasPrefix(l, "remove ")
+		})
+		if len(entries) > 0 && all[0] != home {
+			t.Errorf("%s has %.200v", all[0], entries)
+		}
+	}
+	for _, change := range []string{"read ok", "write ok"} {
+		if strings.Contains(b.stdout(), change) {
+			t.Errorf("shadow can be read, or the system's folders written: %.300q", b.stdout())
+		}
+	}
+}
+
+func sockets() []Attack {
+	return []Attack{
+		{
+			ID: "A10", Name: "network/abstract-sockets", run: abstractSocket, Bound: readOnly,
+			Tries: "connect to an abstract unix socket of the host", CVE: []string{"CVE-2020-15257"},
+			Needs: []string{"networks.none"},
+		},
+		{
+			ID: "A10", Name: "escape/host-loopback", run: hostLoopback, Bound: readOnly,
+			Tries: "connect to a server on the host's loopback and addresses",
+			Needs: []string{"networks.none"},
+		},
+		{
+			ID: "A11", Name: "escape/host-socket", run: hostSocket, Bound: readOnly,
+			Tries: "connect to a socket of a daemon of the host, by its path and by links to it",
+		},
+	}
+}
+
+// listen opens a listener of the host for an attack.
+func (t *Trial) listen(network, address string) net.Listener {
+	l, err := net.Listen(network, address)
+	t.ok(err, "Listen")
+	t.after(func() { l.Close() })
+	return l
+}
+
+func abstractSocket(t *Trial) {
+	name := "@caisson-attack-" + t.Spec().ID
+	t.listen("unix", name)
+	b := t.run("try", "connect", "unix", name)
+	b.success()
+	if b.stdout() == "connect ok\n" {
+		t.Errorf("the host's abstract socket was reached")
+	}
+}
+
+func hostLoopback(t *Trial) {
+	l := t.listen("tcp", "127.0.0.1:0")
+	all := t.listen("tcp", ":0")
+	addresses := []string{l.Addr().String()}
+	_, port, err := net.SplitHostPort(all.Addr().String())
+	t.ok(err, "SplitHostPort")
+	interfaces, err := net.InterfaceAddrs()
+	t.ok(err, "InterfaceAddrs")
+	for _, a := range interfaces {
+		if ip, ok := a.(*net.IPNet); ok {
+			addresses = append(addresses, net.JoinHostPort(ip.IP.String(), port))
+		}
+	}
+	var args []string
+	for _, address := range addresses {
+		args = append(args, "try", "connect", "tcp", address, ";")
+	}
+	spec := t.Spec(args...)
+	spec.Network.Mode = caisson.NetworkNone
+	b := t.start(spec)
+	b.success()
+	for i, line := range lines(b.stdout()) {
+		if strings.HasSuffix(line, " ok") {
+			t.Errorf("the host's server at %s was reached", addresses[i])
+		}
+	}
+}
+
+func hostSocket(t *Trial) {
+	// The path of a socket is short: the folder may lie deep.
+	dir, err := os.MkdirTemp("", "cs-")
+	t.ok(err, "MkdirTemp")
+	t.after(func() { os.RemoveAll(dir) })
+	t.ok(os.Chmod(dir, 0o755), "Chmod")
+	path := filepath.Join(dir, "s")
+	t.listen("unix", path)
+	t.ok(os.Chmod(path, 0o777), "Chmod")
+	places := []string{path, "/proc/1/root" + path, "/proc/self/root" + path}
+	args := []string{"symlink", path, "/work/s", ";", "try", "connect", "unix", "/work/s"}
+	for _, place := range append(places, "/run/docker.sock", "/var/run/docker.sock", "/run/containerd/containerd.sock") {
+		args = append(args, ";", "try", "connect", "unix", place)
+	}
+	b := t.run(args...)
+	b.success()
+	if strings.Contains(b.stdout(), "connect ok") {
+		t.Errorf("a socket of the host was reached: %q", b.stdout())
+	}
+}
