@@ -110,12 +110,12 @@ func (a *attendant) release(ctx context.Context) error {
 	p := a.places
 	for len(p.Mounts) > 0 {
 		place := p.Mounts[len(p.Mounts)-1]
-		mounter := a.x.mounters[place.Type]
-		if mounter == nil {
-			return &caisson.Error{Op: caisson.OpMount, Item: place.Target, Kind: caisson.ErrUnsupported, Err: fmt.Errorf("no mounts of type %q here", place.Type)}
+		mounter, err := a.x.mounters.of(place.Type, a.record.Engine)
+		if err != nil {
+			return at(place.Target, err)
 		}
 		limited, cancel := context.WithTimeout(ctx, a.x.limits.destroy)
-		err := a.x.guard(caisson.OpMount, func() error { return mounter.Release(limited, place) })
+		err = a.x.guard(caisson.OpMount, func() error { return mounter.Release(limited, place) })
 		cancel()
 		if err != nil {
 			return fmt.Errorf("mount %s: %w", place.Target, err)

@@ -167,6 +167,9 @@ func (x *Executor) fits(ctx context.Context, p *prober, r *record, secrets map[s
 	r.Engine, r.Sharing = p.engine.Name(), sharingOf(&f, r.Task)
 	err = checkOptions(r.Task.Options, f.OptionsSchema)
 	if err == nil {
+		err = x.checkEngineMounts(r)
+	}
+	if err == nil {
 		err = x.checkSpecs(r, &f, secrets)
 	}
 	if err != nil {

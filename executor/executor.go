@@ -85,7 +85,7 @@ type Executor struct {
 	folder   *state.Folder
 	runtime  string // of this installation
 	engines  []*prober
-	mounters map[string]mount.Mounter
+	mounters mounters
 	stagers  map[string]stage.Stager
 	opts     Options
 	log      *slog.Logger
@@ -113,7 +113,7 @@ func New(opts *Options) (*Executor, error) {
 		now:      time.Now,
 		bootID:   engine.BootID,
 		start:    (*exec.Cmd).Start,
-		mounters: make(map[string]mount.Mounter),
+		mounters: make(mounters),
 		stagers:  make(map[string]stage.Stager),
 		held:     make(map[string]*lockfile.Lock),
 	}
@@ -155,10 +155,9 @@ func (x *Executor) register() error {
 	}
 	slices.SortStableFunc(x.engines, func(a, b *prober) int { return rank(a) - rank(b) })
 	for _, m := range x.opts.Mounters {
-		if x.mounters[m.Type()] != nil {
-			return duplicate("mount type", m.Type())
+		if err := x.mounters.add(m); err != nil {
+			return err
 		}
-		x.mounters[m.Type()] = m
 	}
 	for _, s := range x.opts.Stagers {
 		for _, scheme := range s.Schemes() {

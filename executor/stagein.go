@@ -211,16 +211,17 @@ func (a *attendant) mount(ctx context.Context) error {
 func (a *attendant) mountOne(ctx context.Context, i int) error {
 	m := a.record.Task.Mounts[i]
 	m.Target = inside(m.Target)
-	mounter := a.x.mounters[m.Type]
-	if mounter == nil {
-		return &caisson.Error{Op: caisson.OpMount, Item: m.Target, Kind: caisson.ErrUnsupported, Err: fmt.Errorf("no mounts of type %q here", m.Type)}
+	mounter, err := a.x.mounters.of(m.Type, a.record.Engine)
+	if err != nil {
+		return err
 	}
 	dir := filepath.Join(a.attempt().Mounts(), strconv.Itoa(i))
 	if err := os.MkdirAll(dir, 0o700); err != nil {
 		return safefs.Sorted(caisson.OpMount, m.Target, err)
 	}
 	save := func(p *mount.Place) error {
-		p.Index = i
+		p.Type, p.Index = m.Type, i
+		p.ID = mount.ID(a.task.ID, a.h.attempt, i)
 		a.places.set(p)
 		return a.places.write(a.attempt())
 	}
@@ -228,12 +229,15 @@ func (a *attendant) mountOne(ctx context.Context, i int) error {
 		Env: mountEnv(a.record), Mount: m, Task: a.task.ID, Attempt: a.h.attempt, Index: i, Dir: dir, Save: save,
 	}
 	var place *mount.Place
-	err := a.x.guard(caisson.OpMount, func() (err error) {
+	err = a.x.guard(caisson.OpMount, func() (err error) {
 		place, err = mounter.Mount(ctx, req)
 		return err
 	})
 	if err != nil {
 		return err
+	}
+	if place == nil {
+		return errNoPlace
 	}
 	return save(place)
 }

@@ -105,22 +105,6 @@ func (x *Executor) checkSecrets(task *caisson.Task, values map[string][]byte) er
 	return nil
 }
 
-func (x *Executor) checkMounts(r *record) error {
-	for i, m := range r.Task.Mounts {
-		item := fmt.Sprintf("mounts[%d]", i)
-		mounter := x.mounters[m.Type]
-		if mounter == nil {
-			return &caisson.Error{Op: caisson.OpValidate, Item: item, Kind: caisson.ErrUnsupported, Err: fmt.Errorf("no mounts of type %q here", m.Type)}
-		}
-		m.Target = inside(m.Target)
-		err := x.guard(caisson.OpMount, func() error { return mounter.Check(m, mountEnv(r)) })
-		if err != nil {
-			return at(item, err)
-		}
-	}
-	return nil
-}
-
 func (x *Executor) checkStaging(r *record, sub *Submission) error {
 	env := stageEnv(r, sub.Secrets)
 	for i := range r.Task.Inputs {

@@ -62,8 +62,14 @@ type Request struct {
 	Save    func(*Place) error // makes a place durable; never nil
 }
 
+// ID names the mount: no other one, of any task or attempt, ever has the same.
+func (r *Request) ID() string { return ID(r.Task, r.Attempt, r.Index) }
+
 // A Place is what has been made ready: enough to use it and to release it.
 type Place struct {
+	// ID is of this one mount, the same when it is released: see Request.ID. The
+	// caller sets it, and Type and Index.
+	ID       string            `json:"id"`
 	Type     string            `json:"type"`             // of the mounter
 	Index    int               `json:"index"`            // of the mount in the task
 	Source   string            `json:"source,omitempty"` // host path to bind, without symbolic links; empty: a tmpfs
