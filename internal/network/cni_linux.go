@@ -2,6 +2,7 @@ package network
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -73,11 +74,23 @@ func readConfig(path string) (*libcni.NetworkConfigList, error) {
 	if len(list.Plugins) > 0 {
 		return list, nil
 	}
+	return listOfOne(data)
+}
+
+// listOfOne is the list that the older form of a file, a single plugin's, stands
+// for.
+func listOfOne(data []byte) (*libcni.NetworkConfigList, error) {
 	single, err := libcni.NetworkPluginConfFromBytes(data)
 	if err != nil {
 		return nil, err
 	}
-	return libcni.ConfListFromConf(single)
+	data, err = json.Marshal(map[string]any{
+		"name": single.Network.Name, "cniVersion": single.Network.CNIVersion, "plugins": []json.RawMessage{data},
+	})
+	if err != nil {
+		return nil, err
+	}
+	return readList(data)
 }
 
 func readList(data []byte) (*libcni.NetworkConfigList, error) {

@@ -76,14 +76,15 @@ func (r *Record) Create(ctx context.Context) (err error) {
 	if err := r.reserve(ctx); err != nil {
 		return err
 	}
-	// With the ports' numbers, which detaching needs.
-	if err := r.save(); err != nil {
-		return err
-	}
 	if err := makeNamespace(r.Path()); err != nil {
 		return err
 	}
 	for i := range r.Attachments {
+		// Detaching needs the ports' numbers.
+		r.Attachments[i].Tried = true
+		if err := r.save(); err != nil {
+			return err
+		}
 		if err := r.attach(ctx, &r.Attachments[i]); err != nil {
 			return err
 		}
@@ -127,7 +128,9 @@ func load(folder string) (*Record, error) {
 	return out, nil
 }
 
-// Check returns nil if the namespace is there, attached as it was made.
+// Check returns nil if the namespace is there, attached as it was made. What
+// publishes ports is not asked: portmap 1.1 misses rules for IPv6 where there
+// is no IPv6.
 //
 // Errors: ErrNotFound if it is gone; ErrUnavailable if a plugin finds something
 // amiss.
@@ -136,6 +139,9 @@ func (r *Record) Check(ctx context.Context) error {
 		return failure(caisson.ErrNotFound, "network namespace "+r.ID, errors.New("it is gone"))
 	}
 	for i := range r.Attachments {
+		if len(r.Attachments[i].Ports) > 0 {
+			continue
+		}
 		if err := r.check(ctx, &r.Attachments[i]); err != nil {
 			return err
 		}
@@ -147,16 +153,16 @@ func (r *Record) Check(ctx context.Context) error {
 // What is gone already is fine. On an error the rest stays, so that it can be
 // called again.
 func (r *Record) Remove(ctx context.Context) error {
-	now := r
-	if kept, err := load(r.Folder); err == nil {
-		now = kept // it knows the ports
-	}
+	now := r.left()
 	path := ""
 	if there(r.Path()) {
 		path = r.Path()
 	}
 	var errs []error
 	for i := range slices.Backward(now.Attachments) {
+		if !now.Attachments[i].Tried {
+			continue
+		}
 		errs = append(errs, now.detach(ctx, &now.Attachments[i], path))
 	}
 	if err := errors.Join(errs...); err != nil {
@@ -174,6 +180,21 @@ func (r *Record) Remove(ctx context.Context) error {
 	// The folder of the installation goes with the last one.
 	_ = os.Remove(filepath.Dir(r.Folder))
 	return nil
+}
+
+// left is the record of what there may be to remove: as its folder tells, which
+// knows what was tried and the ports, or, where a reboot or a crash has left
+// none, everything that plugins keep elsewhere. Filters are gone then.
+func (r *Record) left() *Record {
+	if kept, err := load(r.Folder); err == nil {
+		return kept
+	}
+	all := *r
+	all.Attachments = slices.Clone(r.Attachments)
+	for i := range all.Attachments {
+		all.Attachments[i].Tried, all.Attachments[i].Ports = true, nil
+	}
+	return &all
 }
 
 // Sweep removes the namespaces of this installation whose ids are not in live,

@@ -95,6 +95,8 @@ type Attachment struct {
 	Aliases   []string          `json:"aliases,omitempty"`
 	Ports     []caisson.Port    `json:"ports,omitempty"` // with all host ports once it is there
 
+	// Tried says that plugins may have attached something.
+	Tried bool `json:"tried,omitempty"`
 	// What the plugins answered.
 	Addresses []string     `json:"addresses,omitempty"`
 	MAC       string       `json:"mac,omitempty"`
