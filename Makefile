@@ -51,7 +51,7 @@ conformance: build ## run the conformance suite on every engine and print the ta
 
 .PHONY: bench
 bench: build ## print medians and ratios beside the budgets, in one run
-	$(GO) run ./internal/bench
+	sh scripts/services run $(GO) run ./internal/bench
 
 .PHONY: examples
 examples: build ## run the examples and the README's commands

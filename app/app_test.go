@@ -1,9 +1,12 @@
 package app_test
 
 import (
+	"context"
 	"errors"
+	"os"
 	"path/filepath"
 	"slices"
+	"strings"
 	"testing"
 
 	"github.com/caissonrun/caisson"
@@ -31,12 +34,45 @@ func load(t *testing.T) *app.Config {
 	return cfg
 }
 
-// TestEmbedding does what a program that embeds Caisson does, with an engine
-// of its own.
+// greeter is a staging scheme of an embedding program: greet:NAME.
+type greeter struct{}
+
+func (greeter) Schemes() []string { return []string{"greet"} }
+
+func (greeter) CheckInput(*caisson.Input, *stage.Env) error { return nil }
+
+func (greeter) Fetch(_ context.Context, in *caisson.Input, work *os.Root, _ *stage.Env) (*stage.Fetched, error) {
+	text := strings.Replace(in.From, "greet:", "hello ", 1) + "\n"
+	return &stage.Fetched{Bytes: int64(len(text))}, work.WriteFile(in.To, []byte(text), 0o644)
+}
+
+// shelf is a type of mount of an embedding program.
+type shelf struct{ dir string }
+
+func (shelf) Type() string { return "shelf" }
+
+func (shelf) Check(m caisson.Mount, _ mount.Env) error { return mount.CheckTarget(m) }
+
+func (s shelf) Mount(_ context.Context, req *mount.Request) (*mount.Place, error) {
+	place := mount.NewPlace(req)
+	place.Source = s.dir
+	return place, req.Save(place)
+}
+
+func (shelf) Release(context.Context, *mount.Place) error { return nil }
+
+// TestEmbedding does what a program that embeds Caisson does, with an engine, a
+// type of mount and a staging scheme of its own.
 func TestEmbedding(t *testing.T) {
+	dir := t.TempDir()
+	if err := os.WriteFile(filepath.Join(dir, "book"), []byte("once upon a time\n"), 0o644); err != nil {
+		t.Fatal(err)
+	}
 	a, err := app.New(load(t), &app.Options{
-		Engines: []engine.Engine{mem.New(nil)},
-		Keeper:  []string{"/nonexistent"},
+		Engines:  []engine.Engine{mem.New(nil)},
+		Mounters: []mount.Mounter{mount.Only(shelf{dir}, "mem")},
+		Stagers:  []stage.Stager{greeter{}},
+		Keeper:   []string{"/nonexistent"},
 	})
 	if err != nil {
 		t.Fatal(err)
@@ -48,8 +84,9 @@ func TestEmbedding(t *testing.T) {
 	ctx := t.Context()
 	task := &caisson.Task{
 		Engine:  "mem",
-		Program: caisson.Program{Cmd: []string{"sh", "-c", "cat in/x; exit 3"}},
-		Inputs:  []caisson.Input{{Text: "hello\n", To: "in/x"}},
+		Program: caisson.Program{Cmd: []string{"sh", "-c", "cat x /shelf/book; exit 3"}},
+		Inputs:  []caisson.Input{{From: "greet:you", To: "x"}},
+		Mounts:  []caisson.Mount{{Type: "shelf", Target: "/shelf"}},
 	}
 	id, err := a.Executor.Submit(ctx, task, &executor.Submission{BaseDir: t.TempDir()})
 	if err != nil {
@@ -70,8 +107,8 @@ func TestEmbedding(t *testing.T) {
 		out = append(out, r.Data...)
 		return nil
 	})
-	if err != nil || string(out) != "hello\n" {
-		t.Errorf("log = %q, %v, want hello", out, err)
+	if err != nil || string(out) != "hello you\nonce upon a time\n" {
+		t.Errorf("log = %q, %v, want the greeting and the book", out, err)
 	}
 }
 

@@ -28,15 +28,8 @@ func mounters(cfg *Config, opts *Options, folder *state.Folder, volumes *volume.
 	if err != nil {
 		return nil, err
 	}
-	list := append([]mount.Mounter{volume.New(volumes), caches, binds, tmpfs.New()}, opts.Mounters...)
-	seen := map[string]bool{}
-	for _, m := range list {
-		if seen[m.Type()] {
-			return nil, duplicate("mount type", m.Type())
-		}
-		seen[m.Type()] = true
-	}
-	return list, nil
+	// The executor refuses two that would serve the same type and engine.
+	return append([]mount.Mounter{volume.New(volumes), caches, binds, tmpfs.New()}, opts.Mounters...), nil
 }
 
 // stagers returns Caisson's own stagers and those of opts.

@@ -9,5 +9,5 @@ import (
 
 func main() {
 	app.Reexec()
-	os.Exit(app.Main())
+	os.Exit(app.Main(nil))
 }

@@ -30,6 +30,9 @@ type Caller struct {
 	Stdout  io.Writer
 	Stderr  io.Writer
 	Environ []string // NAME=value
+	// Sections are those of the configuration that only this program knows, see
+	// config.Options.
+	Sections map[string]*config.Section
 	// Open wires the parts that commands work on. It is called at most once,
 	// and only by commands that need them.
 	Open func(ctx context.Context, setup *Setup) (*Host, error)
@@ -223,7 +226,7 @@ func (c *command) close() error {
 
 // configOptions says where the configuration comes from.
 func (c *command) configOptions() *config.Options {
-	opts := &config.Options{File: c.settings.config, Environ: c.caller.Environ, Flags: map[string]string{}, Dir: c.settings.dir}
+	opts := &config.Options{File: c.settings.config, Environ: c.caller.Environ, Sections: c.caller.Sections, Flags: map[string]string{}, Dir: c.settings.dir}
 	if c.settings.state != "" {
 		opts.Flags["state"] = c.settings.state
 	}

@@ -171,7 +171,7 @@ func (c *command) schemaCommand() *cobra.Command {
 			case "task":
 				schema = document.Schema()
 			case "config":
-				schema = config.Schema(nil)
+				schema = config.Schema(c.caller.Sections)
 			default:
 				return usageError(cmd, fmt.Errorf("no schema %q, want task or config", args[0]))
 			}
