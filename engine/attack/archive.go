@@ -22,12 +22,12 @@ func archives() []Attack {
 	needs := []string{"files"}
 	return []Attack{
 		{
-			ID: "B18", Name: "archive/put-hostile", run: putHostile, Needs: needs, Bound: hostFolder,
+			ID: "B18", Name: "archive/put-hostile", Run: putHostile, Needs: needs, Bound: hostFolder,
 			Tries: "put an archive with .., absolute names, links that are followed, hard links to outside, devices, garbage",
 			CVE:   []string{"CVE-2018-15664", "CVE-2021-29136", "CVE-2025-47290"},
 		},
 		{
-			ID: "B22", Name: "archive/put-through-link", run: putThroughLink, Needs: needs, Bound: hostFolder,
+			ID: "B22", Name: "archive/put-through-link", Run: putThroughLink, Needs: needs, Bound: hostFolder,
 			Tries: "have files that are put into the sandbox go through a link that the task made",
 			CVE:   []string{"CVE-2018-15664", "CVE-2024-28185"},
 		},
@@ -71,7 +71,7 @@ func Pack(entries ...Entry) *bytes.Buffer {
 }
 
 func putHostile(t *Trial) {
-	victim := t.folder("victim")
+	victim := t.Folder("victim")
 	b := t.launch("say ready ; hold")
 	b.says("ready")
 	filer := b.Sandbox.(engine.Filer)
@@ -96,12 +96,12 @@ func putHostile(t *Trial) {
 	if err := filer.Put(t.ctx, "work", bytes.NewReader(cut)); err == nil {
 		t.Errorf("Put of half an archive worked")
 	}
-	t.empty(victim)
+	t.Empty(victim)
 	b.kill()
 }
 
 func putThroughLink(t *Trial) {
-	victim := t.folder("victim")
+	victim := t.Folder("victim")
 	b := t.launch(fmt.Sprintf("symlink %s /work/link ; symlink %s/made /work/file ; say ready ; hold", victim, victim))
 	b.says("ready")
 	filer := b.Sandbox.(engine.Filer)
@@ -110,7 +110,7 @@ func putThroughLink(t *Trial) {
 		_ = filer.Put(t.ctx, name, Pack(Entry{Name: "link/x", Text: "x"}, Entry{Name: "file", Text: "x"}))
 		_ = filer.Put(t.ctx, name, Pack(Entry{Name: "file", Text: "x"}))
 	}
-	t.empty(victim)
+	t.Empty(victim)
 	b.kill()
 }
 
@@ -118,21 +118,21 @@ func files() []Attack {
 	needs := []string{"files"}
 	return []Attack{
 		{
-			ID: "C23", Name: "files/links-out", run: linksOut, Needs: needs, Bound: readOnly,
+			ID: "C23", Name: "files/links-out", Run: linksOut, Needs: needs, Bound: readOnly,
 			Tries: "have the host's files read through links that the task made",
 			CVE:   []string{"CVE-2018-15664", "CVE-2019-14271", "CVE-2024-28185"},
 		},
 		{
-			ID: "C23", Name: "files/swap", run: filesSwap, Needs: needs, Bound: readOnly,
+			ID: "C23", Name: "files/swap", Run: filesSwap, Needs: needs, Bound: readOnly,
 			Tries: "swap a file for a link while it is read, a thousand times",
 			CVE:   []string{"CVE-2018-15664"},
 		},
 		{
-			ID: "C24", Name: "files/fifo", run: filesFIFO, Needs: needs, Bound: readOnly,
+			ID: "C24", Name: "files/fifo", Run: filesFIFO, Needs: needs, Bound: readOnly,
 			Tries: "hold up whoever reads its files by FIFOs and devices",
 		},
 		{
-			ID: "C25", Name: "log/swapped", run: logSwapped, Bound: hostFolder,
+			ID: "C25", Name: "log/swapped", Run: logSwapped, Bound: hostFolder,
 			Tries: "have the log written through a link to a file of the host",
 			CVE:   []string{"CVE-2026-6959"},
 		},
@@ -140,7 +140,7 @@ func files() []Attack {
 }
 
 func linksOut(t *Trial) {
-	flag, text := t.flag()
+	flag, text := t.Flag()
 	var args []string
 	for name, target := range map[string]string{
 		"out": flag, "outdir": filepath.Dir(flag), "dots": strings.Repeat("../", 30) + flag[1:],
@@ -152,8 +152,8 @@ func linksOut(t *Trial) {
 	b.success()
 	filer := b.Sandbox.(engine.Filer)
 	view, err := filer.FS(t.ctx)
-	t.ok(err, "FS")
-	t.after(func() { view.Close() })
+	t.OK(err, "FS")
+	t.After(func() { view.Close() })
 	for _, name := range []string{"out", "dots", "outdir/flag", "loop", "proc", "proc1"} {
 		if data, err := fs.ReadFile(view, "work/"+name); strings.Contains(string(data), text) {
 			t.Errorf("%s gives the host's file (error %v)", name, err)
@@ -170,21 +170,21 @@ func linksOut(t *Trial) {
 }
 
 func filesSwap(t *Trial) {
-	flag, text := t.flag()
+	flag, text := t.Flag()
 	b := t.launch("mkdir", "/work/d", ";", "write", "/work/d/f", "inside", ";", "say", "ready", ";", "flip", "/work/d/f", "inside", flag)
 	b.says("ready")
 	filer := b.Sandbox.(engine.Filer)
 	view, err := filer.FS(t.ctx)
-	t.ok(err, "FS")
+	t.OK(err, "FS")
 	defer view.Close()
-	for range t.times(1000) {
+	for range t.Times(1000) {
 		data, _ := fs.ReadFile(view, "work/d/f")
 		if strings.Contains(string(data), text) {
 			t.Errorf("a swapped file gave the host's")
 			break
 		}
 	}
-	for range t.times(50) {
+	for range t.Times(50) {
 		var out strings.Builder
 		_ = filer.Tar(t.ctx, "work/d", &out)
 		if strings.Contains(out.String(), text) {
@@ -200,7 +200,7 @@ func filesFIFO(t *Trial) {
 	b.success()
 	filer := b.Sandbox.(engine.Filer)
 	view, err := filer.FS(t.ctx)
-	t.ok(err, "FS")
+	t.OK(err, "FS")
 	defer view.Close()
 	for _, name := range []string{"work/d/fifo", "dev/zero", "dev/null"} {
 		f, err := view.Open(name)
@@ -210,13 +210,13 @@ func filesFIFO(t *Trial) {
 		}
 	}
 	var out bytes.Buffer
-	t.ok(filer.Tar(t.ctx, "work/d", &out), "Tar")
+	t.OK(filer.Tar(t.ctx, "work/d", &out), "Tar")
 	for archive := tar.NewReader(&out); ; {
 		header, err := archive.Next()
 		if err == io.EOF {
 			return
 		}
-		t.ok(err, "reading the archive")
+		t.OK(err, "reading the archive")
 		if header.Typeflag == tar.TypeFifo {
 			t.Errorf("the archive has the FIFO")
 		}
@@ -226,13 +226,13 @@ func filesFIFO(t *Trial) {
 func logSwapped(t *Trial) {
 	victim := filepath.Join(t.Dir, "victim")
 	const text = "of the host\n"
-	t.ok(os.WriteFile(victim, []byte(text), 0o644), "WriteFile")
+	t.OK(os.WriteFile(victim, []byte(text), 0o644), "WriteFile")
 	spec := t.Spec("say hello")
-	t.ok(os.Symlink(victim, spec.Log), "Symlink")
+	t.OK(os.Symlink(victim, spec.Log), "Symlink")
 	sb, err := t.Engine.Create(t.ctx, spec)
 	if err == nil {
 		b := &box{t: t, spec: spec, Sandbox: sb}
-		t.after(b.destroy)
+		t.After(b.destroy)
 		if process, err := sb.Start(t.ctx); err == nil {
 			_, _ = process.Wait(t.ctx)
 		}

@@ -36,7 +36,8 @@ type Attack struct {
 	// Host says why this host can't show it, or "". Nil: every host can.
 	Host func() string
 
-	run func(t *Trial)
+	// Run tries it.
+	Run func(t *Trial)
 }
 
 // A Status is how an attack came out.
@@ -114,7 +115,7 @@ func Try(ctx context.Context, a *Attack, place *Place) Outcome {
 		defer close(done)
 		defer t.clean()
 		defer t.rescue()
-		a.run(t)
+		a.Run(t)
 	}()
 	select {
 	case <-done:

@@ -12,34 +12,34 @@ import (
 func endings() []Attack {
 	return []Attack{
 		{
-			ID: "D31", Name: "stop/hidden", run: hidden, Needs: []string{"share_work"},
+			ID: "D31", Name: "stop/hidden", Run: hidden, Needs: []string{"share_work"},
 			Bound: "what stays behind would be four processes that sleep for the attack's own time",
 			Tries: "outlive its end: children, sessions, orphans, halted processes, deaf to signals",
 		},
 		{
-			ID: "D31", Name: "stop/forking", run: forking, Needs: []string{"limits.pids"},
+			ID: "D31", Name: "stop/forking", Run: forking, Needs: []string{"limits.pids"},
 			Bound: "it runs under a limit of processes",
 			Tries: "start processes faster than they are killed",
 		},
 		{
-			ID: "D33", Name: "log/long-line", run: longLine, Needs: []string{"limits.log"},
+			ID: "D33", Name: "log/long-line", Run: longLine, Needs: []string{"limits.log"},
 			Bound: "the log has a limit of 1 MiB",
 			Tries: "use up memory by a line of 64 MiB and by garbage",
 			CVE:   []string{"CVE-2022-31030"},
 		},
 		{
-			ID: "D33", Name: "exec/much-output", run: muchOutput, Needs: []string{"exec"},
+			ID: "D33", Name: "exec/much-output", Run: muchOutput, Needs: []string{"exec"},
 			Bound: "it stops at 64 MiB, which nobody keeps",
 			Tries: "use up memory by what an exec prints while nobody reads",
 			CVE:   []string{"CVE-2022-31030", "CVE-2025-64329"},
 		},
 		{
-			ID: "D33", Name: "log/kept-open", run: keptOpen,
+			ID: "D33", Name: "log/kept-open", Run: keptOpen,
 			Bound: "the process that stays sleeps, and is killed",
 			Tries: "hold up its end by a grandchild that keeps its output",
 		},
 		{
-			ID: "D34", Name: "concurrency/many-runs", run: manyRuns, Bound: "20 runs, one after the other",
+			ID: "D34", Name: "concurrency/many-runs", Run: manyRuns, Bound: "20 runs, one after the other",
 			Tries: "use up descriptors, mounts, groups, terminals and loop devices by many runs",
 		},
 	}
@@ -64,7 +64,7 @@ func hidden(t *Trial) {
 	locks := []string{"lock0", "lock1", "lock2", "lock3"}
 	for _, name := range locks {
 		for !t.locked(filepath.Join(b.spec.Work, name)) {
-			t.ok(t.ctx.Err(), "waiting for "+name)
+			t.OK(t.ctx.Err(), "waiting for "+name)
 			time.Sleep(5 * time.Millisecond)
 		}
 	}
@@ -88,7 +88,7 @@ func forking(t *Trial) {
 
 func longLine(t *Trial) {
 	const limit = caisson.MiB
-	before := t.memory()
+	before := t.Memory()
 	spec := t.Spec("print stdout 64m 1")
 	spec.Limits.Log = limit
 	b := t.start(spec)
@@ -96,7 +96,7 @@ func longLine(t *Trial) {
 	if n := len(b.stdout()); n > int(limit) {
 		t.Errorf("the log has %d bytes, the limit is %v", n, limit)
 	}
-	if more := t.memory() - before; more > 32*caisson.MiB {
+	if more := t.Memory() - before; more > 32*caisson.MiB {
 		t.Errorf("Caisson uses %v more than before", more)
 	}
 }
@@ -104,12 +104,12 @@ func longLine(t *Trial) {
 func muchOutput(t *Trial) {
 	b := t.launch("say ready ; hold")
 	b.says("ready")
-	before := t.memory()
+	before := t.Memory()
 	session, err := b.Sandbox.(engine.Execer).Exec(t.ctx, &engine.ExecSpec{Args: t.Argv("print stdout 64m 1")})
-	t.ok(err, "Exec")
+	t.OK(err, "Exec")
 	time.Sleep(time.Second)
-	more := t.memory() - before
-	t.ok(session.Close(), "Close")
+	more := t.Memory() - before
+	t.OK(session.Close(), "Close")
 	if more > 32*caisson.MiB {
 		t.Errorf("Caisson uses %v more than before while nobody reads", more)
 	}
@@ -138,7 +138,7 @@ func manyRuns(t *Trial) {
 	// What is made once and kept is there after the first.
 	once()
 	before := t.resources()
-	for range t.times(20) {
+	for range t.Times(20) {
 		once()
 	}
 	// What the system takes away by itself may need a moment.

@@ -21,54 +21,54 @@ const noop = "each attempt is made so that it changes nothing, or what it change
 func escapes() []Attack {
 	return []Attack{
 		{
-			ID: "A1", Name: "isolation/host-files", run: hostFiles, Bound: readOnly,
+			ID: "A1", Name: "isolation/host-files", Run: hostFiles, Bound: readOnly,
 			Tries: "read a file of the host: absolute, by .., by /proc, by a descriptor, from a folder moved away",
 			CVE:   []string{"CVE-2024-21626"},
 		},
 		{
-			ID: "A1", Name: "isolation/processes", run: hostProcesses, Bound: readOnly,
+			ID: "A1", Name: "isolation/processes", Run: hostProcesses, Bound: readOnly,
 			Tries: "see processes of the host or of another sandbox",
 		},
 		{
-			ID: "A1", Name: "isolation/other-sandbox", run: otherSandbox, Bound: readOnly,
+			ID: "A1", Name: "isolation/other-sandbox", Run: otherSandbox, Bound: readOnly,
 			Tries: "read another sandbox's work folder, /tmp, environment and arguments",
 			CVE:   []string{"CVE-2025-30066"},
 		},
 		{
-			ID: "A2", Name: "environment/descriptors", run: openDescriptors, Bound: readOnly,
+			ID: "A2", Name: "environment/descriptors", Run: openDescriptors, Bound: readOnly,
 			Tries: "find a descriptor that was left open, and anything on stdin",
 			CVE:   []string{"CVE-2024-21626", "CVE-2016-9962"},
 		},
 		{
-			ID: "A4", Name: "isolation/kernel-files", run: kernelFiles,
+			ID: "A4", Name: "isolation/kernel-files", Run: kernelFiles,
 			Bound: "files are opened for writing and closed; only an oom score of the program's own is written",
 			Tries: "open core_pattern, sysrq, uevent_helper, release_agent and devices of the host",
 			CVE:   []string{"CVE-2022-0492", "CVE-2023-25809", "CVE-2023-27561"},
 		},
 		{
-			ID: "A6", Name: "escape/own-program", run: ownProgram,
+			ID: "A6", Name: "escape/own-program", Run: ownProgram,
 			Bound: "programs are opened for writing and nothing is written",
 			Tries: "open the program of whatever supervises it, by /proc/PID/exe, to write to it",
 			CVE:   []string{"CVE-2019-5736"},
 		},
 		{
-			ID: "A7", Name: "isolation/supervisor", run: supervisor,
+			ID: "A7", Name: "isolation/supervisor", Run: supervisor,
 			Bound: "process 1 of a host takes no signal that it has no handler for; tracing is not used",
 			Tries: "end, trace or read what supervises it, and enter its namespaces",
 			CVE:   []string{"CVE-2016-9962"},
 		},
 		{
-			ID: "A7", Name: "isolation/system-calls", run: systemCalls, Bound: noop,
+			ID: "A7", Name: "isolation/system-calls", Run: systemCalls, Bound: noop,
 			Tries: "keyctl, bpf, perf_event_open, userfaultfd, io_uring, kexec, modules, handles, a user namespace, AF_VSOCK, AF_ALG",
 			CVE:   []string{"CVE-2022-0185", "CVE-2014-9357"},
 		},
 		{
-			ID: "A9", Name: "isolation/capabilities", run: capabilities, Bound: noop,
+			ID: "A9", Name: "isolation/capabilities", Run: capabilities, Bound: noop,
 			Tries: "mounts, namespaces, chroot, devices, another user, the clock, the host's name, reboot, raw and packet sockets",
 			CVE:   []string{"CVE-2022-24769", "CVE-2020-14386"},
 		},
 		{
-			ID: "A11", Name: "isolation/root-view", run: rootView,
+			ID: "A11", Name: "isolation/root-view", Run: rootView,
 			Bound: "names are listed; what is written is a file of one byte with a name of its own",
 			Tries: "see homes, state and sockets of the host, read shadow, write to the system's folders",
 		},
@@ -76,7 +76,7 @@ func escapes() []Attack {
 }
 
 func hostFiles(t *Trial) {
-	flag, text := t.flag()
+	flag, text := t.Flag()
 	var args []string
 	for _, prefix := range []string{
 		"", "/proc/1/root", "/proc/self/root", "/proc/self/cwd/../../..", "/proc/1/cwd/..", "/proc/thread-self/root",
@@ -155,7 +155,7 @@ func (b *box) denied(names []string) {
 	b.success()
 	out := lines(b.stdout())
 	if len(out) != len(names) {
-		b.t.ok(fmt.Errorf("%d attempts of %d were made: %v", len(out), len(names), out), "the program")
+		b.t.OK(fmt.Errorf("%d attempts of %d were made: %v", len(out), len(names), out), "the program")
 	}
 	for _, line := range out {
 		// A user that the sandbox has no id for is EINVAL.
@@ -185,7 +185,7 @@ func ownProgram(t *Trial) {
 func supervisor(t *Trial) {
 	facts := t.launch("report").facts()
 	if facts.PID == 1 {
-		t.inapplicablef("the program is process 1 of its sandbox: nothing in there supervises it")
+		t.Inapplicable("the program is process 1 of its sandbox: nothing in there supervises it")
 	}
 	b := t.run("attempt kill-1 ptrace-1 read-memory-1 setns ; try list /proc/1/fd ; try read /proc/1/environ ; exit 5")
 	if exit := b.wait(); exit.Reason != caisson.ReasonExited || exit.Code != 5 {
@@ -254,17 +254,17 @@ func rootView(t *Trial) {
 func sockets() []Attack {
 	return []Attack{
 		{
-			ID: "A10", Name: "network/abstract-sockets", run: abstractSocket, Bound: readOnly,
+			ID: "A10", Name: "network/abstract-sockets", Run: abstractSocket, Bound: readOnly,
 			Tries: "connect to an abstract unix socket of the host", CVE: []string{"CVE-2020-15257"},
 			Needs: []string{"networks.none"},
 		},
 		{
-			ID: "A10", Name: "escape/host-loopback", run: hostLoopback, Bound: readOnly,
+			ID: "A10", Name: "escape/host-loopback", Run: hostLoopback, Bound: readOnly,
 			Tries: "connect to a server on the host's loopback and addresses",
 			Needs: []string{"networks.none"},
 		},
 		{
-			ID: "A11", Name: "escape/host-socket", run: hostSocket, Bound: readOnly,
+			ID: "A11", Name: "escape/host-socket", Run: hostSocket, Bound: readOnly,
 			Tries: "connect to a socket of a daemon of the host, by its path and by links to it",
 		},
 	}
@@ -273,8 +273,8 @@ func sockets() []Attack {
 // listen opens a listener of the host for an attack.
 func (t *Trial) listen(network, address string) net.Listener {
 	l, err := net.Listen(network, address)
-	t.ok(err, "Listen")
-	t.after(func() { l.Close() })
+	t.OK(err, "Listen")
+	t.After(func() { l.Close() })
 	return l
 }
 
@@ -293,9 +293,9 @@ func hostLoopback(t *Trial) {
 	all := t.listen("tcp", ":0")
 	addresses := []string{l.Addr().String()}
 	_, port, err := net.SplitHostPort(all.Addr().String())
-	t.ok(err, "SplitHostPort")
+	t.OK(err, "SplitHostPort")
 	interfaces, err := net.InterfaceAddrs()
-	t.ok(err, "InterfaceAddrs")
+	t.OK(err, "InterfaceAddrs")
 	for _, a := range interfaces {
 		if ip, ok := a.(*net.IPNet); ok {
 			addresses = append(addresses, net.JoinHostPort(ip.IP.String(), port))
@@ -319,12 +319,12 @@ func hostLoopback(t *Trial) {
 func hostSocket(t *Trial) {
 	// The path of a socket is short: the folder may lie deep.
 	dir, err := os.MkdirTemp("", "cs-")
-	t.ok(err, "MkdirTemp")
-	t.after(func() { os.RemoveAll(dir) })
-	t.ok(os.Chmod(dir, 0o755), "Chmod")
+	t.OK(err, "MkdirTemp")
+	t.After(func() { os.RemoveAll(dir) })
+	t.OK(os.Chmod(dir, 0o755), "Chmod")
 	path := filepath.Join(dir, "s")
 	t.listen("unix", path)
-	t.ok(os.Chmod(path, 0o777), "Chmod")
+	t.OK(os.Chmod(path, 0o777), "Chmod")
 	places := []string{path, "/proc/1/root" + path, "/proc/self/root" + path}
 	args := []string{"symlink", path, "/work/s", ";", "try", "connect", "unix", "/work/s"}
 	for _, place := range append(places, "/run/docker.sock", "/var/run/docker.sock", "/run/containerd/containerd.sock") {

@@ -15,18 +15,18 @@ import (
 func execs() []Attack {
 	return []Attack{
 		{
-			ID: "A3", Name: "exec/hostile-workdir", run: execWorkdir, Needs: []string{"exec"}, Bound: readOnly,
+			ID: "A3", Name: "exec/hostile-workdir", Run: execWorkdir, Needs: []string{"exec"}, Bound: readOnly,
 			Tries: "have an exec start in /proc/self/fd/N and the like",
 			CVE:   []string{"CVE-2024-21626"},
 		},
 		{
-			ID: "A15", Name: "terminal/inject", run: terminalInject, Needs: []string{"exec", "terminal"},
+			ID: "A15", Name: "terminal/inject", Run: terminalInject, Needs: []string{"exec", "terminal"},
 			Bound: "one letter is typed into the exec's own terminal",
 			Tries: "type into its caller's terminal by TIOCSTI",
 			CVE:   []string{"CVE-2016-2568", "CVE-2017-5226"},
 		},
 		{
-			ID: "A16", Name: "exec/joins", run: execJoins, Needs: []string{"exec"}, Bound: readOnly,
+			ID: "A16", Name: "exec/joins", Run: execJoins, Needs: []string{"exec"}, Bound: readOnly,
 			Tries: "find an exec outside of the task's namespaces, filter, capabilities, user, groups or limits",
 			CVE:   []string{"CVE-2022-29162", "CVE-2026-30892"},
 		},
@@ -36,21 +36,21 @@ func execs() []Attack {
 // exec runs the inside program beside the main one and returns what it said.
 func (b *box) exec(spec *engine.ExecSpec) (string, caisson.Exit) {
 	session, err := b.Sandbox.(engine.Execer).Exec(b.t.ctx, spec)
-	b.t.ok(err, "Exec")
+	b.t.OK(err, "Exec")
 	// What is on stderr is of no interest, and must not stop the program.
 	var reading sync.WaitGroup
 	defer reading.Wait()
 	defer session.Close()
 	reading.Go(func() { _, _ = io.Copy(io.Discard, session.Stderr()) })
 	out, err := io.ReadAll(io.LimitReader(session.Stdout(), 1<<20))
-	b.t.ok(err, "reading the exec's output")
+	b.t.OK(err, "reading the exec's output")
 	exit, err := session.Wait(b.t.ctx)
-	b.t.ok(err, "Wait")
+	b.t.OK(err, "Wait")
 	return string(out), exit
 }
 
 func execWorkdir(t *Trial) {
-	flag, text := t.flag()
+	flag, text := t.Flag()
 	b := t.launch("say ready ; hold")
 	b.says("ready")
 	for _, dir := range hostileDirs() {

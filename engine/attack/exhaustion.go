@@ -22,59 +22,59 @@ func exhaustions() []Attack {
 	const bounded = "it stops at 256 MiB, which a host without a limit lives through"
 	return []Attack{
 		{
-			ID: "D27", Name: "limits/pids", run: forkBomb, Needs: []string{"limits.pids"},
+			ID: "D27", Name: "limits/pids", Run: forkBomb, Needs: []string{"limits.pids"},
 			Bound: "it stops at 300 processes that sleep",
 			Tries: "start processes without end",
 		},
 		{
-			ID: "D27", Name: "limits/threads", run: threadBomb, Needs: []string{"limits.pids"},
+			ID: "D27", Name: "limits/threads", Run: threadBomb, Needs: []string{"limits.pids"},
 			Bound: "it stops at 400 threads that sleep", Tries: "start threads without end",
 		},
 		{
-			ID: "D28", Name: "limits/memory-in-tmpfs", run: fillTmpfs, Needs: append(memory, "mounts.tmpfs"), Bound: bounded,
+			ID: "D28", Name: "limits/memory-in-tmpfs", Run: fillTmpfs, Needs: append(memory, "mounts.tmpfs"), Bound: bounded,
 			Tries: "fill a tmpfs that was given",
 		},
 		{
-			ID: "D28", Name: "limits/memory-in-shm", run: fillShm, Needs: memory, Bound: bounded,
+			ID: "D28", Name: "limits/memory-in-shm", Run: fillShm, Needs: memory, Bound: bounded,
 			Tries: "fill /dev/shm, /tmp and /run",
 		},
 		{
-			ID: "D28", Name: "limits/memory-in-memfd", run: fills("fill-memfd"), Needs: memory, Bound: bounded,
+			ID: "D28", Name: "limits/memory-in-memfd", Run: fills("fill-memfd"), Needs: memory, Bound: bounded,
 			Tries: "fill a file in memory that has no name",
 		},
 		{
-			ID: "D28", Name: "limits/memory-in-pipes", run: fills("fill-pipes"), Needs: memory, Bound: bounded,
+			ID: "D28", Name: "limits/memory-in-pipes", Run: fills("fill-pipes"), Needs: memory, Bound: bounded,
 			Tries: "fill the buffers of pipes that nobody reads",
 		},
 		{
-			ID: "D28", Name: "limits/memory-in-sockets", run: fills("fill-sockets"), Needs: memory, Bound: bounded,
+			ID: "D28", Name: "limits/memory-in-sockets", Run: fills("fill-sockets"), Needs: memory, Bound: bounded,
 			Tries: "fill the buffers of sockets that nobody reads",
 		},
 		{
-			ID: "D29", Name: "limits/disk-by-files", run: fillDisk, Needs: []string{"limits.disk"},
+			ID: "D29", Name: "limits/disk-by-files", Run: fillDisk, Needs: []string{"limits.disk"},
 			Bound: "it stops at 32 MiB a folder, below the attack's own",
 			Tries: "write more than the disk limit to any folder",
 		},
 		{
-			ID: "D29", Name: "limits/disk-by-inodes", run: fillInodes, Needs: []string{"limits.disk"},
+			ID: "D29", Name: "limits/disk-by-inodes", Run: fillInodes, Needs: []string{"limits.disk"},
 			Bound: "it stops at 20000 empty files, below the attack's own folder",
 			Tries: "use up the host's inodes by empty files",
 		},
 		{
-			ID: "D29", Name: "limits/core", run: dumpCore, Bound: "the program that dies is small",
+			ID: "D29", Name: "limits/core", Run: dumpCore, Bound: "the program that dies is small",
 			Tries: "have a core file of its own written",
 		},
 		{
-			ID: "D29", Name: "limits/log", run: fillLog, Needs: []string{"limits.log"},
+			ID: "D29", Name: "limits/log", Run: fillLog, Needs: []string{"limits.log"},
 			Bound: "it stops at 16 MiB", Tries: "fill the disk by the log",
 		},
 		{
-			ID: "D30", Name: "limits/cpus-by-many", run: burn, Needs: []string{"limits.cpus"},
+			ID: "D30", Name: "limits/cpus-by-many", Run: burn, Needs: []string{"limits.cpus"},
 			Bound: "it uses two seconds of processor time in all",
 			Tries: "use more processor time than the limit, by many processes",
 		},
 		{
-			ID: "D32", Name: "limits/oom-told", run: outOfMemory, Needs: memory, Bound: bounded,
+			ID: "D32", Name: "limits/oom-told", Run: outOfMemory, Needs: memory, Bound: bounded,
 			Tries: "have its end by the memory limit pass for another, or take a neighbour with it",
 		},
 	}
@@ -232,7 +232,7 @@ func outOfMemory(t *Trial) {
 		t.Errorf("the end is told as %+v, want reason oom with its kills", exit)
 	}
 	const sigTerm = 15
-	t.ok(neighbour.process.Signal(t.ctx, sigTerm), "Signal")
+	t.OK(neighbour.process.Signal(t.ctx, sigTerm), "Signal")
 	if exit := neighbour.wait(); exit.Reason != caisson.ReasonExited {
 		t.Errorf("a neighbour ended with %+v", exit)
 	}

@@ -21,18 +21,18 @@ func (t *Trial) locked(path string) bool {
 	if errors.Is(err, os.ErrNotExist) {
 		return false
 	}
-	t.ok(err, "Open")
+	t.OK(err, "Open")
 	defer f.Close()
 	err = unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB)
 	if errors.Is(err, unix.EWOULDBLOCK) {
 		return true
 	}
-	t.ok(err, "Flock")
+	t.OK(err, "Flock")
 	return false
 }
 
-// memory returns how much this process holds.
-func (t *Trial) memory() caisson.Bytes {
+// Memory returns how much this process holds.
+func (t *Trial) Memory() caisson.Bytes {
 	runtime.GC()
 	var m runtime.MemStats
 	runtime.ReadMemStats(&m)

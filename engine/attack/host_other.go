@@ -9,16 +9,16 @@ type counts map[string]int
 
 // locked can't be told; the attack that needs it needs a folder that both see.
 func (t *Trial) locked(string) bool {
-	t.inapplicablef("only Linux tells who holds a lock")
+	t.Inapplicable("only Linux tells who holds a lock")
 	return false
 }
 
-// memory is not measured here.
-func (t *Trial) memory() caisson.Bytes { return 0 }
+// Memory is not measured here.
+func (t *Trial) Memory() caisson.Bytes { return 0 }
 
 // resources can't be counted here.
 func (t *Trial) resources() counts {
-	t.inapplicablef("only Linux tells what a process holds")
+	t.Inapplicable("only Linux tells what a process holds")
 	return nil
 }
 

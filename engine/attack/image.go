@@ -25,24 +25,24 @@ type File struct {
 func images() []Attack {
 	all := []Attack{
 		{
-			ID: "A6", Name: "image/self-exe", run: imageSelfExe, Bound: "programs are compared before and after",
+			ID: "A6", Name: "image/self-exe", Run: imageSelfExe, Bound: "programs are compared before and after",
 			Tries: "have an image's program be #!/proc/self/exe", CVE: []string{"CVE-2019-5736"},
 		},
 		{
-			ID: "A8", Name: "image/set-id", run: imageSetID, Bound: "the program that gains rights only tells which",
+			ID: "A8", Name: "image/set-id", Run: imageSetID, Bound: "the program that gains rights only tells which",
 			Tries: "gain rights by a set-id program of root's in the image", Host: notRoot,
 		},
 		{
-			ID: "A9", Name: "image/devices", run: imageDevices, Bound: "the devices are opened and closed",
+			ID: "A9", Name: "image/devices", Run: imageDevices, Bound: "the devices are opened and closed",
 			Tries: "use device nodes that are in the image", Host: notRoot,
 		},
 		{
-			ID: "A12", Name: "image/users", run: imageUsers, Needs: []string{"user"}, Bound: readOnly,
+			ID: "A12", Name: "image/users", Run: imageUsers, Needs: []string{"user"}, Bound: readOnly,
 			Tries: "become root by a name whose number in the image's passwd is too large, negative or doubled",
 			CVE:   []string{"CVE-2024-40635", "CVE-2026-30892", "CVE-2016-3697"},
 		},
 		{
-			ID: "A12", Name: "image/endless-passwd", run: imageEndlessPasswd, Needs: []string{"user"}, Bound: "what reads it has a limit of its own to keep",
+			ID: "A12", Name: "image/endless-passwd", Run: imageEndlessPasswd, Needs: []string{"user"}, Bound: "what reads it has a limit of its own to keep",
 			Tries: "use up memory or time by a passwd that is a device, a FIFO or a terabyte of holes",
 			CVE:   []string{"CVE-2026-47262"},
 		},
@@ -65,7 +65,7 @@ func images() []Attack {
 		{"etc/resolv.conf", []string{"CVE-2022-23648"}},
 	} {
 		all = append(all, Attack{
-			ID: "A5", Name: "image/link-" + strings.ReplaceAll(l.path, "/", "-"), run: imageLink(l.path), Bound: hostFolder,
+			ID: "A5", Name: "image/link-" + strings.ReplaceAll(l.path, "/", "-"), Run: imageLink(l.path), Bound: hostFolder,
 			Tries: "an image whose /" + l.path + " is a link to the host or into /proc", CVE: l.cve,
 		})
 	}
@@ -82,28 +82,28 @@ func refusals() []caisson.Kind {
 func (t *Trial) inRoot(files []File, args ...string) *engine.Spec {
 	spec := t.Spec(args...)
 	if t.Image == nil {
-		t.inapplicablef("the engine runs no images")
+		t.Inapplicable("the engine runs no images")
 	}
 	if !t.imageRan {
 		// An engine that runs no image at all withstands nothing.
 		plain := t.Spec("exit 0")
-		t.ok(t.Image(plain, nil), "making a plain image")
+		t.OK(t.Image(plain, nil), "making a plain image")
 		b := t.start(plain)
 		b.success()
 		b.destroy()
 		t.imageRan = true
 	}
-	t.ok(t.Image(spec, files), "making the image")
+	t.OK(t.Image(spec, files), "making the image")
 	return spec
 }
 
 // imageLink returns an attack by an image in which path is a link.
 func imageLink(path string) func(t *Trial) {
 	return func(t *Trial) {
-		_, text := t.flag()
-		victim := t.folder("victim")
+		_, text := t.Flag()
+		victim := t.Folder("victim")
 		file := filepath.Join(t.Dir, "victim-file")
-		t.ok(os.WriteFile(file, []byte("of the host\n"), 0o666), "WriteFile")
+		t.OK(os.WriteFile(file, []byte("of the host\n"), 0o666), "WriteFile")
 		for _, target := range []string{
 			victim, file, "/proc/self/root" + victim, "/proc/1/root" + victim, strings.Repeat("../", 30) + victim[1:],
 			"/proc/sys/kernel/core_pattern", "/proc/self/fd/3",
@@ -120,7 +120,7 @@ func imageLink(path string) func(t *Trial) {
 			t.linkHeld(path, target, b.stdout(), text)
 			b.destroy()
 		}
-		t.empty(victim)
+		t.Empty(victim)
 		if data, err := os.ReadFile(file); string(data) != "of the host\n" {
 			t.Errorf("a file of the host holds %.100q, %v", data, err)
 		}
@@ -223,7 +223,7 @@ func imageEndlessPasswd(t *Trial) {
 		{Path: "etc/passwd", Text: strings.Repeat("x:x:1000:1000::/:/x\n", 1<<19)},
 		{Path: "etc/passwd", Mode: fs.ModeDir | 0o755},
 	} {
-		before := t.memory()
+		before := t.Memory()
 		spec := t.inRoot([]File{file}, "exit 0")
 		spec.User = "somebody"
 		b := t.startUnless(spec, refusals()...)
@@ -231,7 +231,7 @@ func imageEndlessPasswd(t *Trial) {
 			b.kill()
 			b.destroy()
 		}
-		if more := t.memory() - before; more > 32*caisson.MiB {
+		if more := t.Memory() - before; more > 32*caisson.MiB {
 			t.Errorf("Caisson uses %v more than before", more)
 		}
 	}
@@ -242,7 +242,7 @@ func (t *Trial) programs() map[string]string {
 	sums := make(map[string]string)
 	for _, path := range t.Programs {
 		data, err := os.ReadFile(path)
-		t.ok(err, "reading a program of the host")
+		t.OK(err, "reading a program of the host")
 		sums[path] = fmt.Sprintf("%x", sha256.Sum256(data))
 	}
 	return sums

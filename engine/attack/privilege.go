@@ -14,7 +14,7 @@ import (
 
 func workdirs() []Attack {
 	return []Attack{{
-		ID: "A3", Name: "lifecycle/hostile-workdir", run: hostileWorkdir, Bound: readOnly,
+		ID: "A3", Name: "lifecycle/hostile-workdir", Run: hostileWorkdir, Bound: readOnly,
 		Tries: "start in /proc/self/fd/N, /proc/1/root and the like, and read the host's files from there",
 		CVE:   []string{"CVE-2024-21626"},
 	}}
@@ -30,7 +30,7 @@ func hostileDirs() []string {
 }
 
 func hostileWorkdir(t *Trial) {
-	flag, text := t.flag()
+	flag, text := t.Flag()
 	for _, dir := range hostileDirs() {
 		spec := t.Spec("try", "read", "."+flag, ";", "try", "read", "../../../../../.."+flag, ";", "exit", "0")
 		spec.Workdir = dir
@@ -49,16 +49,16 @@ func hostileWorkdir(t *Trial) {
 func privileges() []Attack {
 	return []Attack{
 		{
-			ID: "A8", Name: "isolation/user", run: noRights, Bound: readOnly,
+			ID: "A8", Name: "isolation/user", Run: noRights, Bound: readOnly,
 			Tries: "be root, have root's groups, or have a capability in any of the five sets",
 			CVE:   []string{"CVE-2022-29162", "CVE-2022-24769"},
 		},
 		{
-			ID: "A8", Name: "isolation/no-new-privileges", run: noNewPrivileges, Bound: readOnly,
+			ID: "A8", Name: "isolation/no-new-privileges", Run: noNewPrivileges, Bound: readOnly,
 			Tries: "run without no_new_privs",
 		},
 		{
-			ID: "A8", Name: "isolation/set-id", run: setID, Bound: "the program that gains rights only tells which",
+			ID: "A8", Name: "isolation/set-id", Run: setID, Bound: "the program that gains rights only tells which",
 			Tries: "gain rights by a set-id program of root's in the work folder",
 			Needs: []string{"command", "share_work"}, Host: notRoot,
 		},
@@ -91,9 +91,9 @@ func setID(t *Trial) {
 	for _, uid := range []int{0, t.Owner.UID} {
 		spec := t.Spec("report")
 		path := filepath.Join(spec.Work, "setid")
-		t.ok(os.WriteFile(path, t.program(), 0o755), "WriteFile")
-		t.ok(os.Chown(path, uid, uid), "Chown")
-		t.ok(os.Chmod(path, 0o755|os.ModeSetuid|os.ModeSetgid), "Chmod")
+		t.OK(os.WriteFile(path, t.program(), 0o755), "WriteFile")
+		t.OK(os.Chown(path, uid, uid), "Chown")
+		t.OK(os.Chmod(path, 0o755|os.ModeSetuid|os.ModeSetgid), "Chmod")
 		spec.Args = []string{"/work/setid", "report"}
 		b := t.start(spec)
 		// A file of an owner unknown inside may not be executable at all.
@@ -109,19 +109,19 @@ func setID(t *Trial) {
 // program returns the inside program.
 func (t *Trial) program() []byte {
 	program, err := os.ReadFile(t.Inside)
-	t.ok(err, "reading the inside program")
+	t.OK(err, "reading the inside program")
 	return program
 }
 
 func users() []Attack {
 	return []Attack{
 		{
-			ID: "A12", Name: "isolation/chosen-user", run: chosenUser, Needs: []string{"user"}, Bound: readOnly,
+			ID: "A12", Name: "isolation/chosen-user", Run: chosenUser, Needs: []string{"user"}, Bound: readOnly,
 			Tries: "become another user by a spelling: -1, 2^31, 2^32, colons, spaces, names that are not there",
 			CVE:   []string{"CVE-2024-40635", "CVE-2026-30892", "CVE-2016-3697"},
 		},
 		{
-			ID: "A13", Name: "construction/ids", run: hostileIDs,
+			ID: "A13", Name: "construction/ids", Run: hostileIDs,
 			Bound: "an id that leads elsewhere would name a folder below the engine's own",
 			Tries: "name a sandbox with separators, .., NUL, newlines or 10000 letters",
 		},

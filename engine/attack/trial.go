@@ -66,9 +66,9 @@ func (t *Trial) Errorf(format string, args ...any) {
 	t.failures = append(t.failures, fmt.Sprintf(format, args...))
 }
 
-// ok ends the trial if there is an error. One that says that the engine can't
+// OK ends the trial if there is an error. One that says that the engine can't
 // do this here makes the attack inapplicable.
-func (t *Trial) ok(err error, call string) {
+func (t *Trial) OK(err error, call string) {
 	if err == nil {
 		return
 	}
@@ -83,23 +83,23 @@ func (t *Trial) ok(err error, call string) {
 	runtime.Goexit()
 }
 
-// inapplicablef ends the trial because it can't show anything here.
-func (t *Trial) inapplicablef(format string, args ...any) {
+// Inapplicable ends the trial because it can't show anything here.
+func (t *Trial) Inapplicable(format string, args ...any) {
 	t.mu.Lock()
 	t.inapplicable = append(t.inapplicable, fmt.Sprintf(format, args...))
 	t.mu.Unlock()
 	runtime.Goexit()
 }
 
-// after calls f after the attack, the last first.
-func (t *Trial) after(f func()) {
+// After calls f after the attack, the last first.
+func (t *Trial) After(f func()) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	t.cleanups = append(t.cleanups, f)
 }
 
-// times returns how often a race of n rounds is tried.
-func (t *Trial) times(n int) int { return n * max(t.Rounds, 1) }
+// Times returns how often a race of n rounds is tried.
+func (t *Trial) Times(n int) int { return n * max(t.Rounds, 1) }
 
 // kind checks that an error is of one of some kinds.
 func (t *Trial) kind(err error, call string, kinds ...caisson.Kind) {
@@ -108,24 +108,24 @@ func (t *Trial) kind(err error, call string, kinds ...caisson.Kind) {
 	}
 }
 
-// folder makes a folder of the host that no sandbox may reach.
-func (t *Trial) folder(name string) string {
+// Folder makes a folder of the host that no sandbox may reach.
+func (t *Trial) Folder(name string) string {
 	path := filepath.Join(t.Dir, name)
-	t.ok(os.MkdirAll(path, 0o755), "MkdirAll")
+	t.OK(os.MkdirAll(path, 0o755), "MkdirAll")
 	return path
 }
 
-// flag makes a file of the host whose text no sandbox may see.
-func (t *Trial) flag() (path, text string) {
+// Flag makes a file of the host whose text no sandbox may see.
+func (t *Trial) Flag() (path, text string) {
 	path, text = filepath.Join(t.Dir, "flag"), fmt.Sprintf("flag-%x", time.Now().UnixNano())
-	t.ok(os.WriteFile(path, []byte(text), 0o644), "WriteFile")
+	t.OK(os.WriteFile(path, []byte(text), 0o644), "WriteFile")
 	return path, text
 }
 
-// empty checks that nothing was made in a folder of the host.
-func (t *Trial) empty(dir string) {
+// Empty checks that nothing was made in a folder of the host.
+func (t *Trial) Empty(dir string) {
 	entries, err := os.ReadDir(dir)
-	t.ok(err, "ReadDir")
+	t.OK(err, "ReadDir")
 	if len(entries) > 0 {
 		t.Errorf("%s was made in a folder of the host", entries[0].Name())
 	}
@@ -159,14 +159,14 @@ func (t *Trial) startUnless(spec *engine.Spec, kinds ...caisson.Kind) *box {
 	if slices.ContainsFunc(kinds, func(k caisson.Kind) bool { return errors.Is(err, k) }) {
 		return nil
 	}
-	t.ok(err, "Create")
+	t.OK(err, "Create")
 	b := &box{t: t, spec: spec, Sandbox: sb}
-	t.after(b.destroy)
+	t.After(b.destroy)
 	b.process, err = sb.Start(t.ctx)
 	if slices.ContainsFunc(kinds, func(k caisson.Kind) bool { return errors.Is(err, k) }) {
 		return nil
 	}
-	t.ok(err, "Start")
+	t.OK(err, "Start")
 	return b
 }
 
@@ -193,7 +193,7 @@ func (b *box) wait() caisson.Exit {
 	if errors.Is(err, context.DeadlineExceeded) {
 		b.t.Errorf("the program did not end in time")
 	}
-	b.t.ok(err, "Wait")
+	b.t.OK(err, "Wait")
 	return exit
 }
 
@@ -201,7 +201,7 @@ func (b *box) wait() caisson.Exit {
 func (b *box) kill() caisson.Exit {
 	err := b.process.Stop(b.t.ctx, engine.Stop{Reason: caisson.ReasonKilled})
 	if !errors.Is(err, caisson.ErrEnded) {
-		b.t.ok(err, "Stop")
+		b.t.OK(err, "Stop")
 	}
 	return b.wait()
 }
@@ -211,7 +211,7 @@ func (b *box) kill() caisson.Exit {
 func (b *box) success() {
 	exit := b.wait()
 	if exit.Reason != caisson.ReasonExited || exit.Code != 0 {
-		b.t.ok(fmt.Errorf("it ended with %s, code %d, signal %d %s; stderr: %.300q", exit.Reason, exit.Code, exit.Signal,
+		b.t.OK(fmt.Errorf("it ended with %s, code %d, signal %d %s; stderr: %.300q", exit.Reason, exit.Code, exit.Signal,
 			exit.Message, b.output(tasklog.Stderr)), "the program")
 	}
 }
@@ -227,7 +227,7 @@ func (b *box) output(stream tasklog.Stream) string {
 			return nil
 		})
 	if !errors.Is(err, caisson.ErrNotFound) {
-		b.t.ok(err, "reading the log")
+		b.t.OK(err, "reading the log")
 	}
 	return out.String()
 }
@@ -238,7 +238,7 @@ func (b *box) stdout() string { return b.output(tasklog.Stdout) }
 func (b *box) says(line string) {
 	for !slices.Contains(lines(b.stdout()), line) {
 		if b.t.ctx.Err() != nil {
-			b.t.ok(fmt.Errorf("it never said %q: %.300q", line, b.output(tasklog.Stderr)), "the program")
+			b.t.OK(fmt.Errorf("it never said %q: %.300q", line, b.output(tasklog.Stderr)), "the program")
 		}
 		time.Sleep(5 * time.Millisecond)
 	}
@@ -253,7 +253,7 @@ func (b *box) facts() *act.Facts {
 // facts reads a report.
 func (t *Trial) facts(report string) *act.Facts {
 	f := new(act.Facts)
-	t.ok(json.Unmarshal([]byte(report), f), "the inside program's report")
+	t.OK(json.Unmarshal([]byte(report), f), "the inside program's report")
 	return f
 }
 
@@ -280,3 +280,6 @@ func notRoot() string {
 	}
 	return ""
 }
+
+// Context returns what bounds the trial.
+func (t *Trial) Context() context.Context { return t.ctx }
