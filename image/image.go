@@ -85,6 +85,8 @@ type Image struct {
 
 	manifest *v1.Manifest
 	diffIDs  []v1.Hash
+	tags     []string // of the pull that brought it
+	access   string
 }
 
 // A Config is what an image says about how it wants to be run. Nothing in it is
@@ -149,8 +151,14 @@ type Record struct {
 	Pulled   time.Time     `json:"pulled"`
 	Used     time.Time     `json:"used"`     // for the last time
 	InUse    bool          `json:"in_use"`   // by a lease
-	Unpacked bool          `json:"unpacked"` // its root file system is ready
 	Private  bool          `json:"private"`  // was pulled with a task's own credentials
+	Unpacked bool          `json:"unpacked"` // its root file system is ready
+	// UnpackedSize is what that takes on disk. It is shared by all images with the
+	// same layers.
+	UnpackedSize caisson.Bytes `json:"unpacked_size"`
+	// Skipped are the names of devices in the layers, which are not unpacked; at
+	// most 100.
+	Skipped []string `json:"skipped,omitempty"`
 }
 
 // GCOptions says what a collection leaves. Zero values set no bound.
@@ -201,3 +209,5 @@ type known struct {
 	platform string
 	access   []string // of all pulls that gave it
 }
+
+var errNotYet = caisson.ErrUnsupported

@@ -4,10 +4,21 @@ package image
 
 import (
 	"context"
+	"encoding/json"
+	"errors"
 	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync"
 	"time"
 
+	v1 "github.com/google/go-containerregistry/pkg/v1"
+
 	"github.com/caissonrun/caisson"
+	"github.com/caissonrun/caisson/internal/atomicfile"
+	"github.com/caissonrun/caisson/internal/lockfile"
 )
 
 // Options configures a Store.
@@ -25,27 +36,114 @@ type Options struct {
 
 // Limits bounds what an image may be. Zero values are the defaults.
 type Limits struct {
-	LayerBytes  caisson.Bytes // of a layer as it is sent
-	Bytes       caisson.Bytes // of all files of an image, unpacked
-	Entries     int           // of all layers together
-	Layers      int
-	Depth       int // of folders
-	Ratio       int // how many times larger than what was sent a layer may become
-	ConfigBytes caisson.Bytes
+	LayerBytes  caisson.Bytes // of a layer as it is sent; default 32g
+	Bytes       caisson.Bytes // of all files of an image, unpacked; default 64g
+	Entries     int           // of all layers together; default 2,000,000
+	Layers      int           // default 127
+	Depth       int           // of folders; default 255
+	Ratio       int           // how many times larger than what was sent a layer may become; default 200
+	ConfigBytes caisson.Bytes // of a manifest, and of a configuration; default 4m
 }
+
+// withDefaults returns the limits with all zero values filled in. Errors:
+// ErrInvalid for negative ones.
+func (l Limits) withDefaults() (Limits, error) {
+	if l.LayerBytes < 0 || l.Bytes < 0 || l.Entries < 0 || l.Layers < 0 || l.Depth < 0 || l.Ratio < 0 || l.ConfigBytes < 0 {
+		return l, &caisson.Error{Op: caisson.OpConfig, Item: "image", Kind: caisson.ErrInvalid, Err: errors.New("a limit is negative")}
+	}
+	orDefault(&l.LayerBytes, 32*caisson.GiB)
+	orDefault(&l.Bytes, 64*caisson.GiB)
+	orDefault(&l.Entries, 2_000_000)
+	orDefault(&l.Layers, 127)
+	orDefault(&l.Depth, 255)
+	orDefault(&l.Ratio, 200)
+	orDefault(&l.ConfigBytes, 4*caisson.MiB)
+	return l, nil
+}
+
+// The version of the store's folder, and the files at its top.
+const (
+	storeVersion = 1
+	versionFile  = "version.json"
+	lockFile     = "lock"
+)
 
 // A Store keeps images in one folder. It may be used by several goroutines, and
 // the folder by several processes.
 type Store struct {
-	opts Options
+	opts   Options
+	blobs  *blobs
+	puller puller
+	now    func() time.Time
+	modes  func() ([]Mode, error) // what works here, found once
 }
-
-var errNotYet = fmt.Errorf("image: %w", caisson.ErrUnsupported)
 
 // Open opens the store. It makes nothing before it is needed.
 //
 // Errors: ErrInvalid for options that make no sense.
-func Open(opts *Options) (*Store, error) { return &Store{opts: *opts}, nil }
+func Open(opts *Options) (*Store, error) {
+	s := &Store{opts: *opts, blobs: &blobs{dir: opts.Dir}, now: time.Now}
+	if !filepath.IsAbs(opts.Dir) {
+		return nil, problem(opts.Dir, caisson.ErrInvalid, errors.New("the store's path must be absolute"))
+	}
+	var err error
+	if s.opts.Limits, err = opts.Limits.withDefaults(); err != nil {
+		return nil, err
+	}
+	if s.puller, err = newPuller(&s.opts); err != nil {
+		return nil, err
+	}
+	s.modes = sync.OnceValues(s.probeModes)
+	return s, nil
+}
+
+func (s *Store) path(elem ...string) string {
+	return filepath.Join(append([]string{s.opts.Dir}, elem...)...)
+}
+
+// share takes the store's lock together with others: what is read, claimed or
+// leased meanwhile is not collected. It is held for short.
+func (s *Store) share(ctx context.Context) (*lockfile.Lock, error) {
+	if err := s.begin(); err != nil {
+		return nil, err
+	}
+	lock, err := lockfile.AcquireShared(ctx, s.path(lockFile))
+	return lock, sorted(s.opts.Dir, err)
+}
+
+// alone takes the store's lock for whoever changes what is kept.
+func (s *Store) alone(ctx context.Context) (*lockfile.Lock, error) {
+	if err := s.begin(); err != nil {
+		return nil, err
+	}
+	lock, err := lockfile.Acquire(ctx, s.path(lockFile))
+	return lock, sorted(s.opts.Dir, err)
+}
+
+// begin makes the store's folder. Errors: ErrUnsupported if a newer program
+// made it.
+func (s *Store) begin() error {
+	data, err := os.ReadFile(s.path(versionFile))
+	if errors.Is(err, fs.ErrNotExist) {
+		if err := os.MkdirAll(s.opts.Dir, 0o700); err != nil {
+			return sorted(s.opts.Dir, err)
+		}
+		return sorted(s.opts.Dir, atomicfile.Write(s.path(versionFile), fmt.Appendf(nil, "{\"version\":%d}\n", storeVersion), 0o600))
+	}
+	if err != nil {
+		return sorted(s.opts.Dir, err)
+	}
+	var v struct {
+		Version int `json:"version"`
+	}
+	if err := json.Unmarshal(data, &v); err != nil || v.Version < 1 {
+		return problem(s.opts.Dir, caisson.ErrInvalid, fmt.Errorf("%s names no version: not a folder of images of Caisson", versionFile))
+	}
+	if v.Version > storeVersion {
+		return problem(s.opts.Dir, caisson.ErrUnsupported, errors.New("written by a newer program: use that one, or another folder with --state"))
+	}
+	return nil
+}
 
 // Get returns the image that req names, from the store or from outside as
 // req.Pull says. When it returns, everything of it is here and checked.
@@ -54,49 +152,282 @@ func Open(opts *Options) (*Store, error) { return &Store{opts: *opts}, nil }
 // ErrNotFound if there is no such image; ErrDenied by a registry, the
 // operator's policy or a signature; ErrExhausted for a full disk;
 // ErrUnavailable if a registry does not answer.
-func (s *Store) Get(ctx context.Context, req *Request) (*Image, error) { return nil, errNotYet }
-
-// RootFS unpacks the image unless that is done, and notes durably that
-// lease.Owner uses it. A second call with the same owner and image returns the
-// same.
-//
-// Errors: ErrInvalid if a layer is damaged or larger than the limits permit, or
-// names what can't be; ErrExists if the owner has a lease of another image;
-// ErrExhausted; ErrNotFound if the image was removed meanwhile.
-func (s *Store) RootFS(ctx context.Context, img *Image, lease *Lease) (*RootFS, error) {
-	return nil, errNotYet
+func (s *Store) Get(ctx context.Context, req *Request) (*Image, error) {
+	ref, err := ParseReference(req.Ref)
+	if err != nil {
+		return nil, err
+	}
+	switch req.Pull {
+	case "", PullMissing, PullAlways, PullNever:
+	default:
+		return nil, problem(req.Ref, caisson.ErrInvalid, fmt.Errorf("pull %q, want missing, always or never", req.Pull))
+	}
+	if err := s.begin(); err != nil {
+		return nil, err
+	}
+	if req.Pull != PullAlways {
+		img, err := s.have(req)
+		if img != nil || err != nil {
+			return img, err
+		}
+	}
+	if req.Pull == PullNever && !ref.file() {
+		return nil, problem(req.Ref, caisson.ErrNotFound, errors.New("not in the store, and pull is never: get it with `caisson image pull`"))
+	}
+	return s.pull(ctx, req)
 }
 
-// Unlease forgets the lease of owner and removes a copy that the store made for
-// it. That there is none is no error.
-func (s *Store) Unlease(ctx context.Context, owner string) error { return errNotYet }
+// have returns the image if the store has it and it can be used as it is.
+func (s *Store) have(req *Request) (*Image, error) {
+	name, err := fullName(req.Ref, req.Dir)
+	if err != nil {
+		return nil, err
+	}
+	r, err := s.record(name)
+	if errors.Is(err, caisson.ErrNotFound) {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, err
+	}
+	ok, err := s.puller.check(context.Background(), req, &known{name: r.Name, digest: r.hash(), platform: r.Platform, access: r.Access})
+	if err != nil {
+		return nil, err
+	}
+	if !ok {
+		return nil, refuseNever(req, name)
+	}
+	img, err := s.load(r)
+	if errors.Is(err, caisson.ErrNotFound) {
+		return nil, nil // somebody has removed a part of it
+	}
+	if err != nil {
+		return nil, err
+	}
+	s.touch(name)
+	img.Ref = req.Ref
+	return img, nil
+}
 
-// Sweep forgets the leases whose owner is not live, and removes what killed
-// processes have left.
-func (s *Store) Sweep(ctx context.Context, live func(owner string) bool) error { return errNotYet }
+// refuseNever is the error of what must be looked for outside and may not.
+func refuseNever(req *Request, name string) error {
+	if ref, err := ParseReference(req.Ref); err != nil || ref.file() || req.Pull != PullNever {
+		return nil
+	}
+	return problem(name, caisson.ErrDenied, errors.New(
+		"it is in the store, but for another platform, credentials or policy than these, and pull is never"))
+}
+
+// pull brings the image here and records it.
+func (s *Store) pull(ctx context.Context, req *Request) (*Image, error) {
+	claim, err := s.newClaim(ctx)
+	if err != nil {
+		return nil, err
+	}
+	defer claim.release()
+	p, err := s.puller.pull(ctx, req, s.blobs, claim)
+	if err != nil {
+		return nil, err
+	}
+	img, err := s.loadDigest(p.digest)
+	if err != nil {
+		return nil, fmt.Errorf("image %s: %w", p.name, err)
+	}
+	if err := s.remember(ctx, p); err != nil {
+		return nil, err
+	}
+	img.Name, img.Ref, img.Platform = p.name, req.Ref, p.platform
+	img.tags, img.access = p.tags, p.access
+	return img, nil
+}
+
+// Load brings an image here from an archive or folder that the operator names,
+// and records it under the names that it gives itself as well. Other images of
+// these names are forgotten. It returns the names.
+//
+// Errors: as Get; ErrInvalid if req.Ref is a registry's.
+func (s *Store) Load(ctx context.Context, req *Request, names ...string) (*Image, []string, error) {
+	ref, err := ParseReference(req.Ref)
+	if err != nil {
+		return nil, nil, err
+	}
+	if ref.Scheme == SchemeRegistry {
+		return nil, nil, problem(req.Ref, caisson.ErrInvalid, errors.New("a registry's image: use `caisson image pull`"))
+	}
+	img, err := s.pull(ctx, req)
+	if err != nil {
+		return nil, nil, err
+	}
+	if len(names) == 0 {
+		names = img.tags
+	}
+	all := []string{}
+	for _, name := range names {
+		tag, err := ParseReference(name)
+		if err != nil {
+			return nil, nil, err
+		}
+		if tag.Scheme != SchemeRegistry || tag.Digest != "" {
+			return nil, nil, problem(name, caisson.ErrInvalid, errors.New("not a name with a tag"))
+		}
+		if err := s.remember(ctx, &pulled{name: tag.Name(), digest: mustHash(img.Digest), platform: img.Platform, access: img.access}); err != nil {
+			return nil, nil, err
+		}
+		all = append(all, tag.Name())
+	}
+	if len(all) == 0 {
+		all = append(all, img.Name)
+	}
+	return img, all, nil
+}
+
+// mustHash parses a digest that was made from one.
+func mustHash(digest string) v1.Hash {
+	hash, _ := v1.NewHash(digest)
+	return hash
+}
 
 // List returns all images by name.
-func (s *Store) List(ctx context.Context) ([]Record, error) { return nil, errNotYet }
+func (s *Store) List(ctx context.Context) ([]Record, error) {
+	list, err := s.records()
+	if err != nil {
+		return nil, err
+	}
+	used, err := s.leased()
+	if err != nil {
+		return nil, err
+	}
+	var records []Record
+	for _, r := range list {
+		if err := ctx.Err(); err != nil {
+			return nil, err
+		}
+		rec, _, err := s.describe(r, used)
+		if err != nil {
+			return nil, err
+		}
+		records = append(records, *rec)
+	}
+	return records, nil
+}
+
+// describe completes a record. Of an image that is not complete any more only
+// what the record itself says is known.
+func (s *Store) describe(r *record, leased map[string]int) (*Record, *Image, error) {
+	rec := &Record{
+		Name: r.Name, Digest: r.Digest, Platform: r.Platform, Pulled: r.Pulled, Used: r.used.UTC(),
+		InUse: leased[r.Digest] > 0, Private: r.private(),
+	}
+	img, err := s.load(r)
+	if errors.Is(err, caisson.ErrNotFound) {
+		return rec, nil, nil
+	}
+	if err != nil {
+		return nil, nil, err
+	}
+	rec.ID, rec.Size, rec.Created = img.ID, img.Size, img.Created
+	if info, err := treeInfoOf(s.path(treesDir, s.treeKey(img))); err == nil {
+		rec.Unpacked, rec.UnpackedSize, rec.Skipped = true, info.Bytes, info.Skipped
+	}
+	return rec, img, nil
+}
 
 // Inspect returns what is known of an image in the store, by its name or a
 // digest, or by a beginning of its id that no other has. Errors: ErrNotFound;
 // ErrInvalid if several have it.
 func (s *Store) Inspect(ctx context.Context, name string) (*Image, *Record, error) {
-	return nil, nil, errNotYet
+	r, err := s.find(ctx, name)
+	if err != nil {
+		return nil, nil, err
+	}
+	used, err := s.leased()
+	if err != nil {
+		return nil, nil, err
+	}
+	rec, img, err := s.describe(r, used)
+	if err != nil {
+		return nil, nil, err
+	}
+	if img == nil {
+		return nil, nil, problem(name, caisson.ErrNotFound, errors.New("not complete: pull it again"))
+	}
+	return img, rec, nil
 }
 
-// Remove forgets a name, and removes of the image what no other name and no
-// lease needs. Errors: ErrNotFound; ErrExists if a lease has it and force is
-// not set.
-func (s *Store) Remove(ctx context.Context, name string, force bool) error { return errNotYet }
+// minID is how much of an id must at least be given.
+const minID = 4
 
-// GC removes images by opts, and everything that no name and no lease needs.
-// What is in use stays.
-func (s *Store) GC(ctx context.Context, opts GCOptions) (*GCResult, error) { return nil, errNotYet }
+// find returns the record that a person means by name.
+func (s *Store) find(ctx context.Context, name string) (*record, error) {
+	list, err := s.records()
+	if err != nil {
+		return nil, err
+	}
+	full, _ := fullName(name, workingDir())
+	var found []*record
+	ids := map[string]bool{}
+	for _, r := range list {
+		if r.Name == name || r.Name == full {
+			return r, nil
+		}
+		if r.Digest == name {
+			return r, nil
+		}
+		if prefix := strings.TrimPrefix(name, "sha256:"); len(prefix) >= minID {
+			img, err := s.load(r)
+			if err == nil && (strings.HasPrefix(strings.TrimPrefix(img.ID, "sha256:"), prefix) || strings.HasPrefix(strings.TrimPrefix(r.Digest, "sha256:"), prefix)) {
+				found = append(found, r)
+				ids[r.Digest] = true
+			}
+		}
+	}
+	switch {
+	case len(ids) > 1:
+		return nil, problem(name, caisson.ErrInvalid, errors.New("several images have an id or digest that begins so"))
+	case len(found) > 0:
+		return found[0], nil
+	}
+	return nil, problem(name, caisson.ErrNotFound, errors.New("no such image in the store, see `caisson image list`"))
+}
 
-// AutoGC is GC with Options.GC if the last one was at least every ago.
-func (s *Store) AutoGC(ctx context.Context, every time.Duration) error { return errNotYet }
+func workingDir() string {
+	dir, err := os.Getwd()
+	if err != nil {
+		return "/"
+	}
+	return dir
+}
 
-// Modes returns what was seen to work here, best first: each was really done in
-// the store's folder.
-func (s *Store) Modes(ctx context.Context) ([]Mode, error) { return nil, errNotYet }
+// Remove forgets a name; what no other name and no lease needs is removed.
+// Errors: ErrNotFound; ErrExists if a lease has the image and force is not set:
+// with it, the image goes with its last lease.
+func (s *Store) Remove(ctx context.Context, name string, force bool) error {
+	r, err := s.find(ctx, name)
+	if err != nil {
+		return err
+	}
+	guard, err := s.alone(ctx)
+	if err != nil {
+		return err
+	}
+	defer guard.Release()
+	used, err := s.leased()
+	if err != nil {
+		return err
+	}
+	if used[r.Digest] > 0 && !force {
+		return problem(r.Name, caisson.ErrExists, errors.New("a task uses it; end that, or use --force"))
+	}
+	if err := os.Remove(s.recordPath(r.Name)); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return sorted(r.Name, err)
+	}
+	c := &collector{store: s}
+	if err := c.look(); err != nil {
+		return err
+	}
+	if err := c.discardLoose(ctx); err != nil {
+		return err
+	}
+	guard.Release()
+	return s.emptyTrash(ctx)
+}
