@@ -22,9 +22,11 @@ type Features struct {
 	Image   bool `json:"image"`   // pulls images by itself
 	RootFS  bool `json:"rootfs"`  // runs a root file system that the executor made ready
 	Overlay bool `json:"overlay"` // RootFS.Changes can be set
-	Module  bool `json:"module"`
-	Machine bool `json:"machine"`
-	Options bool `json:"options"` // a task may consist of options alone
+	// ImageOnly says that every program needs an image.
+	ImageOnly bool `json:"image_only,omitempty"`
+	Module    bool `json:"module"`
+	Machine   bool `json:"machine"`
+	Options   bool `json:"options"` // a task may consist of options alone
 
 	// ShareWork says that Spec.Work and binds are the host's own folders, live
 	// in both directions.

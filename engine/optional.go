@@ -2,6 +2,7 @@ package engine
 
 import (
 	"context"
+	"encoding/json"
 	"io"
 	"io/fs"
 	"time"
@@ -179,6 +180,24 @@ type Looker interface {
 	// was started and has not ended, so that whoever keeps it will see its end
 	// and start Spec.OnExit. It never waits.
 	Running(dir string) (bool, error)
+}
+
+// An ImageChooser is an Engine whose options say how images are to be had and
+// run: what the executor does before there is a spec. It belongs to no field of
+// Features.
+type ImageChooser interface {
+	// ImageOptions reads a task's options. Errors: ErrInvalid.
+	ImageOptions(options json.RawMessage) (ImageOptions, error)
+}
+
+// ImageOptions is what a task's options say about its main program's image.
+type ImageOptions struct {
+	TrustPrefix     string   // see image.Request
+	InsecureOptions []string // the same; what concerns the run is the engine's
+	NoOverlay       bool     // the sandbox gets a copy of its own
+	// Entrypoint and Cmd take the place of the image's, by the same rules as
+	// the task's, which must then have none.
+	Entrypoint, Cmd []string
 }
 
 // A Locator is a Process that runs on this host and tells where, for people

@@ -6,6 +6,7 @@ const (
 	WhatCommands   = "commands"
 	WhatScripts    = "scripts"
 	WhatImages     = "images"
+	WhatNoImage    = "programs without an image"
 	WhatOverlays   = "overlay root file systems"
 	WhatModules    = "modules"
 	WhatMachines   = "machines"

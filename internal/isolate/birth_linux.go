@@ -41,23 +41,23 @@ func (b *sandbox) fork(spec *Spec) (report int, err error) {
 // bear makes everything that the infant needs, and forks it.
 func (b *sandbox) bear(spec *Spec) (report int, err error) {
 	i := &infant{
-		flags: unix.CLONE_NEWUSER | unix.CLONE_NEWNS | unix.CLONE_NEWPID | unix.CLONE_NEWIPC |
-			unix.CLONE_NEWUTS | unix.CLONE_NEWCGROUP,
-		intoFD: -1, program: -1, root: os.Geteuid() == 0, lastCap: lastCap(),
+		flags: b.namespaces(spec), intoFD: -1,
+		program: -1, root: os.Geteuid() == 0, lastCap: lastCap(),
 		readOnly: unix.MountAttr{Attr_set: unix.MOUNT_ATTR_RDONLY | unix.MOUNT_ATTR_NOSUID},
 	}
 	i.allCaps = allCaps(i.lastCap)
-	switch {
-	case spec.NetNS != "":
+	if spec.NetNS != "" {
 		// This thread enters it, while it still has the rights to: the child is
 		// born in it, in a user namespace that has none.
 		if err := enterNetwork(spec.NetNS); err != nil {
 			return -1, err
 		}
-	case !spec.HostNetwork:
-		i.flags |= unix.CLONE_NEWNET
 	}
-	if i.argv, err = cStrings([]string{initName}); err != nil {
+	name := initName
+	if b.stage {
+		name = stageName
+	}
+	if i.argv, err = cStrings([]string{name}); err != nil {
 		return -1, err
 	}
 	// Init does little at a time, and stays below a megabyte of heap.
@@ -90,6 +90,24 @@ func (b *sandbox) bear(spec *Spec) (report int, err error) {
 		b.socket.Close()
 	}
 	return report, err
+}
+
+// namespaces are those that init is born in.
+func (b *sandbox) namespaces(spec *Spec) uintptr {
+	flags := uintptr(unix.CLONE_NEWUSER | unix.CLONE_NEWNS | unix.CLONE_NEWPID)
+	if b.stage {
+		// The rest is the runtime's part. One that brings a kernel of its own
+		// wants the rights to isolate that, and takes no others' ids.
+		if spec.Runtime.guest() && os.Geteuid() == 0 {
+			flags &^= unix.CLONE_NEWUSER
+		}
+		return flags
+	}
+	flags |= unix.CLONE_NEWIPC | unix.CLONE_NEWUTS | unix.CLONE_NEWCGROUP
+	if spec.NetNS == "" && !spec.HostNetwork {
+		flags |= unix.CLONE_NEWNET
+	}
+	return flags
 }
 
 // forkInfant forks the infant with a pipe to report by.

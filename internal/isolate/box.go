@@ -29,6 +29,11 @@ import (
 // must be given to the sandbox's ids on the host instead.
 var ErrNoIdmap = errors.New("the file system has no idmapped mounts")
 
+// ErrNoOverlay says that Spec.Changes can't be had here: the kernel, or the
+// file system of one of the folders, can't do it. The sandbox needs a copy of
+// its root file system instead.
+var ErrNoOverlay = errors.New("no overlay can be mounted here")
+
 // A Program is what Box.Spawn runs.
 type Program struct {
 	Args     []string `json:"args"`          // argv; Args[0] is looked up in Env's PATH

@@ -118,6 +118,7 @@ func baseSpec(t testing.TB) *isolate.Spec {
 		User:    &isolate.User{UID: 1000, GID: 1000},
 		Seccomp: true,
 		Mounts:  []isolate.Mount{{Type: isolate.Bind, Source: inside(t), Target: "/bin/helper", ReadOnly: true}},
+		Runtime: runtimeOf(os.Getenv(runtimeVariable)),
 	}
 	if rootless() {
 		s.UIDs = []isolate.IDMap{{Inside: 1000, Host: os.Getuid(), Size: 1}}

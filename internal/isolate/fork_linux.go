@@ -57,16 +57,19 @@ var stepNames = [...]string{
 // everything it points to is kept alive, before the fork.
 type child struct {
 	stdio    [3]int // become descriptors 0 to 2; each above 2
+	extra    int    // becomes descriptor 3; 0: there is none
 	terminal bool   // descriptor 0 becomes the controlling terminal
 	cgroups  []int  // "0" is written to each: the child moves itself in
 	intoFD   int    // version 2 group to be born in, or -1
 	parent   int    // die with the thread of this process; 0: don't
 
-	limits [2]limit
+	limits []limit
 	oom    bool // take back the protection from the OOM killer that init has
 
 	drop     bool // give up all capabilities, now and for ever
 	lastCap  int
+	keep     uint64              // but for these, a bit each; they take User 0 to be of use
+	kept     [2]unix.CapUserData // the same for capset
 	setUser  bool
 	uid, gid int
 	groups   []uint32 // nil: can't be set, or are to stay
@@ -105,7 +108,6 @@ var (
 	emptyText  = []byte{0}
 	oomPath    = []byte("/proc/self/oom_score_adj\x00")
 	capsHeader = unix.CapUserHeader{Version: unix.LINUX_CAPABILITY_VERSION_3}
-	noCaps     [2]unix.CapUserData
 	noAction   [4]uint64 // struct sigaction: the default, no flags, no mask
 	noMask     uint64
 )
@@ -306,11 +308,18 @@ func (c *child) prepare() (step int, errno syscall.Errno) {
 	}
 	// Whatever else is open, inherited or not, is closed: it must not reach the
 	// program, and not serve as a way to a working directory (CVE-2024-21626).
-	if _, _, errno = syscall.RawSyscall(unix.SYS_DUP3, uintptr(c.report), 3, unix.O_CLOEXEC); errno != 0 {
+	last := uintptr(3)
+	if c.extra > 0 {
+		if _, _, errno = syscall.RawSyscall(unix.SYS_DUP3, uintptr(c.extra), 3, 0); errno != 0 {
+			return stepFiles, errno
+		}
+		last = 4
+	}
+	if _, _, errno = syscall.RawSyscall(unix.SYS_DUP3, uintptr(c.report), last, unix.O_CLOEXEC); errno != 0 {
 		return stepFiles, errno
 	}
-	c.report = 3
-	if _, _, errno = syscall.RawSyscall(unix.SYS_CLOSE_RANGE, 4, ^uintptr(0)>>32, 0); errno != 0 {
+	c.report = int(last)
+	if _, _, errno = syscall.RawSyscall(unix.SYS_CLOSE_RANGE, last+1, ^uintptr(0)>>32, 0); errno != 0 {
 		return stepFiles, errno
 	}
 	if c.oom {
@@ -342,6 +351,9 @@ func (c *child) identify() (step int, errno syscall.Errno) {
 	}
 	if c.drop {
 		for i := 0; i <= c.lastCap; i++ {
+			if c.keep&(1<<uint(i&63)) != 0 {
+				continue
+			}
 			if _, _, errno = syscall.RawSyscall6(unix.SYS_PRCTL, unix.PR_CAPBSET_DROP, uintptr(i), 0, 0, 0, 0); errno != 0 {
 				return stepCapabilities, errno
 			}
@@ -369,7 +381,7 @@ func (c *child) identify() (step int, errno syscall.Errno) {
 	}
 	if c.drop {
 		// User 0 of the inside keeps its capabilities until here.
-		if _, _, errno = syscall.RawSyscall(unix.SYS_CAPSET, uintptr(unsafe.Pointer(&capsHeader)), uintptr(unsafe.Pointer(&noCaps)), 0); errno != 0 {
+		if _, _, errno = syscall.RawSyscall(unix.SYS_CAPSET, uintptr(unsafe.Pointer(&capsHeader)), uintptr(unsafe.Pointer(&c.kept)), 0); errno != 0 {
 			return stepCapabilities, errno
 		}
 	}

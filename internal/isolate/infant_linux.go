@@ -53,10 +53,12 @@ func (i *infant) fork(uids, gids []IDMap) (pid, pidfd int, err error) {
 		unix.Close(i.sync[1])
 		return 0, -1, cloneError(errno)
 	}
-	if err := writeMaps(pid, uids, gids); err != nil {
-		unix.Close(i.sync[1])
-		reap(pid, pidfd)
-		return 0, -1, err
+	if i.flags&unix.CLONE_NEWUSER != 0 {
+		if err := writeMaps(pid, uids, gids); err != nil {
+			unix.Close(i.sync[1])
+			reap(pid, pidfd)
+			return 0, -1, err
+		}
 	}
 	if i.hold {
 		return pid, pidfd, nil

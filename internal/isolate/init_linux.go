@@ -18,25 +18,41 @@ import (
 
 // IsInit reports whether this process was started by Start to be a sandbox's
 // init. A main function must then call Main, before anything else.
-func IsInit() bool { return len(os.Args) == 1 && os.Args[0] == initName && os.Getpid() == 1 }
+func IsInit() bool {
+	if os.Getpid() != 1 || isGuest() {
+		return os.Getpid() == 1
+	}
+	return len(os.Args) == 1 &&
+		(os.Args[0] == initName || os.Args[0] == stageName || os.Args[0] == containedPath)
+}
 
 // Main is pid 1 of a sandbox: it builds the root view, starts programs when it
 // is asked to, reaps whatever they leave behind, and ends, and everything with
 // it, when its parent is gone. It does not return.
+//
+// Where an OCI runtime makes the sandbox, it is also pid 1 of the place where
+// that runs, with a view of its own.
 func Main() {
+	if isGuest() {
+		guestMain(os.Args[2])
+	}
 	p := pid1{
 		conn: blocking(initSocket), orders: make(chan order, maxOrders),
 		procs: map[int]uint64{}, born: make(chan struct{}, 1),
 	}
 	p.empty.L = &p.mu
-	if hide() == nil {
+	contained := os.Args[0] == containedPath
+	if contained {
+		letGo()
+	}
+	if hide(contained) == nil {
 		p.serve()
 	}
 	os.Exit(1)
 }
 
 // hide puts init out of reach of what will run in the sandbox.
-func hide() error {
+func hide(contained bool) error {
 	// No signal from inside ends init: the kernel drops those that pid 1 has no
 	// handler for, so the Go runtime's go, but for the one by which it
 	// interrupts its own threads.
@@ -53,14 +69,17 @@ func hide() error {
 	if err := unix.Prctl(unix.PR_SET_DUMPABLE, 0, 0, 0, 0); err != nil {
 		return err
 	}
-	if err := unix.Prctl(unix.PR_SET_PDEATHSIG, uintptr(unix.SIGKILL), 0, 0, 0); err != nil {
-		return err
+	// The parent of a contained one is the runtime, which ends before it. What
+	// binds the two to the caller is the stage's life.
+	if !contained {
+		if err := unix.Prctl(unix.PR_SET_PDEATHSIG, uintptr(unix.SIGKILL), 0, 0, 0); err != nil {
+			return err
+		}
 	}
 	// The caller's keys could be used by whoever inherits its keyring. A host
 	// where this fails has none, or is out of them: keyctl is also refused by
 	// the seccomp filter.
 	_, _, _ = unix.Syscall(unix.SYS_KEYCTL, unix.KEYCTL_JOIN_SESSION_KEYRING, 0, 0)
-	unix.CloseOnExec(initSocket)
 	unix.Umask(0)
 	return nil
 }
@@ -85,6 +104,7 @@ type pid1 struct {
 	reaping bool
 	born    chan struct{} // tells the reaper that there is a child again
 	empty   sync.Cond     // there is none left
+	main    guestMainProgram
 }
 
 // An order is a request that waits to be served.
@@ -108,6 +128,15 @@ func (p *pid1) serve() {
 			err = signalAll(unix.SIGSTOP)
 		case frameCont:
 			err = signalAll(unix.SIGCONT)
+		case frameGuest:
+			err = p.welcome(o.frame, answer)
+		case frameMain:
+			err = p.spawnMain(o, answer)
+		case frameMark:
+			p.mark(o.frame)
+			continue
+		case frameStats:
+			answer.body = ownStats()
 		default:
 			err = errors.New("caisson: bug: an unknown request")
 		}
@@ -187,11 +216,18 @@ func (p *pid1) build(f, answer *frame) error {
 	if len(s.filter) > 0 {
 		p.filter = &syscall.SockFprog{Len: uint16(len(s.filter)), Filter: &s.filter[0]}
 	}
-	root, err := buildView(s)
+	var err error
+	switch {
+	case len(s.config) > 0:
+		err = buildStage(s)
+	case s.contained:
+		answer.fds, err = standing()
+	default:
+		answer.fds, err = one(buildView(s))
+	}
 	if err != nil {
 		return err
 	}
-	answer.fds = []int{root}
 	p.setup = s
 	if s.landlock {
 		return restrict(s)
@@ -250,6 +286,7 @@ func (p *pid1) spawn(f order, answer *frame) (err error) {
 	_, pidfd, err := c.start(func(pid int) {
 		if pid > 0 {
 			p.procs[pid] = f.id
+			p.main.born(f.kind, pid)
 			p.wakeReaper()
 		}
 		p.mu.Unlock()
@@ -267,19 +304,35 @@ func (p *pid1) spawn(f order, answer *frame) (err error) {
 
 // child says what happens between fork and exec of a program.
 func (p *pid1) child(program *Program, stdio []int) (*child, error) {
+	s := p.setup
+	if len(s.config) > 0 && len(stdio) >= 3 {
+		return runtimeChild(program, stdio)
+	}
 	if len(stdio) != 3 {
 		return nil, errors.New("caisson: bug: a program needs three descriptors")
 	}
-	s := p.setup
 	c := &child{
 		stdio: [3]int(stdio), terminal: program.Terminal, cgroups: s.cgroups, intoFD: -1,
-		oom: s.oom, drop: true, lastCap: s.lastCap, setUser: true, uid: s.uid, gid: s.gid,
+		oom: s.oom, drop: !s.guest, lastCap: s.lastCap, setUser: !s.guest, uid: s.uid, gid: s.gid,
 		groups: s.groups, filter: p.filter,
 	}
-	if err := c.setLimits(s.files); err != nil {
+	if s.uid == 0 {
+		c.keepCaps(s.caps)
+	}
+	if err := c.setLimits(s.files, s.limits); err != nil {
 		return nil, err
 	}
 	return c, c.setProgram(program)
+}
+
+// keepCaps has the program keep capabilities. Those that init does not have are
+// none it could.
+func (c *child) keepCaps(caps uint64) {
+	c.keep = caps
+	for i := range c.kept {
+		half := uint32(caps >> (32 * i))
+		c.kept[i] = unix.CapUserData{Effective: half, Permitted: half}
+	}
 }
 
 // wakeReaper sees to it that the reaper looks for children. p.mu is held.
@@ -314,6 +367,7 @@ func (p *pid1) reap() {
 		p.mu.Lock()
 		id, ours := p.procs[pid]
 		delete(p.procs, pid)
+		p.main.ended(pid, status)
 		p.mu.Unlock()
 		if ours {
 			var e encoder

@@ -11,16 +11,19 @@ import (
 // deal with.
 const usualFiles = 1024
 
-// setLimits sets what one process may use: no core files, and so many open
-// ones.
-func (c *child) setLimits(files int64) error {
+// setLimits sets what one process may use: no core files, so many open ones,
+// and what is asked for besides.
+func (c *child) setLimits(files int64, more []Limit) error {
 	value, err := filesLimit(files)
 	if err != nil {
 		return err
 	}
-	c.limits = [2]limit{
+	c.limits = []limit{
 		{resource: unix.RLIMIT_CORE},
 		{resource: unix.RLIMIT_NOFILE, value: value},
+	}
+	for _, l := range more {
+		c.limits = append(c.limits, limit{resource: l.Resource, value: unix.Rlimit{Cur: l.Soft, Max: l.Hard}})
 	}
 	return nil
 }

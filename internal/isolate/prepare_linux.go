@@ -20,11 +20,13 @@ import (
 // A preparation turns a Spec into a setup, and holds the descriptors that go
 // with it.
 type preparation struct {
-	spec  *Spec
-	root  bool // whether this process is root
-	pid   int  // of init
-	setup setup
-	fds   []int
+	spec *Spec
+	root bool // whether this process is root
+	pid  int  // of init
+	// identity says that ids are the host's: there is no user namespace.
+	identity bool
+	setup    setup
+	fds      []int
 
 	ownUserns   int // the sandbox's, once it is needed; -1 before
 	ownerUserns map[[2]int]int
@@ -48,6 +50,8 @@ func check(spec *Spec, root bool) error {
 		return unsupported("network", "only root can put a sandbox into a network namespace")
 	case len(spec.Devices) > 0 && !root:
 		return unsupported("devices", "only root can give them")
+	case spec.Changes != "" && spec.RootFS == "":
+		return invalid("root file system", "changes need something to be changed")
 	case spec.RootIDMap && !root:
 		return unsupported("root file system", "only root can show it with other ids")
 	case spec.Seccomp && !seccomp.Available():
@@ -65,6 +69,16 @@ func check(spec *Spec, root bool) error {
 	for _, g := range user(spec).Groups {
 		if root && hostID(spec.GIDs, g) < 0 {
 			return invalid("user", fmt.Sprintf("group %d is not mapped", g))
+		}
+	}
+	for _, c := range spec.Caps {
+		if c < 0 || c > lastCap() {
+			return unsupported("capabilities", fmt.Sprintf("this kernel has no capability %d", c))
+		}
+	}
+	for name := range spec.Sysctls {
+		if name == "" || strings.ContainsAny(name, "/\x00") || strings.Contains(name, "..") {
+			return invalid("sysctl", strconv.Quote(name)+" is not the name of one")
 		}
 	}
 	if _, err := filesLimit(spec.Files); err != nil {
@@ -124,7 +138,15 @@ func hostID(ids []IDMap, inside int) int {
 // prepare gathers all that init needs from the host. On error it leaves
 // nothing; otherwise the caller closes the descriptors once they are sent.
 func prepare(spec *Spec, pid int, group *cgroup.Group) (*preparation, error) {
-	p := &preparation{spec: spec, root: os.Geteuid() == 0, pid: pid, ownUserns: -1, ownerUserns: map[[2]int]int{}}
+	p := newPreparation(spec, pid)
+	return p, p.prepare(group)
+}
+
+func newPreparation(spec *Spec, pid int) *preparation {
+	return &preparation{spec: spec, root: os.Geteuid() == 0, pid: pid, ownUserns: -1, ownerUserns: map[[2]int]int{}}
+}
+
+func (p *preparation) prepare(group *cgroup.Group) error {
 	err := p.gather(group)
 	closeAll([]int{p.ownUserns})
 	for _, fd := range p.ownerUserns {
@@ -132,9 +154,8 @@ func prepare(spec *Spec, pid int, group *cgroup.Group) (*preparation, error) {
 	}
 	if err != nil {
 		closeAll(p.fds)
-		return nil, err
 	}
-	return p, nil
+	return err
 }
 
 func (p *preparation) gather(group *cgroup.Group) (err error) {
@@ -142,9 +163,9 @@ func (p *preparation) gather(group *cgroup.Group) (err error) {
 	p.setup = setup{
 		hostname: spec.Hostname, alone: !p.root, loopback: !spec.HostNetwork && spec.NetNS == "", nested: spec.Nested,
 		uid: who.UID, gid: who.GID,
-		root: -1, rootPath: spec.RootFS, rootReadOnly: spec.RootReadOnly || spec.RootFS == "", entries: spec.Entries,
-		dev: -1, sys: spec.Sys, sysTree: -1, masked: spec.Masked, readOnly: spec.ReadOnlyPaths, shm: int64(spec.Shm),
-		files: spec.Files, lastCap: lastCap(), landlock: spec.Landlock,
+		root: -1, rootPath: spec.RootFS, changes: -1, changesPath: spec.Changes, rootReadOnly: spec.RootReadOnly || spec.RootFS == "", entries: spec.Entries,
+		dev: -1, sys: spec.Sys, sysTree: -1, runtime: -1, program: -1, masked: spec.Masked, readOnly: spec.ReadOnlyPaths, shm: int64(spec.Shm),
+		files: spec.Files, limits: spec.Limits, sysctls: spec.Sysctls, lastCap: lastCap(), landlock: spec.Landlock,
 	}
 	s := &p.setup
 	if s.hostname == "" {
@@ -159,11 +180,11 @@ func (p *preparation) gather(group *cgroup.Group) (err error) {
 	if s.shm == 0 {
 		s.shm = int64(64 * caisson.MiB)
 	}
+	for _, c := range spec.Caps {
+		s.caps |= 1 << c
+	}
 	if p.root {
-		s.groups = make([]uint32, 0, len(who.Groups))
-		for _, g := range who.Groups {
-			s.groups = append(s.groups, uint32(g))
-		}
+		s.groups = groupsOf(who)
 	}
 	if spec.Seccomp {
 		if s.filter, err = filter(); err != nil {
@@ -187,6 +208,15 @@ func (p *preparation) gather(group *cgroup.Group) (err error) {
 		return err
 	}
 	return p.gatherCgroup(group)
+}
+
+// groupsOf are a user's supplementary groups, not nil.
+func groupsOf(who User) []uint32 {
+	list := make([]uint32, 0, len(who.Groups))
+	for _, g := range who.Groups {
+		list = append(list, uint32(g))
+	}
+	return list
 }
 
 // filter returns package seccomp's filter. Init, which all have to wait for,
@@ -231,7 +261,10 @@ func (p *preparation) gatherRoot() error {
 		return fmt.Errorf("%q: %w", p.spec.RootFS, err)
 	}
 	p.setup.root = p.add(fd)
-	return nil
+	if p.spec.Changes == "" {
+		return nil
+	}
+	return p.gatherChanges()
 }
 
 // gatherMount takes the source of one mount.
@@ -287,6 +320,9 @@ func (p *preparation) ownerNamespace(owner *User) (int, error) {
 	who := user(p.spec)
 	uid, gid := hostID(p.spec.UIDs, who.UID), hostID(p.spec.GIDs, who.GID)
 	if hostID(p.spec.UIDs, owner.UID) == uid && hostID(p.spec.GIDs, owner.GID) == gid {
+		if p.identity {
+			return -1, nil
+		}
 		return p.sandboxUserns()
 	}
 	key := [2]int{owner.UID, owner.GID}
@@ -319,7 +355,7 @@ func (p *preparation) gatherDev() error {
 		list[i].uid, list[i].gid = hostID(p.spec.UIDs, 0), hostID(p.spec.GIDs, 0)
 	}
 	for i := range p.spec.Devices {
-		n, err := p.device(&p.spec.Devices[i])
+		n, err := deviceNode(p.spec, &p.spec.Devices[i])
 		if err != nil {
 			return err
 		}
@@ -336,8 +372,8 @@ func (p *preparation) gatherDev() error {
 	return nil
 }
 
-// device returns the node for a device of the host. It belongs to the user.
-func (p *preparation) device(d *Device) (node, error) {
+// deviceNode returns the node for a device of the host. It belongs to the user.
+func deviceNode(spec *Spec, d *Device) (node, error) {
 	fd, stat, err := openSource(d.Source)
 	if err != nil {
 		return node{}, err
@@ -354,10 +390,10 @@ func (p *preparation) device(d *Device) (node, error) {
 	if d.ReadOnly {
 		mode = 0o400
 	}
-	who := user(p.spec)
+	who := user(spec)
 	return node{
 		name: name, major: unix.Major(stat.Rdev), minor: unix.Minor(stat.Rdev), mode: mode,
-		uid: hostID(p.spec.UIDs, who.UID), gid: hostID(p.spec.GIDs, who.GID),
+		uid: hostID(spec.UIDs, who.UID), gid: hostID(spec.GIDs, who.GID),
 	}, nil
 }
 

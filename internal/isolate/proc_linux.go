@@ -9,8 +9,11 @@ import (
 
 // startBackend implements Start.
 func startBackend(spec *Spec) (backend, error) {
-	if spec.None {
+	switch {
+	case spec.None:
 		return startPlain(spec)
+	case spec.Runtime != nil:
+		return startContained(spec)
 	}
 	return startSandbox(spec)
 }

@@ -33,8 +33,9 @@ var errPaused = &caisson.Error{Item: "sandbox", Kind: caisson.ErrUnavailable, Er
 type sandbox struct {
 	socket *os.File
 	conn   rawConn
-	init   int // pid
-	pidfd  int // of init
+	stage  bool // it is where an OCI runtime runs, and init sees to that
+	init   int  // pid
+	pidfd  int  // of init
 	folder *os.File
 	group  *cgroup.Group
 	inside bool          // init is in the group too, and is frozen with it
@@ -58,10 +59,7 @@ func startSandbox(spec *Spec) (_ backend, err error) {
 	}
 	var undo cleanup.List
 	defer undo.OnError(context.Background(), &err)
-	b := &sandbox{
-		gone: make(chan struct{}), leave: make(chan struct{}),
-		answers: map[uint64]chan *frame{}, procs: map[uint64]*Proc{},
-	}
+	b := newSandbox()
 
 	// The group comes first, so that init can be born in it.
 	b.group, err = newGroup(spec.Cgroup)
@@ -99,6 +97,13 @@ func startSandbox(spec *Spec) (_ backend, err error) {
 	b.folder = os.NewFile(uintptr(answer.fds[0]), "/")
 	undo.Release()
 	return b, nil
+}
+
+func newSandbox() *sandbox {
+	return &sandbox{
+		gone: make(chan struct{}), leave: make(chan struct{}), pidfd: -1,
+		answers: map[uint64]chan *frame{}, procs: map[uint64]*Proc{},
+	}
 }
 
 // newGroup makes the control group, if there is to be one.
@@ -248,9 +253,15 @@ func (b *sandbox) spawn(p *Program, stdio [3]*os.File) (*Proc, error) {
 			return nil, err
 		}
 	}
+	proc, err := b.launch(p, fds)
+	runtime.KeepAlive(stdio)
+	return proc, err
+}
+
+// launch has init start a program with the descriptors.
+func (b *sandbox) launch(p *Program, fds []int) (*Proc, error) {
 	proc := newProc()
 	answer, err := b.askFor(frameSpawn, p.encode(), fds, proc)
-	runtime.KeepAlive(stdio)
 	if err != nil {
 		return nil, spawnError(p, err)
 	}

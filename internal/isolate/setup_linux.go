@@ -1,6 +1,8 @@
 package isolate
 
 import (
+	"maps"
+	"slices"
 	"syscall"
 
 	"github.com/caissonrun/caisson"
@@ -15,12 +17,15 @@ type setup struct {
 	loopback bool
 	nested   bool
 	oom      bool // programs take back init's protection
+	guest    bool // somebody else made the sandbox: programs have init's own rights; not encoded
 
 	uid, gid int
 	groups   []uint32 // nil: can't be set
 
 	root         int    // a tree; -1: a tmpfs is made
 	rootPath     string // on the host; it counts where alone is set
+	changes      int    // a tree with the folders upper and work; -1: no overlay
+	changesPath  string // on the host; it counts where alone is set
 	rootReadOnly bool
 	entries      []Entry
 	mounts       []place
@@ -32,10 +37,24 @@ type setup struct {
 	shm          int64
 
 	files    int64
+	limits   []Limit
+	caps     uint64 // a bit each; those that programs keep
+	sysctls  map[string]string
 	lastCap  int // the number of the kernel's last capability
 	filter   []syscall.SockFilter
 	landlock bool
 	cgroups  []int // files that programs write "0" to
+
+	contained bool // a runtime has built the view
+
+	// What follows is for the init of a stage, where the runtime runs.
+	config      []byte // what the runtime is told
+	runtime     int    // a tree of the runtime's file
+	runtimeName string
+	identity    bool // ids are those of the host
+	program     int  // a tree of this program's file
+	sysPlace    bool // the runtime mounts /sys
+	showGroups  bool // the runtime wants to see control groups
 }
 
 // A place is a Mount with what the parent found out about it.
@@ -50,12 +69,15 @@ func (s *setup) encode() []byte {
 	var e encoder
 	e.text(s.hostname)
 	e.text(s.rootPath)
-	for _, b := range []bool{s.alone, s.loopback, s.nested, s.oom, s.rootReadOnly, s.sys, s.landlock, s.groups != nil} {
+	e.text(s.changesPath)
+	for _, b := range []bool{s.alone, s.loopback, s.nested, s.oom, s.rootReadOnly, s.sys, s.landlock, s.groups != nil, s.contained, s.identity, s.sysPlace, s.showGroups} {
 		e.bool(b)
 	}
-	for _, n := range []int{s.uid, s.gid, s.root, s.dev, s.sysTree, int(s.shm), int(s.files), s.lastCap} {
+	for _, n := range []int{s.uid, s.gid, s.root, s.dev, s.sysTree, int(s.shm), int(s.files), s.lastCap, s.runtime, s.program, s.changes, int(s.caps)} {
 		e.int(int64(n))
 	}
+	e.bytes(s.config)
+	e.text(s.runtimeName)
 	e.int(int64(len(s.groups)))
 	for _, g := range s.groups {
 		e.int(int64(g))
@@ -70,6 +92,17 @@ func (s *setup) encode() []byte {
 		e.int(int64(x.Jt))
 		e.int(int64(x.Jf))
 		e.int(int64(x.K))
+	}
+	e.int(int64(len(s.limits)))
+	for _, l := range s.limits {
+		e.int(int64(l.Resource))
+		e.int(int64(l.Soft))
+		e.int(int64(l.Hard))
+	}
+	e.int(int64(len(s.sysctls)))
+	for _, name := range slices.Sorted(maps.Keys(s.sysctls)) {
+		e.text(name)
+		e.text(s.sysctls[name])
 	}
 	e.texts(s.masked)
 	e.texts(s.readOnly)
@@ -88,14 +121,17 @@ func (s *setup) encode() []byte {
 // descriptors.
 func decodeSetup(body []byte, fds []int) *setup {
 	d := decoder{body}
-	s := &setup{hostname: d.text(), rootPath: d.text()}
+	s := &setup{hostname: d.text(), rootPath: d.text(), changesPath: d.text()}
 	var grouped bool
-	for _, b := range []*bool{&s.alone, &s.loopback, &s.nested, &s.oom, &s.rootReadOnly, &s.sys, &s.landlock, &grouped} {
+	for _, b := range []*bool{&s.alone, &s.loopback, &s.nested, &s.oom, &s.rootReadOnly, &s.sys, &s.landlock, &grouped, &s.contained, &s.identity, &s.sysPlace, &s.showGroups} {
 		*b = d.bool()
 	}
 	s.uid, s.gid = int(d.int()), int(d.int())
 	s.root, s.dev, s.sysTree = pick(fds, d.int()), pick(fds, d.int()), pick(fds, d.int())
 	s.shm, s.files, s.lastCap = d.int(), d.int(), int(d.int())
+	s.runtime, s.program = pick(fds, d.int()), pick(fds, d.int())
+	s.changes, s.caps = pick(fds, d.int()), uint64(d.int())
+	s.config, s.runtimeName = d.bytes(), d.text()
 	if n := d.int(); grouped {
 		s.groups = make([]uint32, n)
 	}
@@ -109,6 +145,15 @@ func decodeSetup(body []byte, fds []int) *setup {
 	s.filter = make([]syscall.SockFilter, d.int())
 	for i := range s.filter {
 		s.filter[i] = syscall.SockFilter{Code: uint16(d.int()), Jt: uint8(d.int()), Jf: uint8(d.int()), K: uint32(d.int())}
+	}
+	s.limits = make([]Limit, d.int())
+	for i := range s.limits {
+		s.limits[i] = Limit{Resource: int(d.int()), Soft: uint64(d.int()), Hard: uint64(d.int())}
+	}
+	s.sysctls = make(map[string]string)
+	for range d.int() {
+		name := d.text()
+		s.sysctls[name] = d.text()
 	}
 	s.masked, s.readOnly = d.texts(), d.texts()
 	s.entries = make([]Entry, d.int())

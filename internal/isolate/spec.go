@@ -40,6 +40,11 @@ type Spec struct {
 	// RootFS is a folder of the host that becomes the root, by a path without
 	// symbolic links. Empty: the root is a tmpfs, read-only once Entries and the targets of Mounts are in it.
 	RootFS string `json:"rootfs,omitempty"`
+	// Changes is a folder of the host, empty and by a path without symbolic
+	// links, that takes what the sandbox writes: RootFS then is the lower layer
+	// of an overlay, mounted inside only, and nobody writes to it. As root the
+	// folder comes to belong to the inside's 0. See ErrNoOverlay.
+	Changes string `json:"changes,omitempty"`
 	// RootReadOnly makes RootFS read-only once the targets of Mounts exist.
 	RootReadOnly bool `json:"root_readonly,omitempty"`
 	// RootIDMap says that RootFS has ids of the inside on disk, and is shown
@@ -69,11 +74,44 @@ type Spec struct {
 	// Files is the number of files one process may have open. Zero: 1024, which
 	// a program may raise to the caller's limit.
 	Files int64 `json:"files,omitempty"`
+	// Limits are further limits of each process.
+	Limits []Limit `json:"limits,omitempty"`
+	// Caps are the capabilities, by number, in the sandbox's own user namespace,
+	// that programs have if User is 0. Empty: none.
+	Caps []int `json:"caps,omitempty"`
+	// Sysctls are written below /proc/sys, by their names with dots. Only those
+	// of the sandbox's own namespaces can be.
+	Sysctls map[string]string `json:"sysctls,omitempty"`
 	// Seccomp puts programs under the filter of package seccomp.
 	Seccomp bool `json:"seccomp,omitempty"`
 	// Landlock restricts writing to the writable mounts, where the kernel has
 	// Landlock; where it has not, Start fails.
 	Landlock bool `json:"landlock,omitempty"`
+
+	// Runtime is an OCI runtime that makes the sandbox. Nil: Start does.
+	Runtime *Runtime `json:"runtime,omitempty"`
+}
+
+// The kinds of Runtime.
+const (
+	// Crun and Runc isolate by the kernel's means, as this package does. Anything
+	// that has their command line is tried as Runc.
+	Crun = "crun"
+	Runc = "runc"
+	// Runsc is gVisor: programs run on a kernel of its own, which no descriptors
+	// can be handed to.
+	Runsc = "runsc"
+)
+
+// A Runtime is an OCI runtime of this host. Caisson's init is pid 1 of what it
+// makes, and starts programs there as it does in a sandbox of Start's own.
+type Runtime struct {
+	// Path is the program's file, absolute and without symbolic links.
+	Path string `json:"path"`
+	// Kind is Crun, Runc or Runsc; empty: Runc.
+	Kind string `json:"kind,omitempty"`
+	// Flags are put before the runtime's subcommand.
+	Flags []string `json:"flags,omitempty"`
 }
 
 // An IDMap maps Size ids from Inside on to those from Host on.
@@ -131,6 +169,13 @@ type Device struct {
 	Source   string `json:"source"` // absolute host path
 	Target   string `json:"target"` // absolute, below /dev
 	ReadOnly bool   `json:"readonly,omitempty"`
+}
+
+// A Limit is a limit of one process's resources.
+type Limit struct {
+	Resource int    `json:"resource"` // RLIMIT_*
+	Soft     uint64 `json:"soft"`
+	Hard     uint64 `json:"hard"`
 }
 
 // A Cgroup is a control group that Start makes and Close removes.

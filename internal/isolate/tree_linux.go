@@ -80,7 +80,7 @@ func setTree(tree int, attrs uint64, userns int) error {
 }
 
 // newMount returns a new mount of a file system, attached nowhere. Options are
-// pairs of key and value.
+// pairs of key and value; an empty value is a flag's.
 func newMount(kind string, attrs int, options ...string) (int, error) {
 	fs, err := unix.Fsopen(kind, unix.FSOPEN_CLOEXEC)
 	if err != nil {
@@ -88,7 +88,7 @@ func newMount(kind string, attrs int, options ...string) (int, error) {
 	}
 	defer unix.Close(fs)
 	for i := 0; i+1 < len(options); i += 2 {
-		if err := unix.FsconfigSetString(fs, options[i], options[i+1]); err != nil {
+		if err := setOption(fs, options[i], options[i+1]); err != nil {
 			return -1, fmt.Errorf("%s option %s: %w", kind, options[i], err)
 		}
 	}
@@ -100,6 +100,13 @@ func newMount(kind string, attrs int, options ...string) (int, error) {
 		return -1, fmt.Errorf("fsmount %s: %w", kind, err)
 	}
 	return fd, nil
+}
+
+func setOption(fs int, key, value string) error {
+	if value == "" {
+		return unix.FsconfigSetFlag(fs, key)
+	}
+	return unix.FsconfigSetString(fs, key, value)
 }
 
 // CheckIdmap returns nil if a bind of the folder or file at path, which has no

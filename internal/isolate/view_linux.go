@@ -22,6 +22,7 @@ type view struct {
 	proc  int // mounts that can only be made while the host's are visible
 	sys   int
 	nodes []int // the host's devices, as trees
+	files int   // a folder for files that are laid over an image's; 0: none yet
 	open  []int // to be closed in the end
 }
 
@@ -77,6 +78,16 @@ func (v *view) gather() (err error) {
 			return err
 		}
 	}
+	if s.changes >= 0 && s.alone {
+		if s.changes, err = v.keep(takeSource(s.changesPath, s.changes, mountAttrs)); err != nil {
+			return err
+		}
+	}
+	if s.changes >= 0 {
+		if s.root, err = v.keep(newOverlay(s.root, s.changes)); err != nil {
+			return err
+		}
+	}
 	if s.dev < 0 {
 		for _, n := range nodes {
 			fd, err := unix.Open("/dev/"+n.name, unix.O_PATH|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0)
@@ -117,13 +128,29 @@ func takeSource(name string, opened int, attrs uint64) (int, error) {
 }
 
 // pivot makes the new root the root. From then on no path leads to the host.
-func (v *view) pivot() (err error) {
-	tree := v.setup.root
-	if tree < 0 {
-		if tree, err = v.keep(newMount("tmpfs", mountAttrs, "mode", "0755", "size", "32m", "nr_inodes", "16k")); err != nil {
-			return err
-		}
+func (v *view) pivot() error {
+	tree, err := v.rootTree()
+	if err != nil {
+		return err
 	}
+	if err := enter(tree); err != nil {
+		return err
+	}
+	v.root, err = v.keep(unix.Open("/", unix.O_PATH|unix.O_DIRECTORY|unix.O_CLOEXEC, 0))
+	return err
+}
+
+// rootTree returns the mount that becomes the root. It is called while the
+// host's are visible, and kept.
+func (v *view) rootTree() (int, error) {
+	if v.setup.root >= 0 {
+		return v.setup.root, nil
+	}
+	return v.keep(newMount("tmpfs", mountAttrs, "mode", "0755", "size", "32m", "nr_inodes", "16k"))
+}
+
+// enter makes a mount the root, and takes the host's away.
+func enter(tree int) error {
 	// Any folder will do to attach it at, and this one is always there.
 	if err := unix.MoveMount(tree, "", unix.AT_FDCWD, "/proc", unix.MOVE_MOUNT_F_EMPTY_PATH); err != nil {
 		return fmt.Errorf("attach the root: %w", err)
@@ -137,11 +164,7 @@ func (v *view) pivot() (err error) {
 	if err := unix.Unmount(".", unix.MNT_DETACH); err != nil {
 		return fmt.Errorf("unmount the host: %w", err)
 	}
-	if err := unix.Chdir("/"); err != nil {
-		return err
-	}
-	v.root, err = v.keep(unix.Open("/", unix.O_PATH|unix.O_DIRECTORY|unix.O_CLOEXEC, 0))
-	return err
+	return unix.Chdir("/")
 }
 
 // fillRoot makes the entries.
@@ -220,6 +243,9 @@ func modeOr(mode, usual uint32) uint32 {
 // overlay lays files over those of an image: they are written to a tmpfs and
 // bound one by one.
 func (v *view) overlay(files []*Entry) error {
+	if v.files > 0 {
+		return v.overlayAll(v.files, files)
+	}
 	// The tmpfs must be attached for its files to be bound. It is where /proc
 	// will be, for this long.
 	tmp, err := v.keep(newMount("tmpfs", mountAttrs, "mode", "0755", "size", "32m"))
@@ -234,12 +260,19 @@ func (v *view) overlay(files []*Entry) error {
 	if err := attach(tmp, at); err != nil {
 		return err
 	}
+	if err := v.overlayAll(tmp, files); err != nil {
+		return err
+	}
+	return unix.Unmount("/proc", unix.MNT_DETACH)
+}
+
+func (v *view) overlayAll(tmp int, files []*Entry) error {
 	for i, e := range files {
 		if err := v.overlayFile(tmp, strconv.Itoa(i), e); err != nil {
 			return fmt.Errorf("%q: %w", e.Path, err)
 		}
 	}
-	return unix.Unmount("/proc", unix.MNT_DETACH)
+	return nil
 }
 
 func (v *view) overlayFile(tmp int, name string, e *Entry) error {
@@ -269,12 +302,19 @@ func (v *view) mountProc() error {
 	if err := attach(v.proc, at); err != nil {
 		return fmt.Errorf("/proc: %w", err)
 	}
+	if err := v.setSysctls(); err != nil {
+		return err
+	}
 	if v.setup.nested {
 		return nil
 	}
-	// A new user namespace would give back all capabilities in it, and with
-	// them most of what the kernel has bugs in.
-	fd, err := unix.Openat(v.proc, "sys/user/max_user_namespaces", unix.O_WRONLY|unix.O_CLOEXEC, 0)
+	return forbidUsers(v.proc)
+}
+
+// forbidUsers has no user namespace be made in this one: it would give back all
+// capabilities in it, and with them most of what the kernel has bugs in.
+func forbidUsers(proc int) error {
+	fd, err := unix.Openat(proc, "sys/user/max_user_namespaces", unix.O_WRONLY|unix.O_CLOEXEC, 0)
 	if err != nil {
 		return fmt.Errorf("forbid user namespaces: %w", err)
 	}

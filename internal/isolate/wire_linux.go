@@ -27,6 +27,10 @@ const (
 	frameOK               // the answers repeat the id of the request
 	frameError            // body: step, errno, text
 	frameExit             // unasked; id of the spawn; body: wait status
+	frameGuest            // the first of a guest's connection; answered by frameOK with the root's and the main program's descriptors
+	frameMain             // frameSpawn of the main program, with the container's own output
+	frameMark             // writes the body to the container's output
+	frameStats            // answered by frameOK with a body of six numbers
 )
 
 const (

@@ -98,7 +98,8 @@ func TestFrameTooLarge(t *testing.T) {
 func TestSetupCoding(t *testing.T) {
 	want := &setup{
 		hostname: "h", rootPath: "/r", alone: true, nested: true, oom: true, rootReadOnly: true, landlock: true,
-		uid: 1000, gid: -1, groups: []uint32{}, root: -1, dev: 1, shm: 1 << 40, files: 5, lastCap: 40,
+		uid: 1000, gid: -1, groups: []uint32{}, root: -1, changes: -1, limits: []Limit{{Resource: 1, Soft: 2, Hard: 1<<63 - 1}}, caps: 1 << 40, sysctls: map[string]string{"a.b": "1"},
+		dev: 1, sysTree: -1, runtime: -1, program: 2, config: []byte{}, shm: 1 << 40, files: 5, lastCap: 40,
 		filter:  []syscall.SockFilter{{Code: 65535, Jt: 255, Jf: 1, K: 1<<32 - 1}, {}},
 		cgroups: []int{2, 0},
 		masked:  []string{"/a", ""}, readOnly: []string{},
@@ -109,12 +110,12 @@ func TestSetupCoding(t *testing.T) {
 		},
 	}
 	got := decodeSetup(want.encode(), []int{100, 101, 102})
-	want.dev, want.cgroups, want.mounts[0].source = 101, []int{102, 100}, 100
+	want.dev, want.program, want.cgroups, want.mounts[0].source = 101, 102, []int{102, 100}, 100
 	if !reflect.DeepEqual(got, want) {
 		t.Errorf("a setup arrives as\n%+v\nwant\n%+v", got, want)
 	}
 	want.groups = nil
-	if got := decodeSetup((&setup{root: -1, dev: -1}).encode(), nil); got.groups != nil {
+	if got := decodeSetup((&setup{root: -1, changes: -1, dev: -1, sysTree: -1, runtime: -1, program: -1}).encode(), nil); got.groups != nil {
 		t.Errorf("no groups arrive as %v", got.groups)
 	}
 	p := &Program{Args: []string{"a", ""}, Env: []string{}, Dir: "/d", Terminal: true, Cols: 65535, Rows: 1}

@@ -1,0 +1,135 @@
+package oci
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+
+	"github.com/caissonrun/caisson"
+	"github.com/caissonrun/caisson/engine"
+	"github.com/caissonrun/caisson/engine/internal/kept"
+)
+
+// maxResolv is the most of a resolv.conf that is passed on, in bytes.
+const maxResolv = 64 << 10
+
+// found is what the last Probe has found out about the host.
+type found struct {
+	root    bool // sandboxes can have ids of their own
+	support kept.Support
+	resolv  []byte
+	// broken is why the sandbox of the probe did not work, or nil; overlay why
+	// one on an overlay did not.
+	broken, overlay error
+	// works is what worked in it.
+	works kept.Works
+}
+
+// Probe implements engine.Engine. It runs a program of the host's in a sandbox
+// whose root is an empty folder.
+func (e *Engine) Probe(ctx context.Context) (engine.Features, error) {
+	if err := e.boxes.Open(ctx, caisson.OpProbe); err != nil {
+		return engine.Features{}, err
+	}
+	f, err := e.survey(true)
+	if err == nil {
+		f.overlay = e.try(ctx, f, true)
+		if f.overlay != nil && ctx.Err() == nil {
+			f.broken = e.try(ctx, f, false)
+		}
+	}
+	if ctx.Err() != nil {
+		return engine.Features{}, ctx.Err()
+	}
+	if err != nil {
+		f = &found{broken: err, overlay: err}
+	}
+	e.found.Store(f)
+	e.boxes.Note(f.works)
+	return e.opts.features(f), nil
+}
+
+// facts returns what the last Probe found. Before the first one it looks
+// without trying: what does not work then shows when the sandbox is made.
+func (e *Engine) facts() (*found, error) {
+	if f := e.found.Load(); f != nil {
+		return f, nil
+	}
+	f, err := e.survey(false)
+	if err != nil {
+		return nil, err
+	}
+	f.works = kept.Works{Terminal: true, Stats: f.support.Cgroup.Usable, Pause: f.support.Cgroup.Freeze}
+	e.found.Store(f)
+	e.boxes.Note(f.works)
+	return f, nil
+}
+
+// survey looks at the parts that a sandbox is made of. Thorough also tries what
+// takes milliseconds.
+func (e *Engine) survey(thorough bool) (*found, error) {
+	if err := os.MkdirAll(e.opts.Runtime, 0o700); err != nil {
+		return nil, fmt.Errorf("runtime folder: %w", err)
+	}
+	f := &found{root: e.opts.ids().Mapped(), support: kept.Examine(e.opts.Runtime, thorough)}
+	if file, err := os.Open("/etc/resolv.conf"); err == nil {
+		f.resolv, _ = io.ReadAll(io.LimitReader(file, maxResolv))
+		file.Close()
+	}
+	return f, nil
+}
+
+// try makes a sandbox, looks around in it, and notes what works.
+func (e *Engine) try(ctx context.Context, f *found, overlay bool) (err error) {
+	terminal := false
+	f.works, err = e.boxes.Try(ctx, func(ctx context.Context, spec *engine.Spec) (engine.Sandbox, error) {
+		if err := e.probeRoot(spec, overlay); err != nil {
+			return nil, err
+		}
+		return e.create(ctx, spec, &choice{}, f)
+	}, func(ctx context.Context, t *kept.Trial) error {
+		said, ok, err := t.Look(ctx)
+		terminal = ok
+		if err != nil {
+			return err
+		}
+		return kept.Verify(said)
+	})
+	f.works.Terminal = terminal
+	f.works.Stats = f.works.Stats && f.support.Cgroup.Usable
+	return err
+}
+
+// rootLinks are links into /usr on most systems and folders on the rest.
+var rootLinks = []string{"/bin", "/sbin", "/lib", "/lib32", "/lib64", "/libx32"}
+
+// probeRoot gives a probe a root of the host's programs.
+func (e *Engine) probeRoot(spec *engine.Spec, overlay bool) error {
+	root, changes := filepath.Join(spec.Dir, "rootfs"), filepath.Join(spec.Dir, "changes")
+	for _, dir := range []string{root, changes, filepath.Join(root, "usr")} {
+		if err := os.Mkdir(dir, 0o755); err != nil {
+			return err
+		}
+	}
+	real, err := filepath.EvalSymlinks(spec.Dir)
+	if err != nil {
+		return err
+	}
+	spec.RootFS = &engine.RootFS{Path: filepath.Join(real, "rootfs")}
+	if overlay {
+		spec.RootFS.Changes = filepath.Join(real, "changes")
+	}
+	spec.Mounts = append(spec.Mounts, engine.Mount{Type: engine.MountBind, Source: "/usr", Target: "/usr", ReadOnly: true})
+	for _, p := range rootLinks {
+		if target, err := os.Readlink(p); err == nil {
+			if err := os.Symlink(target, filepath.Join(root, p)); err != nil {
+				return err
+			}
+		} else if _, err := os.Stat(p); err == nil {
+			spec.Mounts = append(spec.Mounts, engine.Mount{Type: engine.MountBind, Source: p, Target: p, ReadOnly: true})
+		}
+	}
+	return nil
+}

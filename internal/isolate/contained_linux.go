@@ -1,0 +1,61 @@
+package isolate
+
+import (
+	"fmt"
+	"os"
+
+	"golang.org/x/sys/unix"
+)
+
+// What follows is init's part where an OCI runtime has made the sandbox, and
+// that of the stage.
+
+// letGo gives up what a runtime has handed on besides the socket: its own
+// standard descriptors.
+func letGo() {
+	null, err := unix.Open("/dev/null", unix.O_RDWR|unix.O_CLOEXEC, 0)
+	for fd := range 3 {
+		if err != nil || unix.Dup3(null, fd, 0) != nil {
+			unix.Close(fd)
+		}
+	}
+	if err == nil {
+		unix.Close(null)
+	}
+	_ = unix.CloseRange(initSocket+1, 1<<31-1, unix.CLOSE_RANGE_CLOEXEC)
+}
+
+// standing returns the root of a view that stands already, and this process.
+func standing() ([]int, error) {
+	root, err := unix.Open("/", unix.O_PATH|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return nil, err
+	}
+	self, err := unix.PidfdOpen(os.Getpid(), 0)
+	if err != nil {
+		unix.Close(root)
+		return nil, fmt.Errorf("pidfd: %w", err)
+	}
+	return []int{root, self}, nil
+}
+
+// one is a list of a single descriptor.
+func one(fd int, err error) ([]int, error) {
+	if err != nil {
+		return nil, err
+	}
+	return []int{fd}, nil
+}
+
+// runtimeChild says what happens between fork and exec of a runtime: it keeps
+// all the rights that it has on the stage.
+func runtimeChild(program *Program, fds []int) (*child, error) {
+	c := &child{stdio: [3]int(fds[:3]), intoFD: -1, lastCap: lastCap()}
+	if len(fds) > 3 {
+		c.extra = fds[3]
+	}
+	if err := c.setLimits(0, nil); err != nil {
+		return nil, err
+	}
+	return c, c.setProgram(program)
+}

@@ -1,0 +1,22 @@
+//go:build !linux
+
+package isolate
+
+import "time"
+
+// A Guest is a box of somebody else's making. There is none here.
+type Guest struct{ *Box }
+
+// OpenGuest returns an error: guests need Linux.
+func OpenGuest(*GuestSpec) (*Guest, error) {
+	return nil, refused("guest", "sandboxes of a container daemon can be held on Linux only")
+}
+
+// Main returns nothing.
+func (g *Guest) Main() (*Proc, time.Time) { return nil, time.Time{} }
+
+// SpawnMain returns an error.
+func (g *Guest) SpawnMain(*Program) (*Proc, error) { return nil, guestGone("there is none") }
+
+// Mark returns an error.
+func (g *Guest) Mark([]byte) error { return guestGone("there is none") }

@@ -1,0 +1,355 @@
+package isolate
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/caissonrun/caisson"
+	"github.com/caissonrun/caisson/internal/cgroup"
+	"github.com/caissonrun/caisson/internal/cleanup"
+)
+
+// runtimePatience is how long a runtime may take for one command. All take
+// tenths of a second at most; some hang where the host lacks something.
+const runtimePatience = 20 * time.Second
+
+// maxRuntimeWords is how much of what a runtime says about its failure is
+// passed on.
+const maxRuntimeWords = 2 << 10
+
+// A contained is a Box that an OCI runtime has made. Its init is the one of any
+// other sandbox: it starts programs, and so they have what the runtime has
+// given to init and nothing else. Its parent is the stage, where the runtime
+// ran: b.sandbox.init and pidfd are those of the stage's pid 1, whose end is
+// everything's end.
+type contained struct {
+	*sandbox
+	stage *sandbox
+	pid1  int // the sandbox's init
+}
+
+// guest reports whether programs run on a kernel of the runtime's.
+func (r *Runtime) guest() bool { return r.Kind == Runsc }
+
+// checkRuntime refuses what no runtime can do.
+func checkRuntime(spec *Spec) error {
+	r := spec.Runtime
+	switch {
+	case os.Geteuid() != 0:
+		return unsupported("runtime", "only root can have an OCI runtime make sandboxes; use the builtin one")
+	case !filepath.IsAbs(r.Path):
+		return invalid("runtime", fmt.Sprintf("%q is not an absolute path", r.Path))
+	case r.Kind != "" && r.Kind != Crun && r.Kind != Runc && r.Kind != Runsc:
+		return invalid("runtime", fmt.Sprintf("unknown kind %q", r.Kind))
+	case !validName(spec.ID):
+		return invalid("runtime", fmt.Sprintf("%q is not a name that runtimes take", spec.ID))
+	}
+	return nil
+}
+
+// validName reports whether a sandbox's name can be one for a runtime, and
+// nothing that it takes for an option or a path.
+func validName(id string) bool {
+	return id != "" && id[0] != '-' && strings.Trim(id, "abcdefghijklmnopqrstuvwxyz0123456789-") == ""
+}
+
+// startContained has a runtime make a sandbox.
+func startContained(spec *Spec) (_ backend, err error) {
+	if err := check(spec, os.Geteuid() == 0); err != nil {
+		return nil, err
+	}
+	if err := checkRuntime(spec); err != nil {
+		return nil, err
+	}
+	if spec.Runtime.guest() {
+		return startGvisor(spec)
+	}
+	var undo cleanup.List
+	defer undo.OnError(context.Background(), &err)
+	b := &contained{sandbox: newSandbox(), stage: newSandbox()}
+	if b.group, err = newGroup(spec.Cgroup); err != nil {
+		return nil, err
+	}
+	if b.group != nil {
+		undo.Add(b.group.Remove)
+	}
+
+	// The stage is made first: where the runtime runs, with the root view.
+	if err := b.makeStage(spec, &undo); err != nil {
+		return nil, err
+	}
+	theirs, err := b.connect()
+	if err != nil {
+		return nil, err
+	}
+	undo.Add(b.socket.Close)
+	err = b.create(spec, theirs)
+	unix.Close(theirs)
+	if err != nil {
+		return nil, err
+	}
+
+	// From here on init answers, and its end is the sandbox's.
+	b.init = b.stage.init
+	if b.pidfd, err = unix.FcntlInt(uintptr(b.stage.pidfd), unix.F_DUPFD_CLOEXEC, 3); err != nil {
+		return nil, err
+	}
+	undo.Add(b.end)
+	go b.listen()
+	if err := b.prepareInit(spec); err != nil {
+		return nil, err
+	}
+	undo.Release()
+	return b, nil
+}
+
+// makeStage starts the stage's pid 1 and has it build the stage.
+func (b *contained) makeStage(spec *Spec, undo *cleanup.List) error {
+	b.stage.stage = true
+	report, err := b.stage.fork(spec)
+	if err != nil {
+		return err
+	}
+	defer unix.Close(report)
+	undo.Add(b.stage.end)
+	go b.stage.listen()
+
+	p, err := prepareStage(spec, b.stage.init)
+	if err != nil {
+		return err
+	}
+	_, err = b.stage.ask(frameSetup, p.setup.encode(), p.fds)
+	closeAll(p.fds)
+	if err != nil {
+		return setupError(err, report)
+	}
+	return nil
+}
+
+// prepareStage gathers all that the stage needs from the host. The caller
+// closes the descriptors.
+func prepareStage(spec *Spec, pid int) (_ *preparation, err error) {
+	part := *spec
+	part.Seccomp = false // that is for programs
+	early, late := split(spec.Mounts)
+	part.Mounts = early
+	identity := spec.Runtime.guest()
+	if identity {
+		part.UIDs, part.GIDs, part.RootIDMap = same(spec.UIDs), same(spec.GIDs), false
+	}
+	p := newPreparation(&part, pid)
+	p.identity = identity
+	if err := p.prepare(nil); err != nil {
+		return nil, err
+	}
+	defer func() {
+		if err != nil {
+			closeAll(p.fds)
+		}
+	}()
+	s := &p.setup
+	s.sysPlace, s.sys = s.sys, false
+	s.showGroups = spec.Runtime.Kind != Crun
+	s.runtimeName, s.identity = filepath.Base(spec.Runtime.Path), identity
+	if err := p.gatherPrograms(spec.Runtime); err != nil {
+		return nil, err
+	}
+	if s.config, err = bundle(spec, s, late); err != nil {
+		return nil, err
+	}
+	return p, nil
+}
+
+// same maps ids to themselves.
+func same(list []IDMap) []IDMap {
+	var out []IDMap
+	for _, m := range list {
+		out = append(out, IDMap{m.Inside, m.Inside, m.Size})
+	}
+	return out
+}
+
+// gatherPrograms takes the files of the runtime, which must be the one that was
+// resolved, and of this program.
+func (p *preparation) gatherPrograms(r *Runtime) error {
+	fd, stat, err := openSource(r.Path)
+	if err != nil {
+		return err
+	}
+	if stat.Mode&unix.S_IFMT != unix.S_IFREG || stat.Mode&0o111 == 0 {
+		unix.Close(fd)
+		return invalid(fmt.Sprintf("%q", r.Path), "not a program")
+	}
+	const readOnly = unix.MOUNT_ATTR_RDONLY | unix.MOUNT_ATTR_NOSUID | unix.MOUNT_ATTR_NODEV
+	if fd, err = p.take(fd, readOnly, -1); err != nil {
+		return fmt.Errorf("%q: %w", r.Path, err)
+	}
+	p.setup.runtime = p.add(fd)
+	path := pathOfProgram()
+	if path == "" {
+		return unsupported("runtime", "Caisson's program was replaced while it runs; start it anew")
+	}
+	if fd, stat, err = openSource(path); err != nil {
+		return err
+	}
+	if stat.Mode&0o001 == 0 {
+		unix.Close(fd)
+		return unsupported("runtime", path+" must be executable by everybody, because it becomes the sandbox's init")
+	}
+	if fd, err = p.take(fd, readOnly, -1); err != nil {
+		return fmt.Errorf("own program: %w", err)
+	}
+	p.setup.program = p.add(fd)
+	return nil
+}
+
+// create runs the runtime until the sandbox's init runs, with socket as its
+// descriptor 3.
+func (b *contained) create(spec *Spec, socket int) error {
+	r := spec.Runtime
+	name := stageTools + "/" + filepath.Base(r.Path)
+	return b.stage.command(r, runtimeArgs(r, name, spec.ID), socket)
+}
+
+// command runs the runtime on the stage, with a deadline.
+func (b *sandbox) command(r *Runtime, args []string, extra int) error {
+	said, err := unix.MemfdCreate("runtime", unix.MFD_CLOEXEC)
+	if err != nil {
+		return err
+	}
+	defer unix.Close(said)
+	null, err := devNull()
+	if err != nil {
+		return err
+	}
+	defer null.Close()
+	fds := []int{int(null.Fd()), said, said}
+	if extra >= 0 {
+		fds = append(fds, extra)
+	}
+	proc, err := b.launch(&Program{Args: args, Env: []string{"PATH=" + defaultPath}}, fds)
+	if err != nil {
+		return r.failure(err)
+	}
+	timer := time.NewTimer(runtimePatience)
+	defer timer.Stop()
+	select {
+	case <-proc.Done():
+	case <-timer.C:
+		// The caller ends the stage, and with it whatever hangs.
+		return r.failure(&caisson.Error{Kind: caisson.ErrUnavailable, Err: fmt.Errorf("it did not answer within %v", runtimePatience)})
+	}
+	if code, signal, _ := proc.Wait(); code != 0 || signal != 0 {
+		return r.failure(failed(code, signal, said))
+	}
+	return nil
+}
+
+// failed says how a runtime has failed, in its own words.
+func failed(code, signal, said int) error {
+	how := fmt.Sprintf("it exited with status %d", code)
+	if signal != 0 {
+		how = fmt.Sprintf("it was killed by signal %d", signal)
+	}
+	buf := make([]byte, maxRuntimeWords)
+	n, err := unix.Pread(said, buf, 0)
+	if words := strings.Join(strings.Fields(string(buf[:max(n, 0)])), " "); err == nil && words != "" {
+		how += fmt.Sprintf(", saying %q", words)
+	}
+	return errors.New(how)
+}
+
+// failure is the error of a runtime that did not do its part.
+func (r *Runtime) failure(err error) error {
+	kind := caisson.KindOf(err)
+	if kind == caisson.ErrUnknown {
+		kind = caisson.ErrUnsupported
+	}
+	return &caisson.Error{Item: "runtime " + r.Path, Kind: kind, Err: err}
+}
+
+// prepareInit tells the sandbox's init what programs are to have.
+func (b *contained) prepareInit(spec *Spec) error {
+	p := &preparation{spec: spec, root: true}
+	defer func() { closeAll(p.fds) }()
+	if err := p.gatherContained(b.group); err != nil {
+		return err
+	}
+	answer, err := b.ask(frameSetup, p.setup.encode(), p.fds)
+	if err != nil {
+		return fmt.Errorf("init of runtime %s: %w", spec.Runtime.Path, err)
+	}
+	if len(answer.fds) != 2 {
+		closeAll(answer.fds)
+		return errors.New("caisson: bug: init did not hand over the root and itself")
+	}
+	b.folder = os.NewFile(uintptr(answer.fds[0]), "/")
+	b.pid1 = pidOf(answer.fds[1])
+	return unix.Close(answer.fds[1])
+}
+
+// gatherContained is gather for an init whose view is complete.
+func (p *preparation) gatherContained(group *cgroup.Group) (err error) {
+	who := user(p.spec)
+	p.setup = setup{
+		contained: true, nested: p.spec.Nested, uid: who.UID, gid: who.GID, groups: groupsOf(who),
+		root: -1, changes: -1, dev: -1, sysTree: -1, runtime: -1, program: -1,
+		rootReadOnly: p.spec.RootReadOnly || p.spec.RootFS == "",
+		files:        p.spec.Files, limits: p.spec.Limits, lastCap: lastCap(), landlock: p.spec.Landlock,
+	}
+	for _, c := range p.spec.Caps {
+		p.setup.caps |= 1 << c
+	}
+	for _, m := range p.spec.Mounts {
+		p.setup.mounts = append(p.setup.mounts, place{Mount: m, source: -1})
+	}
+	if p.spec.Seccomp {
+		if p.setup.filter, err = filter(); err != nil {
+			return err
+		}
+	}
+	if err := p.gatherCgroup(group); err != nil || group == nil {
+		return err
+	}
+	// A version 2 group, in which init would be born, programs enter as well.
+	dir, ok := group.FD()
+	if !ok {
+		return nil
+	}
+	defer unix.Close(dir)
+	fd, err := unix.Openat(dir, "cgroup.procs", unix.O_WRONLY|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return fmt.Errorf("control group: %w", err)
+	}
+	p.setup.cgroups = append(p.setup.cgroups, p.add(fd))
+	return nil
+}
+
+// pid implements backend.
+func (b *contained) pid() int { return b.pid1 }
+
+// stats implements backend.
+func (b *contained) stats() (Stats, error) {
+	if b.group != nil {
+		return groupStats(b.group)
+	}
+	return ungrouped(reapedBy(b.pid1)), nil
+}
+
+// close implements backend.
+func (b *contained) close() error {
+	if err := b.sandbox.end(); err != nil {
+		return err
+	}
+	if err := b.stage.end(); err != nil || b.group == nil {
+		return err
+	}
+	return b.group.Remove()
+}

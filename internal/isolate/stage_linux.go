@@ -1,0 +1,269 @@
+package isolate
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"slices"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/caissonrun/caisson"
+)
+
+// An OCI runtime does not run among the host's files, but on a stage: a mount
+// and pid namespace, and as a rule a user namespace, of its own, whose root is a
+// tmpfs that holds the sandbox's root view, the runtime with the libraries of
+// the host, and little else. So nothing is ever mounted on the host, a runtime
+// that is fooled by an image finds nothing of the host's, and what it keeps
+// about the sandbox goes with the stage. Pid 1 of the stage is this program:
+// when it ends, the kernel ends the runtime and all that it started.
+
+// stageName is the argv[0] of pid 1 of a stage.
+const stageName = "runtime-init"
+
+// Paths on the stage.
+const (
+	stageRoot   = "/rootfs"
+	stageBundle = "/bundle"
+	stageState  = "/state"
+	stageInit   = "/init"
+	stageSys    = "/sysfs"
+	stageTools  = "/runtime" // holds the runtime's file
+	stageFiles  = "/files"
+)
+
+// hostTools are what a runtime that is not a static program may need. What is
+// not there is left out.
+var hostTools = []string{"usr", "bin", "sbin", "lib", "lib32", "lib64", "libx32", "nix", "etc/ld.so.cache"}
+
+// A stage is built like the view of a sandbox, around one.
+type stage struct {
+	view  *view
+	tools []tool
+	root  int // the sandbox's root
+	own   int // the stage's own root
+}
+
+// A tool is one of hostTools: a link, or a tree.
+type tool struct {
+	name   string
+	link   string
+	tree   int
+	folder bool
+}
+
+// buildStage makes the calling process's mount namespace a stage.
+func buildStage(s *setup) error {
+	b := &stage{view: &view{setup: s, root: -1}}
+	defer func() { closeAll(b.view.open) }()
+	for _, step := range []func() error{b.gather, b.enter, b.furnish, b.fillRoot, b.write} {
+		if err := step(); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// gather does what needs the host's mounts.
+func (b *stage) gather() (err error) {
+	v := b.view
+	if err := v.gather(); err != nil {
+		return err
+	}
+	if b.root, err = v.rootTree(); err != nil {
+		return err
+	}
+	tools := hostTools
+	if v.setup.showGroups {
+		tools = append(slices.Clone(tools), "sys/fs/cgroup")
+	}
+	for _, name := range tools {
+		if err := b.gatherTool(name); err != nil {
+			return fmt.Errorf("/%s: %w", name, err)
+		}
+	}
+	b.own, err = v.keep(newMount("tmpfs", unix.MOUNT_ATTR_NOSUID|unix.MOUNT_ATTR_NODEV, "mode", "0755", "size", "64m", "nr_inodes", "16k"))
+	return err
+}
+
+// gatherTool takes one of the host's folders or files, or notes the link.
+func (b *stage) gatherTool(name string) error {
+	if link, err := os.Readlink("/" + name); err == nil {
+		b.tools = append(b.tools, tool{name: name, link: link})
+		return nil
+	}
+	fd, stat, err := openSource("/" + name)
+	if errors.Is(err, caisson.ErrNotFound) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	defer unix.Close(fd)
+	tree, err := b.view.keep(cloneTree(fd, mountAttrs|unix.MOUNT_ATTR_RDONLY, -1))
+	if err != nil {
+		return err
+	}
+	b.tools = append(b.tools, tool{name: name, tree: tree, folder: stat.Mode&unix.S_IFMT == unix.S_IFDIR})
+	return nil
+}
+
+// enter makes the stage the root.
+func (b *stage) enter() (err error) {
+	if err := enter(b.own); err != nil {
+		return err
+	}
+	for _, dir := range []string{
+		stageRoot, stageBundle, stageState, stageTools, stageFiles, stageSys, "/proc", "/dev", "/etc", "/tmp", "/run",
+		// Runtimes ask what kind of host it is. Unless they insist on more, it is
+		// one without groups here.
+		"/sys", "/sys/fs", "/sys/fs/cgroup",
+	} {
+		if err := unix.Mkdir(dir, 0o755); err != nil {
+			return fmt.Errorf("stage: %s: %w", dir, err)
+		}
+	}
+	b.view.files, err = b.view.keep(unix.Open(stageFiles, unix.O_PATH|unix.O_DIRECTORY|unix.O_CLOEXEC, 0))
+	return err
+}
+
+// furnish attaches what the runtime needs.
+func (b *stage) furnish() error {
+	v, s := b.view, b.view.setup
+	for _, t := range b.tools {
+		if err := b.place(t); err != nil {
+			return fmt.Errorf("stage: /%s: %w", t.name, err)
+		}
+	}
+	if err := b.place(tool{name: s.runtimePath()[1:], tree: s.runtime}); err != nil {
+		return fmt.Errorf("stage: runtime: %w", err)
+	}
+	if err := b.place(tool{name: stageInit[1:], tree: s.program}); err != nil {
+		return fmt.Errorf("stage: init: %w", err)
+	}
+	if s.sysTree >= 0 {
+		if err := b.place(tool{name: stageSys[1:], tree: s.sysTree, folder: true}); err != nil {
+			return fmt.Errorf("stage: sysfs: %w", err)
+		}
+	}
+	if err := b.furnishDev(); err != nil {
+		return err
+	}
+	if err := b.place(tool{name: "proc", tree: v.proc, folder: true}); err != nil {
+		return fmt.Errorf("stage: /proc: %w", err)
+	}
+	if s.nested || s.identity {
+		return nil
+	}
+	return forbidUsers(v.proc)
+}
+
+// furnishDev attaches the devices that the sandbox is given.
+func (b *stage) furnishDev() (err error) {
+	v := b.view
+	dev := v.setup.dev
+	if dev < 0 {
+		if dev, err = v.keep(newMount("tmpfs", devAttrs, "mode", "0755", "size", "64k", "nr_inodes", "1k")); err != nil {
+			return err
+		}
+		if err := fillDev(dev, os.Getuid(), os.Getgid()); err != nil {
+			return err
+		}
+	}
+	if err := b.place(tool{name: "dev", tree: dev, folder: true}); err != nil {
+		return fmt.Errorf("stage: /dev: %w", err)
+	}
+	for i, tree := range v.nodes {
+		if err := v.bindNode(dev, nodes[i].name, tree); err != nil {
+			return fmt.Errorf("/dev/%s: %w", nodes[i].name, err)
+		}
+	}
+	return nil
+}
+
+// place puts a tool at its name on the stage, where nobody else has been.
+func (b *stage) place(t tool) error {
+	path := "/" + t.name
+	if t.link != "" {
+		return unix.Symlink(t.link, path)
+	}
+	flags := unix.O_PATH | unix.O_NOFOLLOW | unix.O_CLOEXEC
+	if t.folder {
+		if err := ignoreExists(unix.Mkdir(path, 0o755)); err != nil {
+			return err
+		}
+	} else {
+		fd, err := unix.Open(path, unix.O_WRONLY|unix.O_CREAT|unix.O_EXCL|unix.O_CLOEXEC, 0o644)
+		if err != nil {
+			return err
+		}
+		unix.Close(fd)
+	}
+	at, err := unix.Open(path, flags, 0)
+	if err != nil {
+		return err
+	}
+	defer unix.Close(at)
+	return attach(t.tree, at)
+}
+
+// fillRoot makes the sandbox's root view, but for the kernel's file systems,
+// which are the runtime's part. Their places are made here, and must not be
+// links: runtimes have followed those (CVE-2026-41579, CVE-2026-47766).
+func (b *stage) fillRoot() (err error) {
+	v := b.view
+	at, err := unix.Open(stageRoot, unix.O_PATH|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return err
+	}
+	err = attach(b.root, at)
+	unix.Close(at)
+	if err != nil {
+		return fmt.Errorf("root: %w", err)
+	}
+	if v.root, err = v.keep(unix.Open(stageRoot, unix.O_PATH|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)); err != nil {
+		return err
+	}
+	if err := v.fillRoot(); err != nil {
+		return err
+	}
+	places := []string{"/proc", "/dev"}
+	if v.setup.sysPlace {
+		places = append(places, "/sys")
+	}
+	for _, name := range places {
+		fd, err := v.strict(name, true)
+		if err != nil {
+			return fmt.Errorf("%s: %w", name, err)
+		}
+		unix.Close(fd)
+	}
+	for i := range v.setup.mounts {
+		if err := v.mount(&v.setup.mounts[i]); err != nil {
+			return fmt.Errorf("mount %q: %w", v.setup.mounts[i].Target, err)
+		}
+	}
+	return v.seal()
+}
+
+// write writes the bundle.
+func (b *stage) write() error {
+	fd, err := unix.Open(stageBundle+"/config.json", unix.O_WRONLY|unix.O_CREAT|unix.O_EXCL|unix.O_CLOEXEC, 0o600)
+	if err != nil {
+		return fmt.Errorf("bundle: %w", err)
+	}
+	defer unix.Close(fd)
+	for rest := b.view.setup.config; len(rest) > 0; {
+		n, err := unix.Write(fd, rest)
+		if err != nil && err != unix.EINTR {
+			return fmt.Errorf("bundle: %w", err)
+		}
+		rest = rest[max(n, 0):]
+	}
+	return nil
+}
+
+// runtimePath is where the runtime's file is on the stage. Some look at their
+// own name.
+func (s *setup) runtimePath() string { return stageTools + "/" + s.runtimeName }
