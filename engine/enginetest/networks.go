@@ -1,8 +1,13 @@
 package enginetest
 
 import (
+	"context"
+	"errors"
 	"fmt"
+	"io"
 	"net"
+	"os"
+	"path/filepath"
 	"slices"
 	"strings"
 
@@ -32,6 +37,31 @@ func networkCases() []Case {
 			Name: "network/host", Rules: []int{94}, Needs: []string{"networks.host"},
 			Rule: "with the host's network its loopback is reached",
 			body: networkHost,
+		},
+		{
+			Name: "network/shared", Rules: []int{94, 96}, Needs: []string{"networks.shared"},
+			Rule: "sandboxes on a shared network reach each other by name, their owner reaches them, and nobody else does",
+			body: networkShared,
+		},
+		{
+			Name: "network/shared-apart", Rules: []int{94}, Attacks: []int{37}, Needs: []string{"networks.shared"},
+			Rule: "two shared networks, and a sandbox on neither, do not reach each other",
+			body: networkApart,
+		},
+		{
+			Name: "network/shared-life", Rules: []int{1, 3, 116, 117}, Needs: []string{"networks.shared"},
+			Rule: "a shared network outlives its sandboxes, is removed again and again, and can't be joined after that",
+			body: networkLife,
+		},
+		{
+			Name: "network/shared-swept", Rules: []int{119}, Needs: []string{"networks.shared"},
+			Rule: "a shared network that nobody owns is swept, one that is owned stays, also for the next process",
+			body: networkSwept,
+		},
+		{
+			Name: "network/shared-refused", Rules: []int{4}, wants: []facility{undeclared("networks.shared")},
+			Rule: "an engine that can't share networks says so, and leaves nothing",
+			body: networkNotShared,
 		},
 	}
 }
@@ -89,4 +119,152 @@ func networkHost(t *T) {
 	spec := t.spec("connect", "tcp", fmt.Sprintf("127.0.0.1:%d", port))
 	spec.Network.Mode = caisson.NetworkHost
 	t.start(spec).success()
+}
+
+// A shared is a network that a case has made.
+type shared struct {
+	t    *T
+	spec *engine.NetworkSpec
+}
+
+// networker returns the case's engine as one that makes networks.
+func (t *T) networker() engine.Networker {
+	n, ok := t.engine.(engine.Networker)
+	if !ok {
+		t.Fatalf("shared networks are declared, and the engine is no Networker")
+	}
+	return n
+}
+
+// network makes a network that is removed after the case.
+func (t *T) network(names ...string) *shared {
+	n := &shared{t, &engine.NetworkSpec{ID: t.newID(), Task: "enginetest", Attempt: 1, Names: names}}
+	n.spec.Dir = filepath.Join(t.dir, "net-"+n.spec.ID)
+	t.ok(os.Mkdir(n.spec.Dir, 0o700), "Mkdir")
+	t.ok(t.networker().MakeNetwork(t.ctx, n.spec), "MakeNetwork")
+	t.after(n.remove)
+	return n
+}
+
+// remove removes the network, also where the case's time is up, by another
+// engine where the one that made it is closed.
+func (n *shared) remove() {
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(n.t.ctx), n.t.suite.cleanup)
+	defer cancel()
+	err := n.t.networker().RemoveNetwork(ctx, n.spec.Dir)
+	if errors.Is(err, caisson.ErrUnavailable) {
+		e := n.t.h.New(n.t.tb)
+		defer e.Close()
+		err = e.(engine.Networker).RemoveNetwork(ctx, n.spec.Dir)
+	}
+	if err != nil {
+		n.t.Errorf("RemoveNetwork = %v, want no error", err)
+	}
+}
+
+// join returns a spec of a sandbox on the network.
+func (n *shared) join(name string, args ...string) *engine.Spec {
+	spec := n.t.spec(args...)
+	spec.SharedNetwork = n.spec.Dir
+	if name != "" {
+		spec.Names = []string{name}
+	}
+	return spec
+}
+
+// dial returns what a port of a sandbox answers its owner.
+func (b *box) dial(port int) (string, error) {
+	conn, err := b.t.networker().Dial(b.t.ctx, b.spec.Dir, port)
+	if err != nil {
+		return "", err
+	}
+	defer conn.Close()
+	text, err := io.ReadAll(conn)
+	return string(text), err
+}
+
+func networkShared(t *T) {
+	n := t.network("db", "web")
+	db := t.start(n.join("db", "serve", "5432", "data", ";", "say", "ready", ";", "hold"))
+	web := t.start(n.join("web", "serve", "8080", "page", ";", "say", "ready", ";", "hold"))
+	db.says("ready")
+	web.says("ready")
+	t.start(n.join("", "connect", "tcp", "db:5432", ";", "connect", "tcp", "web:8080")).success()
+	for _, at := range []struct {
+		box  *box
+		port int
+		want string
+	}{{db, 5432, "data"}, {web, 8080, "page"}} {
+		if got, err := at.box.dial(at.port); got != at.want || err != nil {
+			t.Errorf("its owner reads %q, %v, want %q", got, err, at.want)
+		}
+	}
+	_, err := db.dial(1)
+	t.kind(err, "Dial where nobody listens", caisson.ErrUnavailable)
+	if conn, err := net.Dial("tcp", "127.0.0.1:5432"); err == nil {
+		conn.Close()
+		t.Errorf("the sandbox is reached at the host's loopback address")
+	}
+	t.destroy(db)
+	_, err = db.dial(5432)
+	t.kind(err, "Dial of a sandbox that is gone", caisson.ErrAborted)
+}
+
+func networkApart(t *T) {
+	one, two := t.network("db"), t.network("db")
+	db := t.start(one.join("db", "serve", "5432", "data", ";", "say", "ready", ";", "hold"))
+	db.says("ready")
+	try := []string{"try", "connect", "tcp", "db:5432", ";", "try", "connect", "tcp", "127.0.0.1:5432"}
+	for name, b := range map[string]*box{"another network": t.start(two.join("", try...)), "no network": t.launch(try...)} {
+		b.success()
+		for _, line := range lines(b.stdout()) {
+			if strings.HasSuffix(line, " ok") {
+				t.Errorf("from %s: %s", name, b.stdout())
+			}
+		}
+	}
+}
+
+func networkLife(t *T) {
+	n := t.network("db")
+	for range 2 {
+		b := t.start(n.join("db", "serve", "5432", "x"))
+		b.success()
+		t.destroy(b)
+	}
+	n.remove()
+	n.remove()
+	if entries, _ := os.ReadDir(n.spec.Dir); len(entries) > 0 {
+		t.Errorf("RemoveNetwork left %s in its folder", entries[0].Name())
+	}
+	t.refused(n.join("db", "exit 0"), caisson.ErrNotFound)
+}
+
+func networkSwept(t *T) {
+	t.alone()
+	owned, orphan := t.network("db"), t.network("db")
+	t.restart()
+	removed, err := t.engine.Sweep(t.ctx, []string{owned.spec.ID})
+	t.ok(err, "Sweep")
+	swept := func(n *shared) bool {
+		return slices.ContainsFunc(removed, func(name string) bool { return strings.Contains(name, n.spec.ID) })
+	}
+	if !swept(orphan) || swept(owned) {
+		t.Errorf("Sweep removed %q, want %s and not %s", removed, orphan.spec.ID, owned.spec.ID)
+	}
+	t.start(owned.join("db", "exit 0")).success()
+	t.refused(orphan.join("db", "exit 0"), caisson.ErrNotFound)
+}
+
+func networkNotShared(t *T) {
+	n, ok := t.engine.(engine.Networker)
+	if !ok {
+		return
+	}
+	dir := t.folder("network")
+	err := n.MakeNetwork(t.ctx, &engine.NetworkSpec{ID: t.newID(), Dir: dir, Task: "enginetest", Attempt: 1})
+	t.kind(err, "MakeNetwork", caisson.ErrUnsupported)
+	if entries, _ := os.ReadDir(dir); len(entries) > 0 {
+		t.Errorf("a MakeNetwork that was refused left %s", entries[0].Name())
+	}
 }

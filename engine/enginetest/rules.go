@@ -188,7 +188,7 @@ func ruleTexts() []Rule {
 			rule("proxies pass HTTP through unchanged, streams and upgrades too, and survive their handlers", withProxy),
 			rule("all allowed proxy names work, others are refused", byDocument+"; the names themselves "+withProxy),
 			rule("a proxy's requests end with the task", withProxy),
-			rule("the network is exactly what was asked for", withNet),
+			rule("the network is exactly what was asked for"),
 			rule("addresses and ports are not reused while in use", withNet),
 			rule("names resolve, or fail, as the network says", withNet),
 		),

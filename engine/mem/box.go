@@ -33,6 +33,7 @@ type box struct {
 	onExit       func(id string, argv, env []string)
 	terminal     bool // execs may have one
 
+	lan  *lan
 	tree *tree
 	log  *log
 
@@ -90,6 +91,9 @@ func newBox(e *Engine, spec *engine.Spec) *box {
 
 // build makes what the box has on the host: its handle first.
 func (b *box) build() error {
+	if err := b.join(); err != nil {
+		return err
+	}
 	boot, err := engine.BootID()
 	if err != nil {
 		return err

@@ -43,7 +43,7 @@ func (e *Engine) features() engine.Features {
 		Script:       true,
 		ShareWork:    true,
 		Limits:       engine.LimitFeatures{CPUs: true, Memory: true, PIDs: true, Disk: true, Log: true, Files: true},
-		Networks:     engine.NetworkFeatures{None: true},
+		Networks:     engine.NetworkFeatures{None: true, Shared: true},
 		Mounts:       engine.MountFeatures{Bind: true, Tmpfs: true, ReadOnly: true},
 		Hostname:     true,
 		Secrets:      true,
@@ -114,7 +114,7 @@ func (e *Engine) Sweep(ctx context.Context, live []string) (removed []string, er
 		}
 		removed = append(removed, b.spec.ID)
 	}
-	return removed, err
+	return append(removed, e.world.sweepLANs(e.opts.Installation, live)...), err
 }
 
 // Close implements engine.Engine.

@@ -7,8 +7,8 @@
 // A program is a Go function, a [Program], that acts through a [Proc]. There
 // are built-in ones, among them a little shell: see Builtins. Limits are
 // counted, not enforced by a kernel: a Proc's memory is what it says it uses
-// by Alloc, its processor time what it spends in Spin, and its network is
-// none at all.
+// by Alloc, its processor time what it spends in Spin, and on its network is
+// nobody but sandboxes that share it.
 //
 // A sandbox lives in a [World]. Its handle, and how its program ended, lie in
 // Spec.Dir, so that an engine in another process finds a sandbox that was

@@ -15,10 +15,11 @@ import (
 type World struct {
 	mu   sync.Mutex
 	live map[string]*box // by Spec.ID
+	lans map[string]*lan // shared networks, by NetworkSpec.ID
 }
 
 // NewWorld returns an empty world.
-func NewWorld() *World { return &World{live: make(map[string]*box)} }
+func NewWorld() *World { return &World{live: make(map[string]*box), lans: make(map[string]*lan)} }
 
 // End has the program of the sandbox id end in this way, whatever it does; see
 // Fault.Exit. It reports whether there is such a sandbox.
@@ -33,12 +34,15 @@ func (w *World) End(id string, exit caisson.Exit) bool {
 	return true
 }
 
-// Live returns the ids of all sandboxes, sorted.
+// Live returns the ids of all sandboxes and shared networks, sorted.
 func (w *World) Live() []string {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	ids := make([]string, 0, len(w.live))
 	for id := range w.live {
+		ids = append(ids, id)
+	}
+	for id := range w.lans {
 		ids = append(ids, id)
 	}
 	slices.Sort(ids)
@@ -49,7 +53,7 @@ func (w *World) Live() []string {
 func (w *World) add(b *box, most int) error {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	if w.live[b.spec.ID] != nil {
+	if w.live[b.spec.ID] != nil || w.lans[b.spec.ID] != nil {
 		return failure(caisson.OpCreate, b, caisson.ErrExists, "a sandbox of this id lives")
 	}
 	count := 0

@@ -161,6 +161,15 @@ func (w *world) Connect(network, address string) error {
 	return conn.Close()
 }
 
+func (w *world) Serve(port int, word string) error {
+	l, err := net.Listen("tcp", fmt.Sprintf(":%d", port))
+	if err != nil {
+		return err
+	}
+	go act.Answer(l, word)
+	return nil
+}
+
 func (w *world) Loopback() error {
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {

@@ -66,6 +66,9 @@ type World interface {
 	Terminal() (cols, rows int, ok bool)
 	// Connect opens a connection and closes it again.
 	Connect(network, address string) error
+	// Serve answers connections to a TCP port of all its addresses with a word,
+	// from when it returns to the end of the process.
+	Serve(port int, word string) error
 	// Loopback connects this process to itself.
 	Loopback() error
 	// Attempt tries something that an isolated program must not be able to do.

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"net"
 	"os"
 	"strconv"
 	"strings"
@@ -49,6 +50,7 @@ func table() map[string]command {
 		"report":   {0, (*program).report},
 		"attempt":  {1, (*program).attempt},
 		"connect":  {2, (*program).connect},
+		"serve":    {2, (*program).serve},
 		"loopback": {0, (*program).loopback},
 
 		"trap":   {1, (*program).trap},
@@ -297,6 +299,29 @@ func (p *program) attempt(args []string) error {
 
 // connect NETWORK ADDRESS fails where nothing answers.
 func (p *program) connect(args []string) error { return p.Connect(args[0], args[1]) }
+
+// serve PORT WORD answers connections with the word while other commands follow.
+func (p *program) serve(args []string) error {
+	port, err := strconv.Atoi(args[0])
+	if err != nil {
+		return err
+	}
+	return p.Serve(port, args[1])
+}
+
+// Answer answers every connection with a word until the listener is closed.
+func Answer(l net.Listener, word string) {
+	for {
+		conn, err := l.Accept()
+		if err != nil {
+			return
+		}
+		go func() {
+			defer conn.Close()
+			_, _ = io.WriteString(conn, word)
+		}()
+	}
+}
 
 // loopback connects to itself by the loopback device.
 func (p *program) loopback([]string) error { return p.Loopback() }
