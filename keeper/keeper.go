@@ -29,6 +29,9 @@ type Spec = wire.Spec
 // A Once is a file in the sandbox that can be read once.
 type Once = wire.Once
 
+// A Foreign is a sandbox that only the main binary's keeper can make.
+type Foreign = wire.Foreign
+
 // Status is what a keeper says of itself.
 type Status = wire.Status
 

@@ -18,5 +18,8 @@ func (g *Guest) Main() (*Proc, time.Time) { return nil, time.Time{} }
 // SpawnMain returns an error.
 func (g *Guest) SpawnMain(*Program) (*Proc, error) { return nil, guestGone("there is none") }
 
+// Lost returns false.
+func (g *Guest) Lost() bool { return false }
+
 // Mark returns an error.
 func (g *Guest) Mark([]byte) error { return guestGone("there is none") }

@@ -3,6 +3,7 @@
 package server
 
 import (
+	"errors"
 	"strconv"
 	"syscall"
 	"time"
@@ -165,9 +166,16 @@ func (k *keeper) supervise(proc *isolate.Proc) {
 	if err := k.killAll(); err != nil {
 		note(&exit, err.Error())
 	}
+	drainErr := k.drain()
+	if drainErr != nil {
+		note(&exit, drainErr.Error())
+	}
 	k.output.finish()
 
 	k.account(&exit)
+	if errors.Is(drainErr, ErrLost) && exit.Reason == caisson.ReasonSignaled {
+		exit.Reason, exit.Signal = caisson.ReasonLost, 0
+	}
 	k.conclude(&exit)
 }
 

@@ -29,7 +29,8 @@ const (
 // A keeper is the one sandbox of this process, with its program.
 type keeper struct {
 	spec     *wire.Spec
-	box      *isolate.Box
+	openers  map[string]Opener
+	box      Box // nil once it is closed
 	output   *output
 	files    *files
 	listener *wire.Listener
@@ -69,14 +70,14 @@ type keeper struct {
 
 // open makes the sandbox and all that the keeper needs. On error nothing is
 // left.
-func open(spec *wire.Spec) (*keeper, error) {
+func open(spec *wire.Spec, openers map[string]Opener) (*keeper, error) {
 	if record, err := wire.ReadRecord(spec.Dir); err == nil && wire.Lives(record) {
 		return nil, &caisson.Error{
 			Op: caisson.OpCreate, Item: spec.Dir, Kind: caisson.ErrExists, Err: errors.New("a keeper lives there already"),
 		}
 	}
 	k := &keeper{
-		spec:  spec,
+		spec:  spec, openers: openers,
 		conns: map[*conn]struct{}{},
 		hurry: make(chan struct{}),
 		over:  make(chan struct{}),
@@ -87,7 +88,7 @@ func open(spec *wire.Spec) (*keeper, error) {
 	boxed := make(chan error, 1)
 	go func() {
 		var err error
-		k.box, err = isolate.Start(spec.Box)
+		k.box, err = k.openBox()
 		boxed <- err
 	}()
 	err := k.prepare()
@@ -100,6 +101,9 @@ func open(spec *wire.Spec) (*keeper, error) {
 		k.oom = protect()
 		protectMemory()
 		if err = k.files.writeRecord(spec); err == nil {
+			err = k.adopt()
+		}
+		if err == nil {
 			go k.accept()
 			return k, nil
 		}
@@ -193,7 +197,7 @@ func (k *keeper) launchMain(stdout, stderr *os.File) error {
 	}
 	// Read before the program can end, so that no time is negative.
 	began := time.Now()
-	proc, err := k.spawn(&k.spec.Program, stdout, stderr)
+	proc, err := k.spawnMain(stdout, stderr)
 	if err != nil {
 		return err
 	}

@@ -25,7 +25,11 @@ import (
 //
 // The spec is read from stdin, as keeper.Launch writes it; what came of it is
 // written to stdout.
-func Main(args []string) int {
+func Main(args []string) int { return MainWith(args, nil) }
+
+// MainWith is Main of a keeper that knows more kinds of sandboxes, see
+// wire.Foreign.
+func MainWith(args []string, openers map[string]Opener) int {
 	if len(args) > 0 {
 		if len(args) == 1 && args[0] == "version" {
 			os.Stdout.WriteString(wire.VersionText(version.Get()))
@@ -39,7 +43,7 @@ func Main(args []string) int {
 	ignoreSignals()
 	unix.Umask(0o077)
 
-	k, err := launch(os.Stdin)
+	k, err := launch(os.Stdin, openers)
 	if err != nil {
 		announce(&wire.Launched{Error: wire.NewFailure(err)})
 		return 1
@@ -64,12 +68,12 @@ func ignoreSignals() {
 }
 
 // launch reads the spec and makes the sandbox that it asks for.
-func launch(input io.Reader) (*keeper, error) {
+func launch(input io.Reader, openers map[string]Opener) (*keeper, error) {
 	spec, err := readSpec(input)
 	if err != nil {
 		return nil, err
 	}
-	return open(spec)
+	return open(spec, openers)
 }
 
 func readSpec(input io.Reader) (*wire.Spec, error) {

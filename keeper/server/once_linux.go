@@ -12,7 +12,6 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/caissonrun/caisson"
-	"github.com/caissonrun/caisson/internal/isolate"
 	"github.com/caissonrun/caisson/keeper/internal/wire"
 )
 
@@ -39,7 +38,7 @@ type onceFile struct {
 
 // serveOnce makes the files and begins to watch them. Nothing runs in the
 // sandbox yet, so its paths can be trusted.
-func serveOnce(box *isolate.Box, list []wire.Once) (*onceFiles, error) {
+func serveOnce(box Box, list []wire.Once) (*onceFiles, error) {
 	if len(list) == 0 {
 		return nil, nil
 	}

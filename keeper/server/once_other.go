@@ -4,14 +4,13 @@ package server
 
 import (
 	"github.com/caissonrun/caisson"
-	"github.com/caissonrun/caisson/internal/isolate"
 	"github.com/caissonrun/caisson/keeper/internal/wire"
 )
 
 // onceFiles are files that can be read once; there are none here.
 type onceFiles struct{}
 
-func serveOnce(_ *isolate.Box, list []wire.Once) (*onceFiles, error) {
+func serveOnce(_ Box, list []wire.Once) (*onceFiles, error) {
 	if len(list) == 0 {
 		return nil, nil
 	}

@@ -25,6 +25,7 @@ type output struct {
 	log     *tasklog.Writer
 	secrets *redact.Set
 	ended   chan struct{} // closed when both streams are at their end
+	skipped [4]int64      // by stream: bytes that the log holds already
 
 	mu   sync.Mutex // of log and buf: one stream at a time
 	buf  []byte     // made with the first output
@@ -98,7 +99,7 @@ func (o *output) pipe(number tasklog.Stream) (*stream, *os.File, error) {
 	s := &stream{of: o, number: number, file: read, raw: raw, done: make(chan struct{})}
 	s.clean = o.secrets.NewWriter(func(data []byte) error {
 		// What can't be written is counted by the log.
-		return o.log.Write(number, time.Now(), data)
+		return o.log.Write(number, time.Now(), o.fresh(number, data))
 	})
 	return s, write, nil
 }

@@ -224,6 +224,10 @@ func cause(err error) error {
 // of them could not. What the limit dropped is not among them.
 func (w *Writer) Lost() (int64, error) { return w.allLost, w.lostWhy }
 
+// Offset returns how many bytes of a stream there were so far, those that are
+// not in the log included.
+func (w *Writer) Offset(stream Stream) int64 { return w.offsets[stream] }
+
 // Full reports whether the limit was reached.
 func (w *Writer) Full() bool { return w.over }
 

@@ -47,6 +47,9 @@ type Spec struct {
 
 	Box     *isolate.Spec   `json:"box"`
 	Program isolate.Program `json:"program"`
+	// Foreign says that the sandbox is of another kind; of Box only the limits
+	// are read then, for messages.
+	Foreign *Foreign `json:"foreign,omitempty"`
 	// Once are files that are gone after their first read.
 	Once []Once `json:"once,omitempty"`
 
@@ -71,6 +74,15 @@ type Spec struct {
 	// OnExitDelay is the time before OnExit's second start; it doubles from
 	// start to start. Zero: one second.
 	OnExitDelay caisson.Duration `json:"on_exit_delay,omitempty"`
+}
+
+// A Foreign is a sandbox that only the main binary's keeper can make.
+type Foreign struct {
+	Kind string          `json:"kind"` // of the server.Opener
+	Data json.RawMessage `json:"data"`
+	// Adopt says that it is there already, left behind by a keeper that was
+	// killed, perhaps with its program running.
+	Adopt bool `json:"adopt,omitempty"`
 }
 
 // A Once is a file in the sandbox that can be read once. It lies in a folder
