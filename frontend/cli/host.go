@@ -183,11 +183,11 @@ func (c *command) schemaCommand() *cobra.Command {
 
 func (c *command) configCommand() *cobra.Command {
 	cmd := &cobra.Command{
-		Use:   "config show|check",
-		Short: "show or check the configuration",
+		Use:   "config show|check|import",
+		Short: "show, check or translate the configuration",
 		Long: "The configuration is caisson.toml in this folder, in $XDG_CONFIG_HOME/caisson or\n" +
 			"in /etc/caisson, then variables such as CAISSON_ENGINE_NATIVE_SHELL, then flags.",
-		Args: exactly(1, "show or check"),
+		Args: exactly(1, "show, check or import"),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			return usageError(cmd, fmt.Errorf("no command %q, want show or check", args[0]))
 		},
@@ -230,7 +230,7 @@ func (c *command) configCommand() *cobra.Command {
 			return err
 		},
 	}
-	cmd.AddCommand(show, check)
+	cmd.AddCommand(show, check, c.configImportCommand())
 	return cmd
 }
 
