@@ -53,7 +53,8 @@ type unpacker struct {
 	bytes    int64             // of files
 	streamed int64             // of tar streams
 	folders  map[uint64]folder // by inode: what they get at the end
-	made     map[uint64]bool   // inodes that this layer has made or named
+	made     map[uint64]bool   // inodes that this layer has made, named, or something in
+	touched  map[string]bool   // names of folders that this layer has something in
 	skipped  map[string]bool   // devices
 	buf      []byte
 
@@ -78,7 +79,7 @@ func newUnpacker(ctx context.Context, root *safefs.Root, limits Limits) *unpacke
 
 // layer unpacks one layer.
 func (u *unpacker) layer(rd io.Reader) error {
-	u.made = map[uint64]bool{}
+	u.made, u.touched = map[uint64]bool{}, map[string]bool{}
 	defer u.leave()
 	for tr := tar.NewReader(rd); ; {
 		if err := u.ctx.Err(); err != nil {
@@ -214,11 +215,33 @@ func (u *unpacker) enter(name string) (*safefs.Root, error) {
 	if errors.Is(err, fs.ErrNotExist) || errors.Is(err, unix.ENOTDIR) {
 		dir, err = u.makeFolders(name)
 	}
+	if err == nil {
+		u.dir, u.at = dir, name
+		err = u.touch(name)
+	}
 	if err != nil {
 		return nil, broken(name, err)
 	}
-	u.dir, u.at = dir, name
 	return dir, nil
+}
+
+// touch remembers that this layer has something in the folder name and those
+// above it: they are not hidden as a whole.
+func (u *unpacker) touch(name string) error {
+	for name != "." && !u.touched[name] {
+		dir, err := u.root.SubIn(name)
+		if err != nil {
+			return err
+		}
+		err = u.note(dir, ".")
+		dir.Close()
+		if err != nil {
+			return err
+		}
+		u.touched[name] = true
+		name = path.Dir(name)
+	}
+	return nil
 }
 
 // makeFolders makes the folders of name that no entry has named.
