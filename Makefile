@@ -6,6 +6,7 @@ COMMIT   ?= $(shell git rev-parse HEAD 2>/dev/null)$(shell test -z "$$(git statu
 PACKAGE   = github.com/caissonrun/caisson/internal/version
 LDFLAGS   = -s -w -X $(PACKAGE).version=$(VERSION) -X $(PACKAGE).commit=$(COMMIT)
 KEEPER    = keeper/embedded/caisson-keeper-linux-$(GOARCH)
+INSIDE    = internal/selftest/embedded/caisson-inside-linux-$(GOARCH)
 export CGO_ENABLED = 0
 
 .PHONY: help
@@ -17,12 +18,17 @@ setup: ## install what tests need from Debian's packages (as root)
 	sh scripts/setup
 
 .PHONY: build
-build: keeper ## build bin/caisson, static, with the keeper inside
+build: keeper inside ## build bin/caisson, static, with the small programs inside
 	$(GO) build -trimpath -ldflags '$(LDFLAGS)' -o bin/caisson ./cmd/caisson
 
 .PHONY: keeper
 keeper: ## build the small keeper that is embedded in the binary
 	GOOS=linux $(GO) build -trimpath -ldflags '$(LDFLAGS)' -o $(KEEPER) ./cmd/caisson-keeper
+
+.PHONY: inside
+inside: ## build the small program that selftest runs in sandboxes
+	GOOS=linux $(GO) build -trimpath -ldflags '-s -w' -o $(INSIDE) ./engine/enginetest/inside
+	gzip -9nf $(INSIDE)
 
 .PHONY: check
 check: fmt-check ## formatting, vet, staticcheck, and that other systems compile
@@ -49,6 +55,10 @@ race: ## the tests of what runs in parallel, under the race detector
 conformance: build ## run the conformance suite on every engine and print the table of rules
 	sh scripts/conformance
 
+.PHONY: selftest
+selftest: build ## try attacks on every engine and runtime here, and write the scoreboard
+	sh scripts/scoreboard
+
 .PHONY: bench
 bench: build ## print medians and ratios beside the budgets, in one run
 	sh scripts/services run $(GO) run ./internal/bench
@@ -71,4 +81,4 @@ fmt-check:
 
 .PHONY: clean
 clean: ## remove what make has built
-	rm -rf bin keeper/embedded/caisson-keeper-*
+	rm -rf bin keeper/embedded/caisson-keeper-* internal/selftest/embedded/caisson-inside-*

@@ -82,8 +82,9 @@ type Options struct {
 // An App is Caisson wired together for one state folder.
 type App struct {
 	Executor *executor.Executor
-	Volumes  *volume.Store // named volumes
-	Engines  []string      // names of all engines, in order of preference
+	Volumes  *volume.Store   // named volumes
+	Engines  []string        // names of all engines, in order of preference
+	All      []engine.Engine // the engines themselves
 }
 
 // binFolder is where, in the state folder, programs are put that must stay.
@@ -129,7 +130,7 @@ func New(cfg *Config, opts *Options) (*App, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &App{Executor: x, Volumes: volumes, Engines: engineNames(engines)}, nil
+	return &App{Executor: x, Volumes: volumes, Engines: engineNames(engines), All: engines}, nil
 }
 
 // Close releases what the app holds. Tasks run on.

@@ -283,3 +283,10 @@ func notRoot() string {
 
 // Context returns what bounds the trial.
 func (t *Trial) Context() context.Context { return t.ctx }
+
+// Failed reports whether the attack was seen not to be held.
+func (t *Trial) Failed() bool {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return len(t.failures) > 0
+}

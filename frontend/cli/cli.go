@@ -18,6 +18,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/caissonrun/caisson"
+	"github.com/caissonrun/caisson/engine"
 	"github.com/caissonrun/caisson/executor"
 	"github.com/caissonrun/caisson/internal/config"
 	"github.com/caissonrun/caisson/mount/volume"
@@ -58,6 +59,8 @@ type Host struct {
 	Volumes  *volume.Store
 	// Engines are the names of all engines, in order of preference.
 	Engines []string
+	// All are the engines themselves, for selftest.
+	All []engine.Engine
 	// Close releases the host; tasks run on.
 	Close func() error
 }
@@ -176,7 +179,7 @@ func (c *command) addCommands(root *cobra.Command) {
 	add(groupLook, c.psCommand(), c.inspectCommand(), c.logsCommand(), c.eventsCommand(), c.statsCommand())
 	add(groupInside, c.execCommand(), c.copyCommand())
 	add(groupHost, c.enginesCommand(), c.volumeCommand(), c.validateCommand(), c.schemaCommand(),
-		c.configCommand(), c.completionCommand(), c.versionCommand())
+		c.configCommand(), c.selftestCommand(), c.completionCommand(), c.versionCommand())
 	root.AddCommand(c.attendCommand())
 }
 

@@ -1,0 +1,153 @@
+//go:build unix
+
+package selftest
+
+import (
+	"errors"
+	"os"
+	"path/filepath"
+	"strings"
+
+	"github.com/caissonrun/caisson"
+	"github.com/caissonrun/caisson/engine/attack"
+	"github.com/caissonrun/caisson/executor"
+)
+
+// tasks returns the attacks by whole tasks on one engine: what is staged in and
+// out around a sandbox.
+func tasks(x *executor.Executor, r *target) []attack.Attack {
+	with := func(run func(t *attack.Trial, x *executor.Executor, r *target)) func(t *attack.Trial) {
+		return func(t *attack.Trial) { run(t, x, r) }
+	}
+	return []attack.Attack{
+		{
+			ID: "C23", Name: "task/output-links", Run: with(outputLinks), Bound: ownFolder,
+			Tries: "have the host's files staged out by links, in folders, by .. and through /proc",
+			CVE:   []string{"CVE-2018-15664", "CVE-2024-28185", "CVE-2024-28189"},
+		},
+		{
+			ID: "C24", Name: "task/output-special", Run: with(outputSpecial), Bound: ownFolder,
+			Tries: "hold up staging out by FIFOs, and leave set-id programs as outputs",
+		},
+		{
+			ID: "B22", Name: "task/input-through-link", Run: with(inputThroughLink), Bound: ownFolder,
+			Tries: "have what Caisson writes into the work folder go through links that an earlier step made",
+			CVE:   []string{"CVE-2025-8959", "CVE-2024-28185"},
+		},
+	}
+}
+
+// taskOf returns a task of an engine whose program is the one that attacks run.
+func (r *target) taskOf(args ...string) *caisson.Task {
+	task := &caisson.Task{
+		Engine: r.engine.Name(), Timeout: caisson.Duration(life), Grace: caisson.Duration(1e9),
+		Inputs: []caisson.Input{{From: "file:" + r.inside, To: "bin/inside", Mode: "0755", Writable: true}},
+	}
+	task.Program = r.programOf(args...)
+	return task
+}
+
+// programOf returns one step's program.
+func (r *target) programOf(args ...string) caisson.Program {
+	p := caisson.Program{Cmd: append([]string{caisson.WorkDir + "/bin/inside"}, args...)}
+	if r.base != "" {
+		p.Image = archiveRef(r.base)
+	}
+	return p
+}
+
+// result runs a task to its end.
+func (r *target) result(t *attack.Trial, x *executor.Executor, task *caisson.Task) *caisson.Result {
+	if r.base != "" {
+		if _, err := os.Stat(archivePath(r.base)); errors.Is(err, os.ErrNotExist) {
+			t.OK(r.archive(), "making the image's archive")
+		}
+	}
+	id, err := x.Submit(t.Context(), task, &executor.Submission{BaseDir: t.Dir, Trusted: true})
+	t.OK(err, "Submit")
+	t.OK(x.Attend(t.Context(), id, false), "Attend")
+	result, err := x.Wait(t.Context(), id)
+	t.OK(err, "Wait")
+	t.OK(x.Remove(t.Context(), id, true), "Remove")
+	return result
+}
+
+// ran ends the trial if the program itself did not do what it was to do.
+func ran(t *attack.Trial, result *caisson.Result) {
+	if result.Exit.Code != 0 || result.Exit.Reason != caisson.ReasonExited {
+		t.OK(errors.New(result.Exit.Message+" "+string(result.Exit.Reason)), "the task's program")
+	}
+}
+
+func outputLinks(t *attack.Trial, x *executor.Executor, r *target) {
+	flag, text := t.Flag()
+	out := t.Folder("results")
+	args := strings.Fields("mkdir /work/out/sub ; write /work/out/fine fine")
+	for name, link := range map[string]string{
+		"abs": flag, "dots": strings.Repeat("../", 30) + flag[1:], "proc": "/proc/self/root" + flag, "proc1": "/proc/1/root" + flag,
+		"dir": filepath.Dir(flag), "sub/abs": flag, "cwd": "/proc/self/cwd/../../../../../../../.." + flag,
+	} {
+		args = append(args, ";", "symlink", link, "/work/out/"+name)
+	}
+	args = append(args, ";", "try", "hardlink", flag, "/work/out/hard", ";", "symlink", filepath.Dir(flag), "/work/moved")
+	task := r.taskOf(args...)
+	for _, path := range []string{"out/*", "out/**", "out", "moved/*", "out/dir/*", "out/dir/flag", "out/abs"} {
+		task.Outputs = append(task.Outputs, caisson.Output{Path: path, To: "file:" + out + "/", Optional: true, When: caisson.WhenAlways})
+	}
+	result := r.result(t, x, task)
+	ran(t, result)
+	holds(t, out, text)
+}
+
+// holds checks that no file below dir has the text of the host's.
+func holds(t *attack.Trial, dir, text string) {
+	err := filepath.WalkDir(dir, func(path string, d os.DirEntry, err error) error {
+		if err != nil || d.IsDir() {
+			return err
+		}
+		if d.Type().IsRegular() {
+			data, err := os.ReadFile(path)
+			if strings.Contains(string(data), text) {
+				t.Errorf("%s is the host's file", d.Name())
+			}
+			return err
+		}
+		return nil
+	})
+	t.OK(err, "looking at the results")
+}
+
+func outputSpecial(t *attack.Trial, x *executor.Executor, r *target) {
+	out := t.Folder("results")
+	task := r.taskOf(strings.Fields("mkdir /work/out ; fifo /work/out/fifo ; write /work/out/fine fine ; symlink loop /work/out/loop ; " +
+		"write /work/out/setid x ; chmod 6755 /work/out/setid")...)
+	task.Outputs = []caisson.Output{{Path: "out/*", To: "file:" + out + "/", Optional: true, When: caisson.WhenAlways}}
+	ran(t, r.result(t, x, task))
+	err := filepath.WalkDir(out, func(_ string, d os.DirEntry, err error) error {
+		if err != nil {
+			return err
+		}
+		info, err := d.Info()
+		if err != nil {
+			return err
+		}
+		if info.Mode()&(os.ModeSetuid|os.ModeSetgid) != 0 || info.Mode()&(os.ModeNamedPipe|os.ModeDevice|os.ModeSocket) != 0 {
+			t.Errorf("the results have %s of mode %v", d.Name(), info.Mode())
+		}
+		return nil
+	})
+	t.OK(err, "looking at the results")
+}
+
+func inputThroughLink(t *attack.Trial, x *executor.Executor, r *target) {
+	victim := t.Folder("victim")
+	// The first step makes links where files of the second are then put.
+	first := caisson.Step{Name: "first", Program: r.programOf(
+		"symlink", victim, "/work/linked", ";", "symlink", victim+"/file", "/work/file", ";", "symlink", victim, "/work/dir")}
+	task := r.taskOf("exit", "0")
+	task.Pre = []caisson.Step{first}
+	task.Files = map[string]string{"linked/made": "x", "file": "x", "dir/deep/made": "x"}
+	// It may be refused, or fail: what counts is the folder of the host.
+	_ = r.result(t, x, task)
+	t.Empty(victim)
+}
