@@ -15,6 +15,7 @@ import (
 	"github.com/caissonrun/caisson/internal/crash"
 	"github.com/caissonrun/caisson/internal/disk"
 	"github.com/caissonrun/caisson/internal/safefs"
+	"github.com/caissonrun/caisson/internal/state"
 )
 
 func exists(path string) (bool, error) {
@@ -34,6 +35,9 @@ func (a *attendant) cleanAttempt(ctx context.Context) error {
 	names, err := a.sandboxes()
 	errs := []error{err}
 	for _, name := range names {
+		if name == state.NetworkDir && errors.Join(errs...) != nil {
+			continue // somebody may be on it
+		}
 		errs = append(errs, a.dispose(ctx, name))
 	}
 	if err := errors.Join(errs...); err != nil {
@@ -56,7 +60,8 @@ func (a *attendant) cleanAttempt(ctx context.Context) error {
 	return safefs.Sorted(caisson.OpDestroy, att.Places(), err)
 }
 
-// sandboxes lists the steps that may have a sandbox, the last made first.
+// sandboxes lists the steps that may have a sandbox, the last made first, and
+// after all of them the network that they share.
 func (a *attendant) sandboxes() ([]string, error) {
 	names, err := a.attempt().Steps()
 	age := func(folder string) int { return slices.Index(a.h.order, stepOf(folder)) }
@@ -81,6 +86,9 @@ func (a *attendant) destroy(ctx context.Context, folder string) error {
 	defer a.clock(string(caisson.OpDestroy))()
 	dir := a.attempt().Step(folder)
 	err := a.x.guard(caisson.OpDestroy, func() error {
+		if folder == state.NetworkDir {
+			return a.removeNetwork(ctx)
+		}
 		sb := a.live[folder]
 		if sb == nil {
 			var err error

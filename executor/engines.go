@@ -244,6 +244,11 @@ func (x *Executor) checkSpecs(r *record, f *engine.Features, secrets map[string]
 		}
 	}
 	steps := stepsOf(r.Task)
+	if r.Sharing.Network {
+		if _, err := steps.hostNames(); err != nil {
+			return err
+		}
+	}
 	b := &blueprint{record: r, attempt: x.folder.Task(r.ID).Attempt(1), proxies: x.opts.Proxies, secrets: secrets}
 	for _, st := range steps.all() {
 		s, err := b.spec(&st, st.name)

@@ -26,6 +26,9 @@ type places struct {
 	Disk    *disk.Place    `json:"disk,omitempty"`
 	Mounts  []*mount.Place `json:"mounts,omitempty"`
 	Binds   []inputBind    `json:"binds,omitempty"`
+	// Network is the host's boot id when the network that the steps share was
+	// complete. Empty: there is none, or none that can be used.
+	Network string `json:"network,omitempty"`
 }
 
 // An inputBind is an input that is not copied but bound read-only.

@@ -50,11 +50,13 @@ type sharing struct {
 	Work  bool `json:"work"`  // folders of the host are used in place
 	Files bool `json:"files"` // they are copied by engine.Filer
 	Binds bool `json:"binds"`
+	// Network says that the steps are on one network.
+	Network bool `json:"network,omitempty"`
 }
 
 func sharingOf(f *engine.Features, task *caisson.Task) sharing {
 	private := f.PrivateDisk && task.Limits.Disk > 0
-	return sharing{Work: f.ShareWork && !private, Files: f.Files, Binds: f.Mounts.Bind}
+	return sharing{Work: f.ShareWork && !private, Files: f.Files, Binds: f.Mounts.Bind, Network: sharesNetwork(f, task)}
 }
 
 // ownerOf returns who the task's files belong to on disk. Files of a task that

@@ -121,6 +121,9 @@ func (a *attendant) create(ctx context.Context, st *step) (engine.Sandbox, error
 		if err := a.ensurePlaces(ctx); err != nil {
 			return err
 		}
+		if err := a.ensureNetwork(ctx); err != nil {
+			return err
+		}
 		if st.kind == kindMain {
 			if err := a.sidecarsReady(ctx); err != nil {
 				return err

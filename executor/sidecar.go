@@ -35,8 +35,8 @@ func checkProbe(st *step, task *caisson.Task, f *engine.Features) error {
 	switch {
 	case len(p.Cmd) > 0 && !f.Exec:
 		return refuse("this engine can't run a program in a live sandbox; use http or port")
-	case len(p.Cmd) == 0 && task.Network.Mode != caisson.NetworkHost:
-		return refuse("the sandbox can be reached from the host only with network: host; use cmd")
+	case len(p.Cmd) == 0 && task.Network.Mode != caisson.NetworkHost && !sharesNetwork(f, task):
+		return refuse("this engine's sandboxes can be reached from the host only with network: host; use cmd")
 	}
 	return nil
 }
@@ -109,7 +109,7 @@ func (a *attendant) ready(ctx context.Context, st *step) error {
 	end := time.Now().Add(timeout)
 	for {
 		tryCtx, cancel := context.WithTimeout(ctx, min(probeTry, timeout))
-		err := a.probe(tryCtx, sb, st.probe)
+		err := a.probe(tryCtx, sb, st)
 		cancel()
 		switch {
 		case err == nil:
@@ -128,26 +128,32 @@ func (a *attendant) ready(ctx context.Context, st *step) error {
 }
 
 // probe tries once whether a sidecar is ready.
-func (a *attendant) probe(ctx context.Context, sb engine.Sandbox, p *caisson.Probe) error {
+func (a *attendant) probe(ctx context.Context, sb engine.Sandbox, st *step) error {
+	p := st.probe
 	if len(p.Cmd) > 0 {
 		return a.probeCmd(ctx, sb, p.Cmd)
 	}
-	address := net.JoinHostPort("127.0.0.1", strconv.Itoa(p.Port))
+	port := strconv.Itoa(p.Port)
 	if p.HTTP == "" {
-		conn, err := new(net.Dialer).DialContext(ctx, "tcp", address)
+		conn, err := a.dial(ctx, st, port)
 		if err != nil {
 			return err
 		}
 		return conn.Close()
 	}
-	url := "http://" + address + "/" + strings.TrimPrefix(p.HTTP, "/")
+	url := "http://" + net.JoinHostPort("localhost", port) + "/" + strings.TrimPrefix(p.HTTP, "/")
 	req, err := http.NewRequestWithContext(ctx, http.MethodGet, url, nil)
 	if err != nil {
 		return err
 	}
 	// A transport of its own: nothing of the host's proxy settings applies, and
 	// no connection outlives the probe. A redirect is an answer.
-	transport := &http.Transport{DisableKeepAlives: true}
+	transport := &http.Transport{
+		DisableKeepAlives: true,
+		DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
+			return a.dial(ctx, st, port)
+		},
+	}
 	resp, err := transport.RoundTrip(req)
 	if err != nil {
 		return err

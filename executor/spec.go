@@ -86,6 +86,7 @@ func (b *blueprint) spec(st *step, folder string) (*engine.Spec, error) {
 		// A sidecar that ends leaves nothing to be done before main ends.
 		s.OnExit, s.OnExitEnv = b.onExit, b.env
 	}
+	b.onNetwork(s, st)
 	b.addSecrets(s)
 	b.addMounts(s, st)
 	return s, b.addProxies(s)

@@ -410,7 +410,7 @@ func TestSubmitRefuses(t *testing.T) {
 		t.Run(c.name, func(t *testing.T) {
 			r := newRig(t)
 			r.features = func(f *engine.Features) {
-				f.Options = true
+				f.Options, f.Networks.Shared = true, false
 				f.OptionsSchema = []byte(`{"type": "object", "properties": {"speed": {"type": "integer"}}, "additionalProperties": false}`)
 			}
 			p := r.process()

@@ -22,6 +22,8 @@ const (
 	StagedAfter     Name = "staged-after"
 	StepBefore      Name = "step-before" // a step's folder, before Create
 	StepAfter       Name = "step-after"
+	NetworkBefore   Name = "network-before" // what steps share, before the first sandbox; only with sidecars
+	NetworkAfter    Name = "network-after"
 	CreatedBefore   Name = "created-before" // after Create, before Start
 	CreatedAfter    Name = "created-after"
 	StartedBefore   Name = "started-before" // after Start

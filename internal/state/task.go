@@ -103,6 +103,14 @@ func (a Attempt) Files() string { return filepath.Join(a.Dir, filesDir) }
 // Step returns the folder of a step's sandbox: engine.Spec.Dir.
 func (a Attempt) Step(step string) string { return filepath.Join(a.Dir, step) }
 
+// NetworkDir is the folder, among those of the steps, of the network that they
+// share.
+const NetworkDir = "network"
+
+// Network returns the folder of the network that steps share:
+// engine.NetworkSpec.Dir.
+func (a Attempt) Network() string { return filepath.Join(a.Dir, NetworkDir) }
+
 // Log returns the path of a step's log. It lies beside the sandbox's folder,
 // because it outlives that.
 func (a Attempt) Log(step string) string { return filepath.Join(a.Dir, step+logSuffix) }
