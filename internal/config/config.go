@@ -25,6 +25,7 @@ type Config struct {
 	Runtime  string   `json:"runtime"` // the folder of sockets and secrets, absolute
 	Executor Executor `json:"executor"`
 	Engine   Engine   `json:"engine"`
+	Image    Image    `json:"image"`
 	Mount    Mount    `json:"mount"`
 	Stage    Stage    `json:"stage"`
 	// Sections holds, by its dotted name, each section of Options.Sections that

@@ -32,6 +32,7 @@ func table() *fields.Type {
 				Name: "native", Type: nativeSection(), Doc: "Processes of this host.",
 			}),
 		},
+		fields.Field{Name: "image", Also: []string{"images", "registry"}, Type: imageSection(), Doc: "Images: where they come from, and what is kept of them."},
 		fields.Field{
 			Name: "mount", Also: []string{"mounts"}, Doc: "Where mounts may come from.",
 			Type: section("a section for each type of mount", fields.Field{
@@ -78,14 +79,7 @@ func executorSection() *fields.Type {
 	name := &fields.Type{Form: fields.Text, Want: "an engine's name", Pattern: fields.Match(`[a-z][a-z0-9-]{0,31}`)}
 	prefer := list(name)
 	prefer.Unique = true
-	size := &fields.Type{
-		Form: fields.Text, Name: "size", Want: "a size such as 64m or 1g, or a number of bytes", Numbers: fields.WholeNumbers, Max: 1 << 62,
-		Pattern: fields.Match(`[0-9]+ ?[bB]?|[0-9]+(\.[0-9]+)? ?[kKmMgGtT]([iI]?[bB])?`),
-		Check: func(s string) error {
-			_, err := caisson.ParseBytes(s)
-			return err
-		},
-	}
+	size := sizeType()
 	return section("settings of the executor",
 		fields.Field{
 			Name: "prefer", Type: prefer, Default: "the order of `caisson engines`",
@@ -100,6 +94,30 @@ func executorSection() *fields.Type {
 				"over it is dropped, and a marker in the log says so.",
 		},
 	)
+}
+
+// sizeType is a number of bytes.
+func sizeType() *fields.Type {
+	return &fields.Type{
+		Form: fields.Text, Name: "size", Want: "a size such as 64m or 1g, or a number of bytes", Numbers: fields.WholeNumbers, Max: 1 << 62,
+		Pattern: fields.Match(`[0-9]+ ?[bB]?|[0-9]+(\.[0-9]+)? ?[kKmMgGtT]([iI]?[bB])?`),
+		Check: func(s string) error {
+			_, err := caisson.ParseBytes(s)
+			return err
+		},
+	}
+}
+
+// durationType is a span of time.
+func durationType() *fields.Type {
+	return &fields.Type{
+		Form: fields.Text, Name: "duration", Want: "a duration such as 30s or 720h, or a number of seconds", Numbers: fields.WholeNumbers, Max: 1<<32 - 1,
+		Pattern: fields.Match(`[0-9]+|([0-9]+(\.[0-9]*)?(ns|us|µs|μs|ms|s|m|h))+`),
+		Check: func(s string) error {
+			_, err := caisson.ParseDuration(s)
+			return err
+		},
+	}
 }
 
 func nativeSection() *fields.Type {
