@@ -179,7 +179,8 @@ func mountType() *fields.Type {
 				Name: "opts", Type: opts, Also: []string{"options"},
 				Examples: []any{map[string]any{"size": "64m", "mode": "0700"}},
 				Doc: "Options of this type; unknown ones are refused. `tmpfs` has `size` (bytes) and `mode` " +
-					"(octal, in quotes).",
+					"(octal, in quotes). A `volume` without `source` has `mode`, and `nocopy`, which is true: " +
+					"volumes begin empty. `bind` has `propagation`, of which there is `private`.",
 			},
 		},
 		Rules: []fields.Rule{

@@ -3,9 +3,11 @@ package mount
 import (
 	"errors"
 	"fmt"
+	"io/fs"
 	"maps"
 	"path"
 	"slices"
+	"strconv"
 	"strings"
 
 	"github.com/caissonrun/caisson"
@@ -56,6 +58,20 @@ func CheckOpts(m caisson.Mount, known ...string) error {
 		return Invalid(m, fmt.Sprintf("no option %q: %s", name, has))
 	}
 	return nil
+}
+
+// ParseMode reads the permission bits of an option, in octal: those of a folder,
+// and the sticky bit. Errors: ErrInvalid.
+func ParseMode(m caisson.Mount, text string) (fs.FileMode, error) {
+	n, err := strconv.ParseUint(text, 8, 32)
+	if err != nil || n == 0 || n > 0o1777 {
+		return 0, Invalid(m, fmt.Sprintf("mode %q: use permission bits in octal, such as 0755 or 1777", text))
+	}
+	mode := fs.FileMode(n & 0o777)
+	if n&0o1000 != 0 {
+		mode |= fs.ModeSticky
+	}
+	return mode, nil
 }
 
 // Invalid makes an error of kind ErrInvalid about a mount.

@@ -38,8 +38,13 @@ type Options struct {
 	Deny []string
 }
 
+// The option: propagation, of which there is private and rprivate. What is
+// mounted on the host after the sandbox was made is not seen in it, and what is
+// mounted in the sandbox is never seen on the host.
+const propagationOpt = "propagation"
+
 // A Mounter makes bind mounts: the source is a path, relative ones start at the
-// document's folder. They have no options.
+// document's folder.
 type Mounter struct {
 	allowed *allow.List
 	denied  []string
@@ -77,7 +82,7 @@ func (m *Mounter) Check(mt caisson.Mount, env mount.Env) error {
 
 // resolve returns the real path of the source and what is there.
 func (m *Mounter) resolve(mt caisson.Mount, env mount.Env) (string, fs.FileInfo, error) {
-	if err := errors.Join(mount.CheckTarget(mt), mount.CheckOpts(mt)); err != nil {
+	if err := errors.Join(mount.CheckTarget(mt), mount.CheckOpts(mt, propagationOpt), checkPropagation(mt)); err != nil {
 		return "", nil, err
 	}
 	source := mt.Source
@@ -105,6 +110,20 @@ func (m *Mounter) resolve(mt caisson.Mount, env mount.Env) (string, fs.FileInfo,
 		return "", nil, mount.Invalid(mt, fmt.Sprintf("source %q is neither a file nor a folder", real))
 	}
 	return real, info, nil
+}
+
+func checkPropagation(mt caisson.Mount) error {
+	switch how, ok := mt.Opts[propagationOpt]; {
+	case !ok, how == "private", how == "rprivate":
+		return nil
+	case how == "shared", how == "rshared", how == "slave", how == "rslave":
+		return &caisson.Error{
+			Op: caisson.OpMount, Item: mount.Item(mt), Kind: caisson.ErrUnsupported,
+			Err: fmt.Errorf("propagation %q: no mounts pass between host and sandbox, use private", how),
+		}
+	default:
+		return mount.Invalid(mt, fmt.Sprintf("propagation %q: use private", how))
+	}
 }
 
 // checkDenied refuses what is, is in, or holds a folder that is never mounted.

@@ -35,10 +35,24 @@ func TestMounter(t *testing.T) {
 	must(t, unix.Mkfifo(fifo, 0o600))
 	mounttest.Test(t, mounttest.Harness{
 		New:        func(t *testing.T) mount.Mounter { return newMounter(t, nil) },
-		Mount:      caisson.Mount{Source: dir},
+		Mount:      caisson.Mount{Source: dir, Opts: map[string]string{"propagation": "private"}},
 		Persistent: true,
-		Invalid:    map[string]caisson.Mount{"no source": {}, "FIFO": {Source: fifo}},
+		Invalid: map[string]caisson.Mount{
+			"no source": {}, "FIFO": {Source: fifo},
+			"propagation": {Source: dir, Opts: map[string]string{"propagation": "some"}},
+			"size":        {Source: dir, Opts: map[string]string{"size": "1m"}},
+		},
 	})
+}
+
+func TestErrPropagation(t *testing.T) {
+	m := newMounter(t, nil)
+	for _, how := range []string{"shared", "rshared", "slave", "rslave"} {
+		mt := caisson.Mount{Type: "bind", Source: t.TempDir(), Target: "/x", Opts: map[string]string{"propagation": how}}
+		if err := m.Check(mt, mount.Env{Trusted: true}); !errors.Is(err, caisson.ErrUnsupported) {
+			t.Errorf("Check(%s) = %v, want unsupported", how, err)
+		}
+	}
 }
 
 func TestPolicy(t *testing.T) {

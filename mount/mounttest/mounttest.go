@@ -179,15 +179,20 @@ var rules = []rule{
 	}},
 	{"ErrInvalid", "Check and Mount refuse what is wrong before anything is done", func(c *check) {
 		cases := map[string]func(*caisson.Mount){
-			"no target":       func(m *caisson.Mount) { m.Target = "" },
-			"root":            func(m *caisson.Mount) { m.Target = "/" },
-			"up":              func(m *caisson.Mount) { m.Target = "/a/../../b" },
-			"proc":            func(m *caisson.Mount) { m.Target = "/proc/x" },
-			"zero byte":       func(m *caisson.Mount) { m.Target = "/a\x00" },
-			"unknown option":  func(m *caisson.Mount) { m.Opts = map[string]string{"no-such-option": "1"} },
-			"up, relative":    func(m *caisson.Mount) { m.Target = "../x" },
-			"device folder":   func(m *caisson.Mount) { m.Target = "/dev" },
-			"unclean to root": func(m *caisson.Mount) { m.Target = "//" },
+			"no target":          func(m *caisson.Mount) { m.Target = "" },
+			"root":               func(m *caisson.Mount) { m.Target = "/" },
+			"up":                 func(m *caisson.Mount) { m.Target = "/a/../../b" },
+			"proc":               func(m *caisson.Mount) { m.Target = "/proc/x" },
+			"zero byte":          func(m *caisson.Mount) { m.Target = "/a\x00" },
+			"unknown option":     func(m *caisson.Mount) { m.Opts = map[string]string{"no-such-option": "1"} },
+			"up, relative":       func(m *caisson.Mount) { m.Target = "../x" },
+			"device folder":      func(m *caisson.Mount) { m.Target = "/dev" },
+			"unclean to root":    func(m *caisson.Mount) { m.Target = "//" },
+			"option in capitals": func(m *caisson.Mount) { m.Opts = map[string]string{"MODE": "0700", "Size": "1m"} },
+			// What a driver of Docker's would take for the host's /etc.
+			"smuggled bind":   func(m *caisson.Mount) { m.Opts = map[string]string{"type": "none", "o": "bind", "device": "/etc"} },
+			"smuggled device": func(m *caisson.Mount) { m.Opts = map[string]string{"device": "/dev/sda1"} },
+			"smuggled driver": func(m *caisson.Mount) { m.Opts = map[string]string{"driver": "local"} },
 		}
 		for name, bad := range c.h.Invalid {
 			cases[name] = func(m *caisson.Mount) { bad.Type, bad.Target = m.Type, m.Target; *m = bad }

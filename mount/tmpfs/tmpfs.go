@@ -6,7 +6,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"strconv"
+	"io/fs"
 
 	"github.com/caissonrun/caisson"
 	"github.com/caissonrun/caisson/mount"
@@ -59,14 +59,19 @@ func parse(mt caisson.Mount) (caisson.Bytes, uint32, error) {
 			return 0, 0, mount.Invalid(mt, fmt.Sprintf("size %q: use more than 0", text))
 		}
 	}
-	var mode uint64
-	if text, ok := mt.Opts[modeOpt]; ok {
-		var err error
-		if mode, err = strconv.ParseUint(text, 8, 32); err != nil || mode == 0 || mode > 0o1777 {
-			return 0, 0, mount.Invalid(mt, fmt.Sprintf("mode %q: use permission bits in octal, such as 0755 or 1777", text))
-		}
+	text, ok := mt.Opts[modeOpt]
+	if !ok {
+		return size, 0, nil
 	}
-	return size, uint32(mode), nil
+	mode, err := mount.ParseMode(mt, text)
+	if err != nil {
+		return 0, 0, err
+	}
+	bits := uint32(mode.Perm())
+	if mode&fs.ModeSticky != 0 {
+		bits |= 0o1000
+	}
+	return size, bits, nil
 }
 
 // Mount implements mount.Mounter. It makes nothing: the engine does.

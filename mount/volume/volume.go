@@ -4,6 +4,9 @@
 // belongs to one attempt and is gone with it. A named one outlives tasks: it is
 // made by `caisson volume create`, or a Store, before.
 //
+// Every volume begins empty, whatever an image has at its target, and so in
+// every engine.
+//
 // A task that may write to a named volume has it alone; any number of tasks may
 // share one that they only read. A folder is no boundary for sizes: a volume
 // can grow as far as the file system that the state folder is on.
@@ -12,8 +15,11 @@ package volume
 import (
 	"context"
 	"errors"
+	"fmt"
+	"io/fs"
 	"os"
 	"path/filepath"
+	"strconv"
 
 	"github.com/caissonrun/caisson"
 	"github.com/caissonrun/caisson/internal/safefs"
@@ -27,8 +33,16 @@ const Type = "volume"
 // ownDir is the folder of a volume without a name, in the attempt's.
 const ownDir = "data"
 
-// A Mounter makes volume mounts: the source is a volume's name, or empty. They
-// have no options.
+// The options: mode in octal, of the folder of a volume without a name (default:
+// 0755); nocopy, which is true anyway and may be said.
+const (
+	modeOpt   = "mode"
+	nocopyOpt = "nocopy"
+)
+
+// A Mounter makes volume mounts: the source is a volume's name, or empty. There
+// are no options of a driver's: what they could say, such as a device to bind,
+// is refused.
 type Mounter struct{ store *Store }
 
 var (
@@ -44,7 +58,11 @@ func (*Mounter) Type() string { return Type }
 
 // Check implements mount.Mounter. A named volume must exist.
 func (m *Mounter) Check(mt caisson.Mount, _ mount.Env) error {
-	if err := errors.Join(mount.CheckTarget(mt), mount.CheckOpts(mt)); err != nil || mt.Source == "" {
+	err := errors.Join(mount.CheckTarget(mt), mount.CheckOpts(mt, modeOpt, nocopyOpt))
+	if err == nil {
+		_, err = options(mt)
+	}
+	if err != nil || mt.Source == "" {
 		return err
 	}
 	if err := m.store.shelf.CheckName(mt.Source); err != nil {
@@ -54,6 +72,27 @@ func (m *Mounter) Check(mt caisson.Mount, _ mount.Env) error {
 		return absent(mt)
 	}
 	return nil
+}
+
+// options returns the mode of the volume's folder.
+func options(mt caisson.Mount) (fs.FileMode, error) {
+	if text, ok := mt.Opts[nocopyOpt]; ok {
+		if on, err := strconv.ParseBool(text); err != nil || !on {
+			return 0, mount.Invalid(mt, fmt.Sprintf("nocopy %q: volumes begin empty, use true or leave it out", text))
+		}
+	}
+	text, ok := mt.Opts[modeOpt]
+	if !ok {
+		return 0o755, nil
+	}
+	if mt.Source != "" {
+		return 0, mount.Invalid(mt, "mode: a volume with a name keeps the one that it has")
+	}
+	mode, err := mount.ParseMode(mt, text)
+	if err == nil && mode != mode.Perm() {
+		err = mount.Invalid(mt, fmt.Sprintf("mode %q: use permission bits in octal, such as 0700", text))
+	}
+	return mode, err
 }
 
 func absent(mt caisson.Mount) error {
@@ -104,7 +143,15 @@ func (m *Mounter) mountOwn(req *mount.Request, place *mount.Place) (*mount.Place
 	if os.Geteuid() == 0 {
 		owner = &safefs.Owner{UID: req.UID, GID: req.GID}
 	}
-	if err := root.MkdirAll(ownDir, 0o755, owner); err != nil {
+	mode, err := options(req.Mount)
+	if err != nil {
+		return nil, err
+	}
+	err = root.MkdirAll(ownDir, 0o755, owner)
+	if err == nil {
+		err = root.Chmod(ownDir, mode)
+	}
+	if err != nil {
 		return nil, safefs.Sorted(caisson.OpMount, mount.Item(req.Mount), err)
 	}
 	place.Source, err = filepath.EvalSymlinks(filepath.Join(req.Dir, ownDir))

@@ -43,14 +43,40 @@ func TestNamed(t *testing.T) {
 		Mount:      caisson.Mount{Source: "data"},
 		Persistent: true,
 		Exclusive:  true,
-		Invalid:    map[string]caisson.Mount{"path": {Source: "a/b"}, "up": {Source: ".."}, "hidden": {Source: ".data"}},
+		Invalid: map[string]caisson.Mount{
+			"path": {Source: "a/b"}, "up": {Source: ".."}, "hidden": {Source: ".data"},
+			"mode": {Source: "data", Opts: map[string]string{"mode": "0700"}},
+		},
 	})
 }
 
 func TestOfAnAttempt(t *testing.T) {
+	opts := func(name, value string) caisson.Mount { return caisson.Mount{Opts: map[string]string{name: value}} }
 	mounttest.Test(t, mounttest.Harness{
-		New: func(t *testing.T) mount.Mounter { return volume.New(volume.NewStore(t.TempDir())) },
+		New:   func(t *testing.T) mount.Mounter { return volume.New(volume.NewStore(t.TempDir())) },
+		Mount: caisson.Mount{Opts: map[string]string{"mode": "770", "nocopy": "true"}},
+		Invalid: map[string]caisson.Mount{
+			"mode": opts("mode", "rwx"), "set-id": opts("mode", "4755"), "sticky": opts("mode", "1777"), "no mode": opts("mode", "0"),
+			"copy": opts("nocopy", "false"), "size": opts("size", "64m"),
+		},
 	})
+}
+
+func TestMode(t *testing.T) {
+	for text, want := range map[string]os.FileMode{"": 0o755, "0700": 0o700, "777": 0o777} {
+		m := volume.New(volume.NewStore(t.TempDir()))
+		req := request(t, "")
+		if text != "" {
+			req.Mount.Opts = map[string]string{"mode": text}
+		}
+		place, err := m.Mount(t.Context(), req)
+		must(t, err)
+		info, err := os.Stat(place.Source)
+		must(t, err)
+		if got := info.Mode() &^ os.ModeDir; got != want {
+			t.Errorf("mode %q: the volume has %v, want %v", text, got, want)
+		}
+	}
 }
 
 func request(t *testing.T, source string) *mount.Request {
