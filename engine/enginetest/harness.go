@@ -29,6 +29,12 @@ type Harness struct {
 	// into the sandbox read-only.
 	Program func(spec *engine.Spec, args []string)
 
+	// RootFS is a folder that is the unpacked root of an image, for engines that
+	// take one: every sandbox has it below an overlay, or a copy where the
+	// engine has no overlays. Its files are as an image's are on disk, and no
+	// case changes it. Empty: sandboxes have none.
+	RootFS string
+
 	// HostPaths says that programs see the host's own files: the work folder is
 	// at Spec.Work, not at caisson.WorkDir, there is no /tmp of their own, and
 	// their files belong to the user that they run as.

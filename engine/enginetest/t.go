@@ -125,8 +125,25 @@ func (t *T) spec(args ...string) *engine.Spec {
 		t.ok(os.Mkdir(dir, 0o700), "Mkdir")
 	}
 	t.own(spec.Work)
+	if t.h.RootFS != "" {
+		spec.RootFS = t.rootFS(base, t.h.RootFS)
+	}
 	t.program(spec, t.inside(spec, words(args)...))
 	return spec
+}
+
+// rootFS returns a root file system that a sandbox can have for its own.
+func (t *T) rootFS(base, image string) *engine.RootFS {
+	image, err := filepath.EvalSymlinks(image)
+	t.ok(err, "EvalSymlinks")
+	if !t.features.Overlay {
+		own := filepath.Join(base, "rootfs")
+		t.ok(os.CopyFS(own, os.DirFS(image)), "CopyFS")
+		return &engine.RootFS{Path: own}
+	}
+	changes := filepath.Join(base, "changes")
+	t.ok(os.Mkdir(changes, 0o700), "Mkdir")
+	return &engine.RootFS{Path: image, Changes: changes}
 }
 
 // inside returns arguments with the work folder where the program has it.

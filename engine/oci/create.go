@@ -56,9 +56,6 @@ func permit(o *Options, f *found, features *engine.Features, s *engine.Spec) err
 	if s.Network.Mode == caisson.NetworkHost && !features.Networks.Host && !o.AllowHostNetwork {
 		return kept.Denied("network: host", errors.New("the operator does not permit it (engine.oci.allow_host_network)"))
 	}
-	if len(s.Devices) > 0 && len(o.AllowDevices) == 0 {
-		return kept.Denied("devices", errors.New("the operator does not permit them (engine.oci.allow_devices)"))
-	}
 	if err := features.Check(s); err != nil {
 		return err
 	}

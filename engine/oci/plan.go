@@ -5,6 +5,7 @@ import (
 	"maps"
 	"path"
 	"slices"
+	"strconv"
 	"strings"
 
 	"github.com/caissonrun/caisson"
@@ -76,8 +77,9 @@ func (set *setting) box(s *engine.Spec) (*isolate.Spec, error) {
 		RootFS: s.RootFS.Path, Changes: s.RootFS.Changes, RootReadOnly: set.choice.ReadOnly || unbounded(s), RootIDMap: set.root,
 		HostNetwork: s.Network.Mode == caisson.NetworkHost,
 		Shm:         kept.Share(s).Shm, Sys: s.Network.Mode != caisson.NetworkHost,
-		Masked: set.choice.MaskedPaths, ReadOnlyPaths: set.choice.ReadOnlyPaths,
-		Seccomp: !off["seccomp"], Landlock: set.landlock && set.runtime == nil,
+		Masked:        slices.Concat(isolate.DefaultMasked, set.choice.MaskedPaths),
+		ReadOnlyPaths: slices.Concat(isolate.DefaultReadOnly, set.choice.ReadOnlyPaths),
+		Seccomp:       !off["seccomp"], Landlock: set.landlock && set.runtime == nil,
 		Runtime: set.runtime,
 	}
 	setDefault(&box.Hostname, standardHost)
@@ -168,7 +170,9 @@ func (set *setting) args(s *engine.Spec) []string {
 // env is the program's environment, sorted: what the task and the image set,
 // the task's secrets, and what is added where they lack it.
 func (set *setting) env(s *engine.Spec) []string {
-	all := map[string]string{"PATH": standardPath, "HOME": set.home(), "CAISSON_WORK": caisson.WorkDir}
+	all := map[string]string{
+		"PATH": standardPath, "HOME": set.home(), "USER": set.userName(), "TMPDIR": "/tmp", "CAISSON_WORK": caisson.WorkDir,
+	}
 	maps.Copy(all, s.Env)
 	for _, secret := range s.Secrets {
 		if secret.As == caisson.SecretEnv {
@@ -180,6 +184,14 @@ func (set *setting) env(s *engine.Spec) []string {
 		list = append(list, name+"="+all[name])
 	}
 	return list
+}
+
+// userName is the user's name in the image, or else its id.
+func (set *setting) userName() string {
+	if set.user.name != "" {
+		return set.user.name
+	}
+	return strconv.Itoa(set.user.UID)
 }
 
 // home is the home folder of the program's user, as the image has it.

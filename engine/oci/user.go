@@ -193,8 +193,11 @@ func (o *Options) who(a *accounts, user, group string) (person, error) {
 	if err != nil {
 		return p, err
 	}
-	if known {
+	switch {
+	case known:
 		p.Groups = a.groupsOf(p.name)
+	case p.UID == o.UID:
+		p.GID = o.GID
 	}
 	if both {
 		if p.GID, err = a.groupID("user", groupName); err != nil {
