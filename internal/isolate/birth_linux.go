@@ -94,18 +94,14 @@ func (b *sandbox) bear(spec *Spec) (report int, err error) {
 
 // namespaces are those that init is born in.
 func (b *sandbox) namespaces(spec *Spec) uintptr {
-	flags := uintptr(unix.CLONE_NEWUSER | unix.CLONE_NEWNS | unix.CLONE_NEWPID)
-	if b.stage {
-		// The rest is the runtime's part. One that brings a kernel of its own
-		// wants the rights to isolate that, and takes no others' ids.
-		if spec.Runtime.guest() && os.Geteuid() == 0 {
-			flags &^= unix.CLONE_NEWUSER
-		}
-		return flags
-	}
-	flags |= unix.CLONE_NEWIPC | unix.CLONE_NEWUTS | unix.CLONE_NEWCGROUP
+	flags := uintptr(unix.CLONE_NEWUSER | unix.CLONE_NEWNS | unix.CLONE_NEWPID | unix.CLONE_NEWIPC |
+		unix.CLONE_NEWUTS | unix.CLONE_NEWCGROUP)
 	if spec.NetNS == "" && !spec.HostNetwork {
 		flags |= unix.CLONE_NEWNET
+	}
+	// A runtime that brings a kernel of its own wants the rights to isolate that.
+	if b.stage && spec.Runtime.guest() {
+		flags &^= unix.CLONE_NEWUSER
 	}
 	return flags
 }

@@ -135,8 +135,12 @@ func capsOf(list []int) ([]string, error) {
 }
 
 // initCaps are what init needs to become the user of a program, to give
-// everything up on the way, and to kill it.
-var initCaps = []string{"CAP_CHOWN", "CAP_KILL", "CAP_SETGID", "CAP_SETPCAP", "CAP_SETUID"}
+// everything up on the way, and to kill it; and to put right what the runtime
+// has made of the root. It has them in the sandbox's user namespace only.
+var initCaps = []string{"CAP_CHOWN", "CAP_KILL", "CAP_SETGID", "CAP_SETPCAP", "CAP_SETUID", "CAP_SYS_ADMIN"}
+
+// initCalls are the system calls of init that programs may not make.
+var initCalls = []string{"mount_setattr"}
 
 // bundle returns the config.json of a sandbox. Its root, with the task's
 // mounts, is there already; late are those mounts that can only be made in the
@@ -149,8 +153,9 @@ func bundle(spec *Spec, s *setup, late []Mount) ([]byte, error) {
 			Capabilities: map[string][]string{}, NoNewPrivileges: true,
 		},
 		Root:   ociRoot{Path: stageRoot, ReadOnly: s.rootReadOnly},
-		Mounts: systemMounts(spec, s),
+		Mounts: systemMounts(s),
 		Linux: ociLinux{
+			// The network is that of the stage.
 			Namespaces: []ociNamespace{{"mount"}, {"pid"}, {"ipc"}, {"uts"}, {"cgroup"}},
 			Masked:     s.masked, ReadOnly: s.readOnly, Sysctls: s.sysctls,
 		},
@@ -161,9 +166,6 @@ func bundle(spec *Spec, s *setup, late []Mount) ([]byte, error) {
 	}
 	for _, set := range []string{"bounding", "effective", "permitted"} {
 		c.Process.Capabilities[set] = caps
-	}
-	if spec.NetNS == "" && !spec.HostNetwork {
-		c.Linux.Namespaces = append(c.Linux.Namespaces, ociNamespace{"network"})
 	}
 	for i := range late {
 		m, err := lateMount(&late[i], user(spec))
@@ -182,7 +184,7 @@ func bundle(spec *Spec, s *setup, late []Mount) ([]byte, error) {
 }
 
 // systemMounts are the kernel's file systems, and this program.
-func systemMounts(spec *Spec, s *setup) []ociMount {
+func systemMounts(s *setup) []ociMount {
 	list := []ociMount{
 		{"/proc", "proc", "proc", []string{"nosuid", "noexec", "nodev"}},
 		{"/dev", "tmpfs", "tmpfs", []string{"nosuid", "noexec", "strictatime", "mode=755", "size=65536k"}},
@@ -190,11 +192,8 @@ func systemMounts(spec *Spec, s *setup) []ociMount {
 		{"/dev/shm", "tmpfs", "shm", []string{"nosuid", "noexec", "nodev", "mode=1777", "size=" + strconv.FormatInt(s.shm, 10)}},
 		{containedPath, "bind", stageInit, []string{"bind", "ro", "nosuid", "nodev"}},
 	}
-	switch {
-	case s.sysTree >= 0:
+	if s.sys {
 		list = append(list, ociMount{"/sys", "bind", stageSys, []string{"rbind", "ro", "nosuid", "noexec", "nodev"}})
-	case spec.Sys:
-		list = append(list, ociMount{"/sys", "sysfs", "sysfs", []string{"ro", "nosuid", "noexec", "nodev"}})
 	}
 	return list
 }
@@ -273,7 +272,7 @@ func seccompOf(o seccomp.Profile) *ociSeccomp {
 	out := &ociSeccomp{
 		Default: "SCMP_ACT_ERRNO", DefaultErrno: uint32(o.Refused), Architectures: o.Architectures,
 		Syscalls: []ociSyscall{
-			{Names: o.Allowed, Action: "SCMP_ACT_ALLOW"},
+			{Names: append(o.Allowed, initCalls...), Action: "SCMP_ACT_ALLOW"},
 			{Names: o.Missing, Action: "SCMP_ACT_ERRNO", Errno: &absent},
 		},
 	}

@@ -26,10 +26,20 @@ func letGo() {
 }
 
 // standing returns the root of a view that stands already, and this process.
-func standing() ([]int, error) {
+func standing(s *setup) ([]int, error) {
 	root, err := unix.Open("/", unix.O_PATH|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
 	if err != nil {
 		return nil, err
+	}
+	// crun 1.8 forgets what the root's mount had before it made its own of it:
+	// device nodes of an image were usable.
+	attr := unix.MountAttr{Attr_set: mountAttrs}
+	if s.rootReadOnly {
+		attr.Attr_set |= unix.MOUNT_ATTR_RDONLY
+	}
+	if err := unix.MountSetattr(root, "", unix.AT_EMPTY_PATH, &attr); err != nil {
+		unix.Close(root)
+		return nil, fmt.Errorf("root: mount_setattr: %w", err)
 	}
 	self, err := unix.PidfdOpen(os.Getpid(), 0)
 	if err != nil {

@@ -341,10 +341,11 @@ func parent(args []string) {
 	if args[0] == "sandbox" {
 		path = args[1]
 		spec = &isolate.Spec{
-			ID:     "parent",
-			UIDs:   []isolate.IDMap{{Inside: 0, Host: firstID, Size: 2}},
-			GIDs:   []isolate.IDMap{{Inside: 0, Host: firstID, Size: 2}},
-			Mounts: []isolate.Mount{{Type: isolate.Bind, Source: path, Target: "/bin/helper"}},
+			ID:      "parent",
+			UIDs:    []isolate.IDMap{{Inside: 0, Host: firstID, Size: 2}},
+			GIDs:    []isolate.IDMap{{Inside: 0, Host: firstID, Size: 2}},
+			Mounts:  []isolate.Mount{{Type: isolate.Bind, Source: path, Target: "/bin/helper"}},
+			Runtime: runtimeOf(os.Getenv(runtimeVariable)),
 		}
 		if rootless() {
 			spec.UIDs = []isolate.IDMap{{Inside: 0, Host: os.Getuid(), Size: 1}}

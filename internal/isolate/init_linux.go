@@ -221,7 +221,7 @@ func (p *pid1) build(f, answer *frame) error {
 	case len(s.config) > 0:
 		err = buildStage(s)
 	case s.contained:
-		answer.fds, err = standing()
+		answer.fds, err = standing(s)
 	default:
 		answer.fds, err = one(buildView(s))
 	}

@@ -155,7 +155,6 @@ func prepareStage(spec *Spec, pid int) (_ *preparation, err error) {
 		}
 	}()
 	s := &p.setup
-	s.sysPlace, s.sys = s.sys, false
 	s.showGroups = spec.Runtime.Kind != Crun
 	s.runtimeName, s.identity = filepath.Base(spec.Runtime.Path), identity
 	if err := p.gatherPrograms(spec.Runtime); err != nil {
@@ -187,28 +186,41 @@ func (p *preparation) gatherPrograms(r *Runtime) error {
 		unix.Close(fd)
 		return invalid(fmt.Sprintf("%q", r.Path), "not a program")
 	}
-	const readOnly = unix.MOUNT_ATTR_RDONLY | unix.MOUNT_ATTR_NOSUID | unix.MOUNT_ATTR_NODEV
-	if fd, err = p.take(fd, readOnly, -1); err != nil {
+	if fd, err = p.take(fd, readOnlyFile, -1); err != nil {
 		return fmt.Errorf("%q: %w", r.Path, err)
 	}
 	p.setup.runtime = p.add(fd)
+	return p.gatherOwn()
+}
+
+// gatherOwn takes this program's file, which becomes the sandbox's init: as
+// ownProgram does, but from a path, because runtimes want one.
+func (p *preparation) gatherOwn() error {
 	path := pathOfProgram()
-	if path == "" {
-		return unsupported("runtime", "Caisson's program was replaced while it runs; start it anew")
+	fd, stat := -1, new(unix.Stat_t)
+	if path != "" {
+		var err error
+		if fd, stat, err = openSource(path); err != nil {
+			return err
+		}
 	}
-	if fd, stat, err = openSource(path); err != nil {
-		return err
+	var err error
+	if path == "" || stat.Mode&0o001 == 0 {
+		closeAll([]int{fd})
+		p.setup.copyProgram = true
+		fd, err = copyProgram()
+	} else {
+		fd, err = p.take(fd, readOnlyFile, -1)
 	}
-	if stat.Mode&0o001 == 0 {
-		unix.Close(fd)
-		return unsupported("runtime", path+" must be executable by everybody, because it becomes the sandbox's init")
-	}
-	if fd, err = p.take(fd, readOnly, -1); err != nil {
+	if err != nil {
 		return fmt.Errorf("own program: %w", err)
 	}
 	p.setup.program = p.add(fd)
 	return nil
 }
+
+// readOnlyFile are the attributes of programs that are shown on the stage.
+const readOnlyFile = unix.MOUNT_ATTR_RDONLY | unix.MOUNT_ATTR_NOSUID | unix.MOUNT_ATTR_NODEV
 
 // create runs the runtime until the sandbox's init runs, with socket as its
 // descriptor 3.

@@ -53,7 +53,7 @@ type setup struct {
 	runtimeName string
 	identity    bool // ids are those of the host
 	program     int  // a tree of this program's file
-	sysPlace    bool // the runtime mounts /sys
+	copyProgram bool // program is a file in memory
 	showGroups  bool // the runtime wants to see control groups
 }
 
@@ -70,7 +70,7 @@ func (s *setup) encode() []byte {
 	e.text(s.hostname)
 	e.text(s.rootPath)
 	e.text(s.changesPath)
-	for _, b := range []bool{s.alone, s.loopback, s.nested, s.oom, s.rootReadOnly, s.sys, s.landlock, s.groups != nil, s.contained, s.identity, s.sysPlace, s.showGroups} {
+	for _, b := range []bool{s.alone, s.loopback, s.nested, s.oom, s.rootReadOnly, s.sys, s.landlock, s.groups != nil, s.contained, s.identity, s.copyProgram, s.showGroups} {
 		e.bool(b)
 	}
 	for _, n := range []int{s.uid, s.gid, s.root, s.dev, s.sysTree, int(s.shm), int(s.files), s.lastCap, s.runtime, s.program, s.changes, int(s.caps)} {
@@ -123,7 +123,7 @@ func decodeSetup(body []byte, fds []int) *setup {
 	d := decoder{body}
 	s := &setup{hostname: d.text(), rootPath: d.text(), changesPath: d.text()}
 	var grouped bool
-	for _, b := range []*bool{&s.alone, &s.loopback, &s.nested, &s.oom, &s.rootReadOnly, &s.sys, &s.landlock, &grouped, &s.contained, &s.identity, &s.sysPlace, &s.showGroups} {
+	for _, b := range []*bool{&s.alone, &s.loopback, &s.nested, &s.oom, &s.rootReadOnly, &s.sys, &s.landlock, &grouped, &s.contained, &s.identity, &s.copyProgram, &s.showGroups} {
 		*b = d.bool()
 	}
 	s.uid, s.gid = int(d.int()), int(d.int())

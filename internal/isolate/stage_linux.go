@@ -4,7 +4,6 @@ import (
 	"errors"
 	"fmt"
 	"os"
-	"slices"
 
 	"golang.org/x/sys/unix"
 
@@ -74,11 +73,7 @@ func (b *stage) gather() (err error) {
 	if b.root, err = v.rootTree(); err != nil {
 		return err
 	}
-	tools := hostTools
-	if v.setup.showGroups {
-		tools = append(slices.Clone(tools), "sys/fs/cgroup")
-	}
-	for _, name := range tools {
+	for _, name := range hostTools {
 		if err := b.gatherTool(name); err != nil {
 			return fmt.Errorf("/%s: %w", name, err)
 		}
@@ -139,12 +134,26 @@ func (b *stage) furnish() error {
 	if err := b.place(tool{name: s.runtimePath()[1:], tree: s.runtime}); err != nil {
 		return fmt.Errorf("stage: runtime: %w", err)
 	}
-	if err := b.place(tool{name: stageInit[1:], tree: s.program}); err != nil {
+	if err := b.placeInit(); err != nil {
 		return fmt.Errorf("stage: init: %w", err)
 	}
-	if s.sysTree >= 0 {
-		if err := b.place(tool{name: stageSys[1:], tree: s.sysTree, folder: true}); err != nil {
+	if s.sys {
+		if err := b.place(tool{name: stageSys[1:], tree: v.sys, folder: true}); err != nil {
 			return fmt.Errorf("stage: sysfs: %w", err)
+		}
+	}
+	if s.showGroups {
+		groups, err := v.keep(newMount("cgroup2", mountAttrs|unix.MOUNT_ATTR_NOEXEC|unix.MOUNT_ATTR_RDONLY))
+		if err == nil {
+			err = b.place(tool{name: "sys/fs/cgroup", tree: groups, folder: true})
+		}
+		if err != nil {
+			return fmt.Errorf("stage: control groups: %w", err)
+		}
+	}
+	if s.loopback {
+		if err := loopbackUp(); err != nil {
+			return err
 		}
 	}
 	if err := b.furnishDev(); err != nil {
@@ -157,6 +166,29 @@ func (b *stage) furnish() error {
 		return nil
 	}
 	return forbidUsers(v.proc)
+}
+
+// placeInit puts this program's file on the stage.
+func (b *stage) placeInit() error {
+	s := b.view.setup
+	if !s.copyProgram {
+		return b.place(tool{name: stageInit[1:], tree: s.program})
+	}
+	fd, err := unix.Open(stageInit, unix.O_WRONLY|unix.O_CREAT|unix.O_EXCL|unix.O_CLOEXEC, 0o755)
+	if err != nil {
+		return err
+	}
+	defer unix.Close(fd)
+	at := int64(0)
+	for {
+		n, err := unix.Sendfile(fd, s.program, &at, 16<<20)
+		if err == nil && n == 0 {
+			return nil
+		}
+		if err != nil && err != unix.EINTR {
+			return err
+		}
+	}
 }
 
 // furnishDev attaches the devices that the sandbox is given.
@@ -225,26 +257,56 @@ func (b *stage) fillRoot() (err error) {
 	if v.root, err = v.keep(unix.Open(stageRoot, unix.O_PATH|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)); err != nil {
 		return err
 	}
-	if err := v.fillRoot(); err != nil {
-		return err
-	}
+	// Nothing of the task's can be mounted where something else is going to be.
 	places := []string{"/proc", "/dev"}
-	if v.setup.sysPlace {
+	if v.setup.sys {
 		places = append(places, "/sys")
 	}
-	for _, name := range places {
-		fd, err := v.strict(name, true)
-		if err != nil {
-			return fmt.Errorf("%s: %w", name, err)
-		}
-		unix.Close(fd)
+	if err := v.reserve(places); err != nil {
+		return err
+	}
+	if err := v.fillRoot(); err != nil {
+		return err
 	}
 	for i := range v.setup.mounts {
 		if err := v.mount(&v.setup.mounts[i]); err != nil {
 			return fmt.Errorf("mount %q: %w", v.setup.mounts[i].Target, err)
 		}
 	}
+	for _, name := range places {
+		if err := unix.Unmount(stageRoot+name, unix.MNT_DETACH|unix.UMOUNT_NOFOLLOW); err != nil {
+			return fmt.Errorf("%s: %w", name, err)
+		}
+	}
 	return v.seal()
+}
+
+// reserve has a mount at each place, that nobody else is given.
+func (v *view) reserve(places []string) error {
+	guard, err := v.keep(newMount("tmpfs", mountAttrs|unix.MOUNT_ATTR_RDONLY, "size", "4k", "nr_inodes", "2"))
+	if err != nil {
+		return err
+	}
+	var stat unix.Stat_t
+	if err := unix.Fstat(guard, &stat); err != nil {
+		return err
+	}
+	v.guard = stat.Dev
+	for i, name := range places {
+		tree := guard
+		if i > 0 {
+			if tree, err = v.keep(cloneTree(guard, 0, -1)); err != nil {
+				return err
+			}
+		}
+		if err := v.attachTo(name, tree); err != nil {
+			return err
+		}
+	}
+	// What runtimes mask must not lead elsewhere either.
+	fd, _, err := v.existing("/sys")
+	closeAll([]int{fd})
+	return err
 }
 
 // write writes the bundle.

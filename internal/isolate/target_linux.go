@@ -40,7 +40,12 @@ func (v *view) target(name string, folder bool) (int, error) {
 		unix.Close(fd)
 		return -1, err
 	}
-	if fs.Type == unix.PROC_SUPER_MAGIC || fs.Type == unix.SYSFS_MAGIC {
+	var stat unix.Stat_t
+	if err := unix.Fstat(fd, &stat); err != nil {
+		unix.Close(fd)
+		return -1, err
+	}
+	if fs.Type == unix.PROC_SUPER_MAGIC || fs.Type == unix.SYSFS_MAGIC || v.guard != 0 && stat.Dev == v.guard {
 		unix.Close(fd)
 		return -1, refuse(caisson.ErrDenied, "nothing may be mounted in /proc and /sys")
 	}

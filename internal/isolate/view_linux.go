@@ -21,9 +21,10 @@ type view struct {
 	root  int // the new root's folder
 	proc  int // mounts that can only be made while the host's are visible
 	sys   int
-	nodes []int // the host's devices, as trees
-	files int   // a folder for files that are laid over an image's; 0: none yet
-	open  []int // to be closed in the end
+	nodes []int  // the host's devices, as trees
+	guard uint64 // the device of places that are the runtime's; 0: there are none
+	files int    // a folder for files that are laid over an image's; 0: none yet
+	open  []int  // to be closed in the end
 }
 
 // buildView makes the calling process's mount namespace what the setup says,
