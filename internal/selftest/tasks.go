@@ -34,6 +34,16 @@ func tasks(x *executor.Executor, r *target) []attack.Attack {
 			Tries: "have what Caisson writes into the work folder go through links that an earlier step made",
 			CVE:   []string{"CVE-2025-8959", "CVE-2024-28185"},
 		},
+		{
+			ID: "D29", Name: "task/disk-by-files", Run: with(diskByFiles), Needs: []string{"limits.disk"},
+			Bound: "it stops at 32 MiB a folder, below the task's own",
+			Tries: "write more than the disk limit to the work folder and /tmp",
+		},
+		{
+			ID: "D29", Name: "task/disk-by-inodes", Run: with(diskByInodes), Needs: []string{"limits.disk"},
+			Bound: "it stops at 30000 files, below the task's own folder",
+			Tries: "use up the host's inodes by very small files",
+		},
 	}
 }
 
@@ -150,4 +160,26 @@ func inputThroughLink(t *attack.Trial, x *executor.Executor, r *target) {
 	// It may be refused, or fail: what counts is the folder of the host.
 	_ = r.result(t, x, task)
 	t.Empty(victim)
+}
+
+// diskLimit is what tasks may write that try to write more.
+const diskLimit = 16 * caisson.MiB
+
+func diskByFiles(t *attack.Trial, x *executor.Executor, r *target) {
+	task := r.taskOf(strings.Fields("try fill /work/x 64m ; try fill /tmp/x 64m ; exit 0")...)
+	task.Limits.Disk = diskLimit
+	out := t.Folder("results")
+	task.Outputs = []caisson.Output{{Path: "x", To: "file:" + out + "/", When: caisson.WhenAlways, Optional: true}}
+	_ = r.result(t, x, task)
+	if info, err := os.Stat(filepath.Join(out, "x")); err == nil && info.Size() > int64(diskLimit) {
+		t.Errorf("%d bytes could be written, the limit is %v", info.Size(), diskLimit)
+	}
+}
+
+func diskByInodes(t *attack.Trial, x *executor.Executor, r *target) {
+	task := r.taskOf(strings.Fields("mkdir /work/many ; many /work/many 30000 ; exit 77")...)
+	task.Limits.Disk = diskLimit
+	if result := r.result(t, x, task); result.Exit.Code == 77 {
+		t.Errorf("30000 files could be made under a disk limit of %v", diskLimit)
+	}
 }
