@@ -109,14 +109,18 @@ func (e *Engine) create(ctx context.Context, spec *engine.Spec, c *choice, f *fo
 	if f.root {
 		set.plain = e.idmaps.Without(spec)
 	}
-	return e.boxes.Create(ctx, &kept.Plan{
+	p := &kept.Plan{
 		Spec: spec, OwnIDs: f.root, Record: kept.Record{Isolation: isolation(set.runtime), Chowned: set.plain},
 		Keeper: func(slot int) (*keeper.Spec, error) {
 			set.slot = slot
 			return plan(spec, set)
 		},
 		Shell: shell, UID: set.uid, GID: set.gid,
-	})
+	}
+	if err := e.joins(ctx, spec, set, p); err != nil {
+		return nil, err
+	}
+	return e.boxes.Create(ctx, p)
 }
 
 // isolation is what the handle says that makes the sandbox.

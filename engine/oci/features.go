@@ -34,6 +34,7 @@ func (o *Options) features(f *found) engine.Features {
 		Exec:    true, Terminal: f.works.Terminal, Files: true, Stats: f.works.Stats, Pause: f.works.Pause,
 		ConfigSchema: configSchema, OptionsSchema: optionsSchema, Doc: doc,
 	}
+	f.net.features(&out)
 	if f.root {
 		out.MaxSandboxes = o.ids().Slots()
 	}
@@ -85,6 +86,7 @@ func (o *Options) missing(f *found) []engine.Missing {
 	if f.support.Disk.Method == "" {
 		add("disk limit without memory", "under a disk limit the work folder is in memory: "+f.support.Disk.Why, f.support.Disk.Do)
 	}
+	f.net.missing(o, add)
 	if !o.AllowHostNetwork {
 		add(engine.WhatHostNet, "the operator does not permit it", "set engine.oci.allow_host_network")
 	}

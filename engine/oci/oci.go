@@ -83,6 +83,11 @@ type Options struct {
 	Volumes bool
 	// AllowHostNetwork lets tasks ask for the host's network.
 	AllowHostNetwork bool
+	// CNIConfigDir has the networks that tasks can name. Empty: /etc/cni/net.d.
+	CNIConfigDir string
+	// CNIPluginDirs are where their plugins are looked for, in order. Empty: the
+	// usual places.
+	CNIPluginDirs []string
 	// AllowDevices are devices of the host, or folders of them, that tasks may
 	// ask for.
 	AllowDevices []string
@@ -175,6 +180,9 @@ func (o *Options) check() error {
 	if err := kept.CheckInstallation(o.Installation); err != nil {
 		add(true, "installation: %v", err)
 	}
+	for _, dir := range append([]string{o.CNIConfigDir}, o.CNIPluginDirs...) {
+		add(dir != "" && !filepath.IsAbs(dir), "cni_config_dir, cni_plugin_dirs: %q is not an absolute path", dir)
+	}
 	add(!filepath.IsAbs(o.Runtime), "runtime folder: %q is not an absolute path", o.Runtime)
 	add(len(o.Keeper) == 0, "keeper: no command is given")
 	if len(wrong) == 0 {
@@ -200,7 +208,9 @@ func (e *Engine) Recover(ctx context.Context, dir string) (engine.Sandbox, error
 
 // Sweep implements engine.Engine.
 func (e *Engine) Sweep(ctx context.Context, live []string) (removed []string, err error) {
-	return e.boxes.Sweep(ctx, live)
+	removed, err = e.boxes.Sweep(ctx, live)
+	networks, netErr := e.opts.networks().Sweep(ctx, live)
+	return append(removed, networks...), errors.Join(err, netErr)
 }
 
 // Running implements engine.Looker.

@@ -20,6 +20,7 @@ type found struct {
 	root    bool // sandboxes can have ids of their own
 	support kept.Support
 	resolv  []byte
+	net     netFound
 	// broken is why the sandbox of the probe did not work, or nil; overlay why
 	// one on an overlay did not.
 	broken, overlay error
@@ -74,6 +75,7 @@ func (e *Engine) survey(thorough bool) (*found, error) {
 		return nil, fmt.Errorf("runtime folder: %w", err)
 	}
 	f := &found{root: e.opts.ids().Mapped(), support: kept.Examine(e.opts.Runtime, thorough)}
+	f.net = e.opts.findNetworks(f.root, thorough)
 	if file, err := os.Open("/etc/resolv.conf"); err == nil {
 		f.resolv, _ = io.ReadAll(io.LimitReader(file, maxResolv))
 		file.Close()

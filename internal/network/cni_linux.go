@@ -115,6 +115,13 @@ func (o *Options) Networks() (names []string, broken []error) {
 	return names, broken
 }
 
+// Publishes reports whether the network of a name can publish ports.
+func (o *Options) Publishes(name string) bool {
+	found, _ := o.networks()
+	i := slices.IndexFunc(found, func(n foundNetwork) bool { return n.list.Name == name })
+	return i >= 0 && (&Attachment{Config: found[i].list.Bytes}).can("portMappings")
+}
+
 func (o *Options) checkPlugins(list *libcni.NetworkConfigList) error {
 	for _, p := range list.Plugins {
 		if _, err := findPlugin(p.Network.Type, o.pluginDirs()); err != nil {

@@ -61,13 +61,8 @@ func inThread(f func() error) error {
 func (r *Record) Create(ctx context.Context) (err error) {
 	var undo cleanup.List
 	defer undo.OnError(ctx, &err)
-	if err := os.MkdirAll(filepath.Dir(r.Folder), 0o700); err != nil {
-		return failure(caisson.ErrDenied, r.Folder, err)
-	}
-	if err := os.Mkdir(r.Folder, 0o700); errors.Is(err, fs.ErrExist) {
-		return failure(caisson.ErrExists, "network namespace "+r.ID, errors.New("it is there already"))
-	} else if err != nil {
-		return failure(caisson.ErrDenied, r.Folder, err)
+	if err := r.makeFolder(); err != nil {
+		return err
 	}
 	undo.AddContext(r.Remove)
 	if err := r.save(); err != nil {
@@ -94,6 +89,25 @@ func (r *Record) Create(ctx context.Context) (err error) {
 	}
 	undo.Release()
 	return nil
+}
+
+// makeFolder makes the record's folder. What it lies in goes with the last one,
+// which may be at any time.
+func (r *Record) makeFolder() error {
+	for {
+		if err := os.MkdirAll(filepath.Dir(r.Folder), 0o700); err != nil && !errors.Is(err, fs.ErrNotExist) {
+			return failure(caisson.ErrDenied, r.Folder, err)
+		}
+		err := os.Mkdir(r.Folder, 0o700)
+		switch {
+		case err == nil:
+			return nil
+		case errors.Is(err, fs.ErrExist):
+			return failure(caisson.ErrExists, "network namespace "+r.ID, errors.New("it is there already"))
+		case !errors.Is(err, fs.ErrNotExist):
+			return failure(caisson.ErrDenied, r.Folder, err)
+		}
+	}
 }
 
 // save writes the record to its folder. It lies in memory, so nothing has to
@@ -177,8 +191,12 @@ func (r *Record) Remove(ctx context.Context) error {
 	if err := os.RemoveAll(r.Folder); err != nil {
 		return err
 	}
-	// The folder of the installation goes with the last one.
-	_ = os.Remove(filepath.Dir(r.Folder))
+	// The folders above go with the last one.
+	for dir := filepath.Dir(r.Folder); dir != filepath.Dir(filepath.Dir(r.portsDir())); dir = filepath.Dir(dir) {
+		if os.Remove(dir) != nil {
+			break
+		}
+	}
 	return nil
 }
 
@@ -261,6 +279,9 @@ func makeNamespace(path string) error {
 // removeNamespace undoes makeNamespace. A namespace lives on while anything is
 // in it, but nobody new gets in.
 func removeNamespace(path string) error {
+	if _, err := os.Lstat(path); errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
 	for {
 		err := unix.Unmount(path, unix.MNT_DETACH|unix.UMOUNT_NOFOLLOW)
 		if errors.Is(err, unix.EINVAL) || errors.Is(err, unix.ENOENT) {

@@ -19,6 +19,9 @@ func Usable() error { return errElsewhere }
 // Networks returns nothing.
 func (o *Options) Networks() (names []string, broken []error) { return nil, nil }
 
+// Publishes is false.
+func (o *Options) Publishes(string) bool { return false }
+
 func (o *Options) plan(*caisson.NetworkAttach, int) (*Attachment, error) { return nil, errElsewhere }
 
 func (a *Attachment) can(string) bool { return false }

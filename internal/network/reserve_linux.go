@@ -19,6 +19,9 @@ import (
 	"github.com/caissonrun/caisson/internal/lockfile"
 )
 
+// lockName is the lock's file in the folder of reservations.
+const lockName = "lock"
+
 // A port that a plugin publishes is a rule of the host's packet filter, and no
 // socket: nothing keeps two sandboxes from asking for the same one. So each is
 // reserved by a link that names its owner, made before the rule, and it is
@@ -51,11 +54,17 @@ func (r *Record) reserve(ctx context.Context) (err error) {
 	return nil
 }
 
+// lockPorts locks the folder of reservations, which goes with the last one.
 func (r *Record) lockPorts(ctx context.Context) (*lockfile.Lock, error) {
-	if err := os.MkdirAll(r.portsDir(), 0o700); err != nil {
-		return nil, err
+	for {
+		if err := os.MkdirAll(r.portsDir(), 0o700); err != nil && !errors.Is(err, fs.ErrNotExist) {
+			return nil, err
+		}
+		lock, err := lockfile.Acquire(ctx, filepath.Join(r.portsDir(), lockName))
+		if !errors.Is(err, fs.ErrNotExist) {
+			return lock, err
+		}
 	}
-	return lockfile.Acquire(ctx, filepath.Join(r.portsDir(), "lock"))
 }
 
 // reserveOne reserves p, or any port for it.
@@ -180,5 +189,25 @@ func (r *Record) release() error {
 			errs = append(errs, err)
 		}
 	}
+	r.tidyPorts()
 	return errors.Join(errs...)
+}
+
+// tidyPorts removes the folder of reservations, and what it lies in, if there are
+// none. Who holds the lock sees to it later.
+func (r *Record) tidyPorts() {
+	entries, err := os.ReadDir(r.portsDir())
+	if err != nil || len(entries) > 1 {
+		return
+	}
+	path := filepath.Join(r.portsDir(), lockName)
+	lock, err := lockfile.Try(path)
+	if err != nil {
+		return
+	}
+	// Nobody reserves meanwhile; a reservation keeps the folder.
+	_ = os.Remove(path)
+	_ = os.Remove(r.portsDir())
+	_ = lock.Release()
+	_ = os.Remove(filepath.Dir(r.portsDir()))
 }
