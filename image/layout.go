@@ -148,12 +148,18 @@ func (l *layout) blob(_ context.Context, desc *v1.Descriptor, offset int64) (io.
 	return p.seek(offset, desc.Size)
 }
 
-// tags implements source.
+// tags implements source. A tag alone names no image.
 func (l *layout) tags(digest v1.Hash) []string {
 	var names []string
 	for i := range l.index.Manifests {
-		if desc := &l.index.Manifests[i]; desc.Digest == digest || len(l.index.Manifests) == 1 {
-			names = append(names, namesOf(desc)...)
+		desc := &l.index.Manifests[i]
+		if desc.Digest != digest && len(l.index.Manifests) > 1 {
+			continue
+		}
+		for _, name := range namesOf(desc) {
+			if strings.ContainsAny(name, "/:") {
+				names = append(names, name)
+			}
 		}
 	}
 	return names

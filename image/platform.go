@@ -57,6 +57,9 @@ func (p platform) String() string {
 	return text
 }
 
+// exactFit is the best that fit returns.
+const exactFit = 1000
+
 // fit says how well an image for have runs where p is wanted: not at all below
 // 0, and better the larger it is. A processor also runs what is built for an
 // older variant of its own.
@@ -65,7 +68,7 @@ func (p platform) fit(have platform) int {
 		return -1
 	}
 	if p.variant == have.variant {
-		return 1000
+		return exactFit
 	}
 	want, ok := p.level()
 	got, known := have.level()

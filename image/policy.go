@@ -38,7 +38,7 @@ func (p *Policy) check(keyDir string) error {
 	host, _, _ := strings.Cut(p.Prefix, "/")
 	switch {
 	case p.Prefix != "" && host != "localhost" && !strings.ContainsAny(host, ".:"):
-		return errors.New("the prefix begins neither with a registry, such as example.com, nor with a scheme, such as oci-archive:")
+		return errors.New("the prefix begins neither with a registry, such as example.com, nor with a scheme and its colon")
 	case p.Action != ActionAccept && p.Action != ActionReject && p.Action != ActionSigned:
 		return fmt.Errorf("action %q is none of accept, reject, signed", p.Action)
 	case p.Action == ActionSigned && len(p.Keys) == 0:

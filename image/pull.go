@@ -154,8 +154,9 @@ func (r *remote) check(ctx context.Context, req *Request, known *known) (bool, e
 	if p.ref.file() {
 		return false, nil
 	}
+	// There may be a better one outside than one that fits somehow.
 	have, err := parsePlatform(known.platform)
-	if err != nil || p.want.fit(have) < 0 {
+	if fit := p.want.fit(have); err != nil || fit < 0 || fit < exactFit && req.Pull != PullNever {
 		return false, nil
 	}
 	permitted := false

@@ -57,6 +57,7 @@ type registry struct {
 	remote    *remote
 	ref       *Reference
 	web       *web
+	insecure  insecure
 	endpoints []*endpoint
 	// from is the endpoint that had the image; those after it are asked if it
 	// fails.
@@ -66,7 +67,7 @@ type registry struct {
 var _ source = (*registry)(nil)
 
 func (r *remote) openRegistry(_ context.Context, p *pulling) (source, error) {
-	return &registry{remote: r, ref: p.ref, web: p.web, endpoints: r.endpoints(p.req, p.ref)}, nil
+	return &registry{remote: r, ref: p.ref, web: p.web, insecure: p.insecure, endpoints: r.endpoints(p.req, p.ref)}, nil
 }
 
 func (g *registry) close() {}
@@ -290,11 +291,18 @@ func (g *registry) connect(ctx context.Context, e *endpoint) (*http.Client, erro
 			return nil, err
 		}
 	}
-	host, err := name.NewRegistry(registryHost(e.host))
+	only := &oneScheme{web: g.web, host: registryHost(e.host), scheme: g.scheme(e)}
+	var options []name.Option
+	if g.insecure.http && only.scheme == "https" {
+		only.scheme = ""
+	}
+	if only.scheme != "https" {
+		options = append(options, name.Insecure)
+	}
+	host, err := name.NewRegistry(registryHost(e.host), options...)
 	if err != nil {
 		return nil, invalid("%q is not the name of a registry", shorten(e.host))
 	}
-	only := &oneScheme{web: g.web, host: registryHost(e.host), scheme: g.scheme(e)}
 	rt, err := transport.NewWithContext(ctx, host, auth, only, []string{"repository:" + e.repo + ":pull"})
 	if err != nil {
 		if only.failed != nil {
@@ -309,8 +317,9 @@ func (g *registry) connect(ctx context.Context, e *endpoint) (*http.Client, erro
 // A oneScheme keeps the handshake, which would try both with some hosts, to the
 // scheme that a registry is spoken to by.
 type oneScheme struct {
-	web          *web
-	host, scheme string
+	web    *web
+	host   string
+	scheme string // empty: https, or http if that does not work
 
 	mu     sync.Mutex
 	failed error // of the last request to the host
@@ -320,7 +329,7 @@ func (o *oneScheme) RoundTrip(req *http.Request) (*http.Response, error) {
 	if req.URL.Host != o.host {
 		return o.web.RoundTrip(req)
 	}
-	if req.URL.Scheme != o.scheme {
+	if o.scheme != "" && req.URL.Scheme != o.scheme {
 		return nil, denied("%q is not spoken to by %s", o.host, req.URL.Scheme)
 	}
 	resp, err := o.web.RoundTrip(req)
