@@ -130,6 +130,9 @@ func (a *attendant) release(ctx context.Context) error {
 		}
 		p.Mounts = p.Mounts[:len(p.Mounts)-1]
 	}
+	if err := a.releaseImages(ctx); err != nil {
+		return err
+	}
 	if p.Disk != nil {
 		if err := disk.Remove(ctx, p.Disk); err != nil {
 			return fmt.Errorf("limits.disk: %w", err)

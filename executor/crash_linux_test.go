@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -134,7 +135,7 @@ func childExecutor(dir string) (*Executor, error) {
 		return nil, err
 	}
 	opts := &Options{
-		State: dir, Runtime: runtime, Engines: []engine.Engine{e}, Stagers: []stage.Stager{files},
+		State: dir, Runtime: runtime, Engines: []engine.Engine{networked{e, filepath.Join(filepath.Dir(dir), "held")}}, Stagers: []stage.Stager{files},
 		Mounters: []mount.Mounter{marker(filepath.Join(filepath.Dir(dir), "held"))},
 		Logger:   slog.New(slog.NewTextHandler(os.Stderr, nil)),
 	}
@@ -168,6 +169,8 @@ func crashTask(scenario string) *caisson.Task {
 	case "retry":
 		task.Post[0].Program = say("test $CAISSON_ATTEMPT = 2")
 		task.Retry.Limit = 1
+	case "network":
+		task.Sidecars = []caisson.Step{{Program: say("sleep 60")}}
 	case "keep":
 		task.Keep = caisson.Duration(10 * time.Millisecond)
 	case "stop":
@@ -175,6 +178,76 @@ func crashTask(scenario string) *caisson.Task {
 	}
 	return task
 }
+
+// networked is engine native with shared networks that are files.
+type networked struct {
+	*native.Engine
+	held string
+}
+
+func (n networked) Probe(ctx context.Context) (engine.Features, error) {
+	f, err := n.Engine.Probe(ctx)
+	f.Networks.Shared = true
+	return f, err
+}
+
+func (n networked) Create(ctx context.Context, spec *engine.Spec) (engine.Sandbox, error) {
+	own := *spec
+	if own.SharedNetwork != "" {
+		h, err := engine.ReadHandle(own.SharedNetwork, native.Name)
+		if err != nil {
+			return nil, err
+		}
+		if _, err := os.Lstat(n.file(h.ID)); err != nil {
+			return nil, err
+		}
+		own.SharedNetwork = ""
+	}
+	return n.Engine.Create(ctx, &own)
+}
+
+func (n networked) Sweep(ctx context.Context, live []string) ([]string, error) {
+	removed, err := n.Engine.Sweep(ctx, live)
+	files, _ := filepath.Glob(n.file("*"))
+	for _, file := range files {
+		if id := strings.TrimPrefix(filepath.Base(file), "net-"); !slices.Contains(live, id) {
+			err = errors.Join(err, os.Remove(file))
+			removed = append(removed, id)
+		}
+	}
+	return removed, err
+}
+
+func (n networked) MakeNetwork(_ context.Context, spec *engine.NetworkSpec) error {
+	if err := engine.WriteHandle(spec.Dir, &engine.Handle{Engine: native.Name, ID: spec.ID}); err != nil {
+		return err
+	}
+	f, err := os.OpenFile(n.file(spec.ID), os.O_CREATE|os.O_EXCL, 0o600)
+	if err != nil {
+		return err
+	}
+	return f.Close()
+}
+
+func (n networked) RemoveNetwork(_ context.Context, dir string) error {
+	h, err := engine.ReadHandle(dir, native.Name)
+	if errors.Is(err, caisson.ErrNotFound) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	if err := os.Remove(n.file(h.ID)); err != nil && !errors.Is(err, os.ErrNotExist) {
+		return err
+	}
+	return os.Remove(filepath.Join(dir, engine.HandleFile))
+}
+
+func (n networked) Dial(context.Context, string, int) (net.Conn, error) {
+	return nil, errors.New("nobody is there")
+}
+
+func (n networked) file(id string) string { return filepath.Join(n.held, "net-"+id) }
 
 // marker is a mounter that leaves a file for everything that it has mounted.
 type marker string
@@ -317,6 +390,7 @@ func (h *host) check(scenario string) {
 	for what, pattern := range map[string]string{
 		"mount": "held/*", "secrets": "run/*/secrets/*", "work folder": "state/tasks/*/attempt-*/disk",
 		"sandbox folder": "state/tasks/*/attempt-*/*[0-9n]", "lock": "state/tasks/*/lock",
+		"network":        "state/tasks/*/attempt-*/network",
 		"runtime folder": "run/native/" + folder.Short() + "/*", "temporary file": "state/tasks/*/.caisson-*",
 	} {
 		if left, _ := filepath.Glob(filepath.Join(h.dir, pattern)); len(left) > 0 {
@@ -382,7 +456,7 @@ func (h *host) checkTask(task state.Task, scenario string) {
 
 // scenarioOf is what a child must do to pass a point.
 func scenarioOf(at crash.Name) string {
-	for prefix, scenario := range map[string]string{"retry-": "retry", "keep-": "keep", "control-": "stop", "remove-": "remove"} {
+	for prefix, scenario := range map[string]string{"retry-": "retry", "keep-": "keep", "network-": "network", "control-": "stop", "remove-": "remove"} {
 		if strings.HasPrefix(string(at), prefix) {
 			return scenario
 		}

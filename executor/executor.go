@@ -22,6 +22,7 @@ import (
 
 	"github.com/caissonrun/caisson"
 	"github.com/caissonrun/caisson/engine"
+	"github.com/caissonrun/caisson/image"
 	"github.com/caissonrun/caisson/internal/lockfile"
 	"github.com/caissonrun/caisson/internal/state"
 	"github.com/caissonrun/caisson/mount"
@@ -36,6 +37,7 @@ type Options struct {
 	Prefer   []string // engine names, most wanted first; empty: all in the order of Engines
 	Mounters []mount.Mounter
 	Stagers  []stage.Stager
+	Images   Images // nil: tasks with images go to engines that pull by themselves
 	// Attend is the argv that starts an attendant; the task's id is appended.
 	// Empty: nothing is started, and the caller sees to it that tasks are
 	// attended to.
@@ -50,6 +52,8 @@ type Options struct {
 	// Progress is told how much of an input, by its number in the task, has
 	// been staged; total is -1 where it is not known. Nil: nobody is told.
 	Progress func(task string, input int, done, total int64)
+	// Pulled is told how much of a task's image is there. Nil: nobody is told.
+	Pulled func(task, ref string, p image.Progress)
 	// Fingerprint is the digest of a configuration, or of whatever else what an
 	// engine can do depends on. With it other processes believe for some
 	// minutes what a probe has found. Empty: each one probes for itself.

@@ -178,3 +178,27 @@ func (a *attendant) dial(ctx context.Context, st *step, port string) (net.Conn, 
 	})
 	return conn, err
 }
+
+// networks asks the engine what the step that runs is attached to, and returns
+// nothing where that can't be told.
+func (x *Executor) networks(ctx context.Context, t state.Task, info *Info, h *history) (list []engine.Network) {
+	p, err := x.engine(info.Engine)
+	name := h.current()
+	if err != nil || name == "" || info.Result != nil {
+		return nil
+	}
+	lister, ok := p.engine.(engine.NetworkLister)
+	if !ok {
+		return nil
+	}
+	limited, cancel := context.WithTimeout(ctx, x.limits.call)
+	defer cancel()
+	err = x.guard(caisson.OpRecover, func() (err error) {
+		list, err = lister.Networks(limited, t.Attempt(info.Attempt).Step(h.folder(t.ID, name)))
+		return err
+	})
+	if err != nil {
+		return nil
+	}
+	return list
+}

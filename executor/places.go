@@ -26,6 +26,8 @@ type places struct {
 	Disk    *disk.Place    `json:"disk,omitempty"`
 	Mounts  []*mount.Place `json:"mounts,omitempty"`
 	Binds   []inputBind    `json:"binds,omitempty"`
+	Images  []*rooted      `json:"images,omitempty"`
+	Leases  []string       `json:"leases,omitempty"` // of copies, by their owners
 	// Network is the host's boot id when the network that the steps share was
 	// complete. Empty: there is none, or none that can be used.
 	Network string `json:"network,omitempty"`

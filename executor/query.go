@@ -20,20 +20,23 @@ import (
 
 // Info is what is known about a task.
 type Info struct {
-	ID         string          `json:"id"`
-	Name       string          `json:"name,omitempty"`
-	Engine     string          `json:"engine"`
-	State      caisson.State   `json:"state"`
-	Attempt    int             `json:"attempt"`
-	Step       string          `json:"step,omitempty"` // that runs now
-	PID        int             `json:"pid,omitempty"`  // of its program on the host; Inspect only, where the engine tells
-	AcceptedAt time.Time       `json:"accepted_at"`
-	StartedAt  time.Time       `json:"started_at,omitzero"`
-	Progress   float64         `json:"progress,omitempty"`
-	Attended   bool            `json:"attended"`         // a process attends to it now
-	Task       *caisson.Task   `json:"task,omitempty"`   // Inspect only; secrets never in it
-	Result     *caisson.Result `json:"result,omitempty"` // once it has ended
-	Dir        string          `json:"dir,omitempty"`    // Inspect only: the task's folder
+	ID      string        `json:"id"`
+	Name    string        `json:"name,omitempty"`
+	Engine  string        `json:"engine"`
+	State   caisson.State `json:"state"`
+	Attempt int           `json:"attempt"`
+	Step    string        `json:"step,omitempty"` // that runs now
+	PID     int           `json:"pid,omitempty"`  // of its program on the host; Inspect only, where the engine tells
+	// Networks is what its sandbox is attached to; Inspect only, where the engine
+	// tells.
+	Networks   []engine.Network `json:"networks,omitempty"`
+	AcceptedAt time.Time        `json:"accepted_at"`
+	StartedAt  time.Time        `json:"started_at,omitzero"`
+	Progress   float64          `json:"progress,omitempty"`
+	Attended   bool             `json:"attended"`         // a process attends to it now
+	Task       *caisson.Task    `json:"task,omitempty"`   // Inspect only; secrets never in it
+	Result     *caisson.Result  `json:"result,omitempty"` // once it has ended
+	Dir        string           `json:"dir,omitempty"`    // Inspect only: the task's folder
 }
 
 // List returns the tasks, oldest first; all includes those that have ended.
@@ -94,6 +97,7 @@ func (x *Executor) Inspect(ctx context.Context, id string) (*Info, error) {
 		info.Progress = max(info.Progress, v)
 	}
 	info.PID = x.pid(ctx, t, info, h)
+	info.Networks = x.networks(ctx, t, info, h)
 	return info, ctx.Err()
 }
 

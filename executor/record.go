@@ -50,13 +50,20 @@ type sharing struct {
 	Work  bool `json:"work"`  // folders of the host are used in place
 	Files bool `json:"files"` // they are copied by engine.Filer
 	Binds bool `json:"binds"`
+	// RootFS says that images are had by the executor, and Overlay that steps
+	// may share one.
+	RootFS  bool `json:"rootfs,omitempty"`
+	Overlay bool `json:"overlay,omitempty"`
 	// Network says that the steps are on one network.
 	Network bool `json:"network,omitempty"`
 }
 
 func sharingOf(f *engine.Features, task *caisson.Task) sharing {
 	private := f.PrivateDisk && task.Limits.Disk > 0
-	return sharing{Work: f.ShareWork && !private, Files: f.Files, Binds: f.Mounts.Bind, Network: sharesNetwork(f, task)}
+	return sharing{
+		Work: f.ShareWork && !private, Files: f.Files, Binds: f.Mounts.Bind, Network: sharesNetwork(f, task),
+		RootFS: f.RootFS && !f.Image, Overlay: f.Overlay,
+	}
 }
 
 // ownerOf returns who the task's files belong to on disk. Files of a task that

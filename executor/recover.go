@@ -206,6 +206,12 @@ func (x *Executor) sweep(ctx context.Context) error {
 			x.log.Warn("sweep", "mount", m.Type(), "err", err)
 		}
 	}
+	if x.opts.Images != nil {
+		err := x.guard(caisson.OpSweep, func() error { return x.opts.Images.Sweep(ctx, owned.leaseLives) })
+		if err != nil {
+			x.log.Warn("sweep", "item", "images", "err", err)
+		}
+	}
 	if err := x.sweepSecrets(); err != nil {
 		x.log.Warn("sweep", "item", "secrets", "err", err)
 	}

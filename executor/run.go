@@ -157,6 +157,9 @@ func (a *attendant) make(ctx context.Context, st *step, folder string) (sb engin
 	if err != nil {
 		return nil, err
 	}
+	if err := a.giveRoot(ctx, st, folder, spec); err != nil {
+		return nil, err
+	}
 	defer a.clock(string(caisson.OpCreate))()
 	sb, err = a.createShared(ctx, spec)
 	if err != nil {

@@ -87,6 +87,10 @@ func (b *blueprint) spec(st *step, folder string) (*engine.Spec, error) {
 		s.OnExit, s.OnExitEnv = b.onExit, b.env
 	}
 	b.onNetwork(s, st)
+	if b.record.Sharing.RootFS && s.Image != "" {
+		// Which one it is shows once it is pulled.
+		s.Image, s.RootFS = "", &engine.RootFS{Path: "/"}
+	}
 	b.addSecrets(s)
 	b.addMounts(s, st)
 	return s, b.addProxies(s)

@@ -51,12 +51,17 @@ func (a *attendant) stageAll(ctx context.Context) error {
 	if err := a.makeFolders(ctx); err != nil {
 		return err
 	}
+	pulled, err := a.pull(ctx)
+	if err != nil {
+		return err
+	}
 	prepared := a.prepare(ctx)
-	err := a.fetch(ctx)
+	err = a.fetch(ctx)
 	if err == nil {
 		err = a.mount(ctx)
 	}
 	prepared(err == nil)
+	err = firstOf(err, pulled(err == nil))
 	a.mounted = err == nil
 	return err
 }
@@ -273,9 +278,23 @@ func (a *attendant) ensurePlaces(ctx context.Context) error {
 			return err
 		}
 	}
-	err = a.mount(ctx)
+	pulled, err := a.pull(ctx)
+	if err == nil {
+		err = a.mount(ctx)
+		err = firstOf(err, pulled(err == nil))
+	}
 	a.mounted = err == nil
 	return err
+}
+
+// firstOf returns the first error: what followed it was cut short by it.
+func firstOf(errs ...error) error {
+	for _, err := range errs {
+		if err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // knowPlaces reads what the attempt has on the host, unless this process knows.

@@ -86,6 +86,17 @@ func (a Attempt) Work() string { return filepath.Join(a.Disk(), "work") }
 // Tmp returns the folder that is /tmp in a step's sandbox.
 func (a Attempt) Tmp(step string) string { return filepath.Join(a.Disk(), "tmp-"+step) }
 
+// Changes returns the folder of what a step's sandbox changes of its image.
+func (a Attempt) Changes(step string) string { return filepath.Join(a.Disk(), "changes-"+step) }
+
+// RootFS returns the folder of a step's own copy of its image.
+func (a Attempt) RootFS(step string) string { return filepath.Join(a.Disk(), "rootfs-"+step) }
+
+// Volume returns the folder of an image's n-th volume, which steps share.
+func (a Attempt) Volume(image string, n int) string {
+	return filepath.Join(a.Disk(), "volume-"+image+"-"+strconv.Itoa(n))
+}
+
 // Mounts returns the folder where mounters keep what lives as long as the
 // attempt.
 func (a Attempt) Mounts() string { return filepath.Join(a.Disk(), "mounts") }
