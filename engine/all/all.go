@@ -7,6 +7,7 @@ import (
 
 	"github.com/caissonrun/caisson/engine"
 	"github.com/caissonrun/caisson/engine/native"
+	"github.com/caissonrun/caisson/engine/oci"
 	"github.com/caissonrun/caisson/internal/config"
 	"github.com/caissonrun/caisson/keeper"
 )
@@ -43,7 +44,32 @@ func Engines(opts *Options) ([]engine.Engine, error) {
 	if err != nil {
 		return nil, err
 	}
-	return []engine.Engine{direct}, nil
+	images, err := ofImages(opts)
+	if err != nil {
+		return nil, err
+	}
+	return []engine.Engine{direct, images}, nil
+}
+
+// ofImages returns the engine oci.
+func ofImages(opts *Options) (engine.Engine, error) {
+	section := &opts.Config.Engine.OCI
+	return oci.New(&oci.Options{
+		Use: section.Runtime, Prefer: section.Prefer,
+		EnforceFloors: section.EnforceFloors, AllowRuntimes: section.AllowRuntimes,
+		Root: !section.NonRoot,
+		UID:  section.UID, GID: section.GID,
+		IDBase: section.IDBase, IDCount: section.IDCount,
+		Volumes:          section.VolumesEnabled,
+		AllowHostNetwork: section.AllowHostNetwork,
+		AllowDevices:     section.AllowDevices,
+		AllowCaps:        section.AllowCaps,
+		AllowInsecure:    section.AllowInsecureOptions,
+		Installation:     opts.Installation,
+		Runtime:          runtime(opts, oci.Name),
+		Keeper:           opts.Keeper,
+		Logger:           opts.Logger,
+	})
 }
 
 // runtime returns the runtime folder of an engine: what it does not know in

@@ -57,6 +57,7 @@ type Executor struct {
 // Engine is the section [engine].
 type Engine struct {
 	Native Native `json:"native"`
+	OCI    OCI    `json:"oci"`
 }
 
 // Native is the section [engine.native].

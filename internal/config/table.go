@@ -28,9 +28,11 @@ func table() *fields.Type {
 		fields.Field{Name: "executor", Type: executorSection(), Doc: "How tasks are run, whatever the engine."},
 		fields.Field{
 			Name: "engine", Doc: "The engines, a section each.",
-			Type: section("a section for each engine", fields.Field{
-				Name: "native", Type: nativeSection(), Doc: "Processes of this host.",
-			}),
+			Type: section(
+				"a section for each engine",
+				fields.Field{Name: "native", Type: nativeSection(), Doc: "Processes of this host."},
+				fields.Field{Name: "oci", Type: ociSection(), Doc: "Images without a daemon."},
+			),
 		},
 		fields.Field{Name: "image", Also: []string{"images", "registry"}, Type: imageSection(), Doc: "Images: where they come from, and what is kept of them."},
 		fields.Field{
@@ -196,8 +198,16 @@ func folder() *fields.Type {
 // checkWhole reports what is wrong with settings that are right each by
 // itself.
 func (c *Config) checkWhole(report func(key, message string)) {
-	n := &c.Engine.Native
-	if last := uint64(n.IDBase) + uint64(n.IDCount) - 1; last > maxID {
-		report("engine.native.id_count", fmt.Sprintf("the last id would be %d; ids end at %d", last, uint32(maxID)))
+	n, o := &c.Engine.Native, &c.Engine.OCI
+	for _, ids := range []struct {
+		key         string
+		base, count uint32
+	}{{"engine.native.id_count", n.IDBase, n.IDCount}, {"engine.oci.id_count", o.IDBase, o.IDCount}} {
+		if last := uint64(ids.base) + uint64(ids.count) - 1; last > maxID {
+			report(ids.key, fmt.Sprintf("the last id would be %d; ids end at %d", last, uint32(maxID)))
+		}
+	}
+	if uint64(n.IDBase) < uint64(o.IDBase)+uint64(o.IDCount) && uint64(o.IDBase) < uint64(n.IDBase)+uint64(n.IDCount) {
+		report("engine.oci.id_base", "the ids are those of engine.native as well; a sandbox's must be nobody else's")
 	}
 }
