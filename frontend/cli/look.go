@@ -5,11 +5,17 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
+	"maps"
+	"net"
+	"slices"
+	"strconv"
+	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
 
 	"github.com/caissonrun/caisson"
+	"github.com/caissonrun/caisson/engine"
 	"github.com/caissonrun/caisson/executor"
 )
 
@@ -156,12 +162,39 @@ func printInfo(w io.Writer, info *executor.Info) error {
 	if info.PID > 0 {
 		line("pid", fmt.Sprint(info.PID))
 	}
+	for _, n := range info.Networks {
+		line("network", networkText(&n))
+	}
 	line("command", commandText(info.Task))
 	if r := info.Result; r != nil {
 		printResult(line, r)
 	}
 	line("folder", info.Dir)
 	return t.flush()
+}
+
+// networkText is one network that a sandbox is attached to, on a line.
+func networkText(n *engine.Network) string {
+	text := n.Name
+	if n.Interface != "" {
+		text += " as " + n.Interface
+	}
+	if len(n.Addresses) > 0 {
+		text += ", " + strings.Join(n.Addresses, " ")
+	}
+	for _, name := range slices.Sorted(maps.Keys(n.Args)) {
+		text += fmt.Sprintf(", %s=%s", name, n.Args[name])
+	}
+	for _, p := range n.Ports {
+		text += fmt.Sprintf(", %s to %d/%s", net.JoinHostPort(p.HostIP, strconv.Itoa(p.HostPort)), p.Port, p.Protocol)
+	}
+	if n.Config != "" {
+		text += ", by " + n.Config
+	}
+	if n.Plugin != "" {
+		text += " and " + n.Plugin
+	}
+	return text
 }
 
 func printResult(line func(name, value string), r *caisson.Result) {

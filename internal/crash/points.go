@@ -20,10 +20,10 @@ const (
 	PlacesAfter     Name = "places-after"
 	StagedBefore    Name = "staged-before"
 	StagedAfter     Name = "staged-after"
-	StepBefore      Name = "step-before" // a step's folder, before Create
-	StepAfter       Name = "step-after"
 	NetworkBefore   Name = "network-before" // what steps share, before the first sandbox; only with sidecars
 	NetworkAfter    Name = "network-after"
+	StepBefore      Name = "step-before" // a step's folder, before Create
+	StepAfter       Name = "step-after"
 	CreatedBefore   Name = "created-before" // after Create, before Start
 	CreatedAfter    Name = "created-after"
 	StartedBefore   Name = "started-before" // after Start
@@ -73,7 +73,7 @@ func Points() []Name {
 		StateBefore, StateAfter, SecretsBefore, SecretsAfter, FolderBefore, FolderAfter,
 		AcceptedBefore, AcceptedAfter, TaskBefore, TaskAfter, AttemptBefore, AttemptAfter,
 		WorkBefore, WorkAfter, PlacesBefore, PlacesAfter, StagedBefore, StagedAfter,
-		StepBefore, StepAfter, CreatedBefore, CreatedAfter, StartedBefore, StartedAfter,
+		NetworkBefore, NetworkAfter, StepBefore, StepAfter, CreatedBefore, CreatedAfter, StartedBefore, StartedAfter,
 		ExitedBefore, ExitedAfter, RetrievedBefore, RetrievedAfter, StagedOutBefore, StagedOutAfter,
 		CleanBefore, CleanAfter, EndBefore, EndAfter, RetryBefore, RetryAfter, KeepBefore, KeepAfter,
 		ForgetBefore, ForgetAfter, ResultBefore, ResultAfter, EndedBefore, EndedAfter,
