@@ -23,6 +23,8 @@ type bench struct {
 	dir     string
 	caisson string // the built command
 	app     *app.App
+
+	containers *containers // made by the first part that needs them
 }
 
 func newBench() (*bench, error) {

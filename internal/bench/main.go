@@ -54,6 +54,10 @@ func run(ctx context.Context) error {
 		{"keepers", b.keepers},
 		{"adopting", b.adopting},
 		{"staging", b.staging},
+		{"containers", b.containerStarts},
+		{"crowd", b.containerCrowd},
+		{"container keepers", b.containerKeepers},
+		{"unpacking", b.unpacking},
 	}
 	table := tabwriter.NewWriter(os.Stdout, 2, 8, 2, ' ', 0)
 	defer table.Flush()
