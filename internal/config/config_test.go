@@ -66,7 +66,7 @@ func TestDefaults(t *testing.T) {
 	got := h.load(t)
 	want := &Config{
 		Executor: Executor{LogLimit: caisson.GiB},
-		Engine:   Engine{Native: Native{IDBase: 1879048192, IDCount: 65536, Isolation: "full"}},
+		Engine:   Engine{Native: Native{IDBase: 1879048192, IDCount: 65536, Isolation: "full"}, OCI: defaultOCI()},
 		Image:    defaultImage(),
 	}
 	want.State, want.Runtime = "/var/lib/caisson", "/run/caisson"
