@@ -31,6 +31,7 @@ import (
 	"github.com/caissonrun/caisson/engine"
 	"github.com/caissonrun/caisson/engine/all"
 	"github.com/caissonrun/caisson/executor"
+	"github.com/caissonrun/caisson/image"
 	"github.com/caissonrun/caisson/internal/config"
 	"github.com/caissonrun/caisson/internal/state"
 	"github.com/caissonrun/caisson/keeper"
@@ -83,6 +84,7 @@ type Options struct {
 type App struct {
 	Executor *executor.Executor
 	Volumes  *volume.Store   // named volumes
+	Images   *image.Store
 	Engines  []string        // names of all engines, in order of preference
 	All      []engine.Engine // the engines themselves
 }
@@ -112,6 +114,10 @@ func New(cfg *Config, opts *Options) (*App, error) {
 		return nil, err
 	}
 	volumes := volume.NewStore(folder.Join("volumes"))
+	images, err := images(&cfg.Image, folder)
+	if err != nil {
+		return nil, err
+	}
 	mounters, err := mounters(cfg, opts, folder, volumes)
 	if err != nil {
 		return nil, err
@@ -123,14 +129,14 @@ func New(cfg *Config, opts *Options) (*App, error) {
 	x, err := executor.New(&executor.Options{
 		State: cfg.State, Runtime: cfg.Runtime,
 		Engines: engines, Prefer: cfg.Executor.Prefer, LogLimit: cfg.Executor.LogLimit,
-		Mounters: mounters, Stagers: stagers,
+		Mounters: mounters, Stagers: stagers, Images: images,
 		Attend: opts.Attend, AttendEnv: opts.AttendEnv, Progress: opts.Progress, Logger: logger,
 		Fingerprint: fingerprint(cfg),
 	})
 	if err != nil {
 		return nil, err
 	}
-	return &App{Executor: x, Volumes: volumes, Engines: engineNames(engines), All: engines}, nil
+	return &App{Executor: x, Volumes: volumes, Images: images, Engines: engineNames(engines), All: engines}, nil
 }
 
 // Close releases what the app holds. Tasks run on.

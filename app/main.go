@@ -74,5 +74,5 @@ func (ext *Extension) open(_ context.Context, setup *cli.Setup) (*cli.Host, erro
 	if err != nil {
 		return nil, err
 	}
-	return &cli.Host{Executor: a.Executor, Volumes: a.Volumes, Engines: a.Engines, All: a.All, Close: a.Close}, nil
+	return &cli.Host{Executor: a.Executor, Volumes: a.Volumes, Images: a.Images, Engines: a.Engines, All: a.All, Close: a.Close}, nil
 }

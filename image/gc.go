@@ -62,6 +62,9 @@ func (s *Store) GC(ctx context.Context, opts GCOptions) (*GCResult, error) {
 	return &c.result, s.tidy(ctx)
 }
 
+// GCDefaults returns Options.GC.
+func (s *Store) GCDefaults() GCOptions { return s.opts.GC }
+
 // AutoGC is GC with Options.GC if the last one was at least every ago.
 func (s *Store) AutoGC(ctx context.Context, every time.Duration) error {
 	if _, err := os.Lstat(s.path(versionFile)); errors.Is(err, fs.ErrNotExist) || s.opts.GC == (GCOptions{}) {

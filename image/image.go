@@ -85,8 +85,6 @@ type Image struct {
 
 	manifest *v1.Manifest
 	diffIDs  []v1.Hash
-	tags     []string // of the pull that brought it
-	access   string
 }
 
 // A Config is what an image says about how it wants to be run. Nothing in it is
@@ -209,5 +207,3 @@ type known struct {
 	platform string
 	access   []string // of all pulls that gave it
 }
-
-var errNotYet = caisson.ErrUnsupported

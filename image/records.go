@@ -120,18 +120,18 @@ func (s *Store) touch(name string) {
 	_ = os.Chtimes(s.recordPath(name), now, now)
 }
 
-// remember puts what a pull found under its name. The pull's claim still holds.
-func (s *Store) remember(ctx context.Context, p *pulled) error {
+// remember puts what a pull found under a name. The pull's claim still holds.
+func (s *Store) remember(ctx context.Context, name string, p *pulled) error {
 	guard, err := s.alone(ctx)
 	if err != nil {
 		return err
 	}
 	defer guard.Release()
 	r := &record{
-		Version: recordVersion, Name: p.name, Digest: p.digest.String(), Platform: p.platform,
+		Version: recordVersion, Name: name, Digest: p.digest.String(), Platform: p.platform,
 		Access: []string{p.access}, Pulled: s.now().UTC(),
 	}
-	if old, err := s.record(p.name); err == nil && old.Digest == r.Digest {
+	if old, err := s.record(name); err == nil && old.Digest == r.Digest {
 		both := map[string]bool{p.access: true}
 		for _, access := range old.Access {
 			both[access] = true
@@ -143,11 +143,11 @@ func (s *Store) remember(ctx context.Context, p *pulled) error {
 		return err
 	}
 	if err := os.MkdirAll(s.path(namesDir), 0o700); err != nil {
-		return sorted(p.name, err)
+		return sorted(name, err)
 	}
 	crash.Point(crash.RecordBefore)
-	if err := atomicfile.Write(s.recordPath(p.name), append(data, '\n'), 0o600); err != nil {
-		return sorted(p.name, err)
+	if err := atomicfile.Write(s.recordPath(name), append(data, '\n'), 0o600); err != nil {
+		return sorted(name, err)
 	}
 	crash.Point(crash.RecordAfter)
 	return nil

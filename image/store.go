@@ -218,34 +218,47 @@ func refuseNever(req *Request, name string) error {
 		"it is in the store, but for another platform, credentials or policy than these, and pull is never"))
 }
 
-// pull brings the image here and records it.
+// pull brings the image here and records it under the name that it was asked
+// for by.
 func (s *Store) pull(ctx context.Context, req *Request) (*Image, error) {
+	img, _, err := s.bring(ctx, req, func(p *pulled) ([]string, error) { return []string{p.name}, nil })
+	return img, err
+}
+
+// bring brings the image here and records it under the names that name gives.
+func (s *Store) bring(ctx context.Context, req *Request, name func(*pulled) ([]string, error)) (*Image, []string, error) {
 	claim, err := s.newClaim(ctx)
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
 	defer claim.release()
 	p, err := s.puller.pull(ctx, req, s.blobs, claim)
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
 	img, err := s.loadDigest(p.digest)
 	if err != nil {
-		return nil, fmt.Errorf("image %s: %w", p.name, err)
+		return nil, nil, fmt.Errorf("image %s: %w", p.name, err)
 	}
-	if err := s.remember(ctx, p); err != nil {
-		return nil, err
+	names, err := name(p)
+	if err != nil {
+		return nil, nil, err
+	}
+	for _, n := range names {
+		if err := s.remember(ctx, n, p); err != nil {
+			return nil, nil, err
+		}
 	}
 	img.Name, img.Ref, img.Platform = p.name, req.Ref, p.platform
-	img.tags, img.access = p.tags, p.access
-	return img, nil
+	return img, names, nil
 }
 
 // Load brings an image here from an archive or folder that the operator names,
-// and records it under the names that it gives itself as well. Other images of
-// these names are forgotten. It returns the names.
+// and records it under names; without any, under those that the archive gives
+// it itself, or else under its path. Other images of these names are
+// forgotten. It returns the names in full.
 //
-// Errors: as Get; ErrInvalid if req.Ref is a registry's.
+// Errors: as Get; ErrInvalid if req.Ref is a registry's, or a name is none.
 func (s *Store) Load(ctx context.Context, req *Request, names ...string) (*Image, []string, error) {
 	ref, err := ParseReference(req.Ref)
 	if err != nil {
@@ -254,31 +267,53 @@ func (s *Store) Load(ctx context.Context, req *Request, names ...string) (*Image
 	if ref.Scheme == SchemeRegistry {
 		return nil, nil, problem(req.Ref, caisson.ErrInvalid, errors.New("a registry's image: use `caisson image pull`"))
 	}
-	img, err := s.pull(ctx, req)
+	img, all, err := s.bring(ctx, req, func(p *pulled) ([]string, error) {
+		given := names
+		if len(given) == 0 {
+			given = p.tags
+		}
+		if len(given) == 0 {
+			return []string{p.name}, nil
+		}
+		return fullTags(given)
+	})
 	if err != nil {
 		return nil, nil, err
 	}
-	if len(names) == 0 {
-		names = img.tags
-	}
-	all := []string{}
+	img.Name = all[0]
+	return img, all, nil
+}
+
+// fullTags returns names in full, which must be those of registries' images.
+func fullTags(names []string) ([]string, error) {
+	var all []string
 	for _, name := range names {
 		tag, err := ParseReference(name)
 		if err != nil {
-			return nil, nil, err
+			return nil, err
 		}
 		if tag.Scheme != SchemeRegistry || tag.Digest != "" {
-			return nil, nil, problem(name, caisson.ErrInvalid, errors.New("not a name with a tag"))
+			return nil, problem(name, caisson.ErrInvalid, errors.New("not a name with a tag"))
 		}
-		if err := s.remember(ctx, &pulled{name: tag.Name(), digest: mustHash(img.Digest), platform: img.Platform, access: img.access}); err != nil {
-			return nil, nil, err
-		}
-		all = append(all, tag.Name())
+		all = append(all, tag.String())
 	}
-	if len(all) == 0 {
-		all = append(all, img.Name)
+	return all, nil
+}
+
+// Unpack unpacks the image ahead of its first use, unless that is done.
+//
+// Errors: as RootFS.
+func (s *Store) Unpack(ctx context.Context, img *Image, tell func(Progress)) error {
+	claim, err := s.newClaim(ctx)
+	if err != nil {
+		return err
 	}
-	return img, all, nil
+	defer claim.release()
+	if err := s.claimImage(claim, img, s.treeKey(img)); err != nil {
+		return err
+	}
+	_, err = s.tree(ctx, img, tell)
+	return err
 }
 
 // mustHash parses a digest that was made from one.

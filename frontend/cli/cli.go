@@ -20,6 +20,7 @@ import (
 	"github.com/caissonrun/caisson"
 	"github.com/caissonrun/caisson/engine"
 	"github.com/caissonrun/caisson/executor"
+	"github.com/caissonrun/caisson/image"
 	"github.com/caissonrun/caisson/internal/config"
 	"github.com/caissonrun/caisson/mount/volume"
 )
@@ -57,6 +58,7 @@ type Setup struct {
 type Host struct {
 	Executor *executor.Executor
 	Volumes  *volume.Store
+	Images   *image.Store
 	// Engines are the names of all engines, in order of preference.
 	Engines []string
 	// All are the engines themselves, for selftest.
@@ -178,7 +180,7 @@ func (c *command) addCommands(root *cobra.Command) {
 		c.abortCommand(), c.signalCommand(), c.removeCommand())
 	add(groupLook, c.psCommand(), c.inspectCommand(), c.logsCommand(), c.eventsCommand(), c.statsCommand())
 	add(groupInside, c.execCommand(), c.copyCommand())
-	add(groupHost, c.enginesCommand(), c.volumeCommand(), c.validateCommand(), c.schemaCommand(),
+	add(groupHost, c.enginesCommand(), c.imageCommand(), c.volumeCommand(), c.validateCommand(), c.schemaCommand(),
 		c.configCommand(), c.selftestCommand(), c.completionCommand(), c.versionCommand())
 	root.AddCommand(c.attendCommand())
 }

@@ -15,7 +15,8 @@ const progressEvery = 100 * time.Millisecond
 // clearLine moves the cursor to the line's begin and clears it.
 const clearLine = "\r\x1b[K"
 
-// A progressLine shows on a terminal how far the staging of inputs is. It is
+// A progressLine shows on a terminal how far something is: the staging of inputs
+// by update, anything else by draw. It is
 // one line that is gone once an input is there, and before anything else is
 // printed. Its zero value shows nothing.
 type progressLine struct {
@@ -37,6 +38,11 @@ func (p *progressLine) update(_ string, input int, done, total int64) {
 		p.clear()
 		return
 	}
+	p.draw(p.inputs[input].To, done, total)
+}
+
+// draw shows how much there is of something, unless it was shown just now.
+func (p *progressLine) draw(name string, done, total int64) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	now := time.Now()
@@ -44,7 +50,7 @@ func (p *progressLine) update(_ string, input int, done, total int64) {
 		return
 	}
 	p.last, p.drawn = now, true
-	fmt.Fprintf(p.w, "%s%s", clearLine, progressText(p.inputs[input].To, done, total))
+	fmt.Fprintf(p.w, "%s%s", clearLine, progressText(name, done, total))
 }
 
 // clear removes the line if there is one.
