@@ -66,7 +66,7 @@ func (c *converter) docker() {
 	c.toggle("runtime.docker.privileged", section, "allow_privileged")
 	c.toggle("runtime.docker.image.verify", section, "verify")
 	if s, ok := c.take("runtime.docker.config"); ok {
-		c.set(section, "auth_file", text(s.value))
+		c.set("image", "auth_file", text(s.value))
 	}
 	if s, ok := c.take("runtime.docker.image.ttl"); ok {
 		if d, err := time.ParseDuration(text(s.value)); err != nil || d <= 0 {
