@@ -216,25 +216,29 @@ func askHelper(ctx context.Context, name, server string, limit time.Duration) (a
 		return fail(caisson.ErrUnavailable, fmt.Errorf("no answer within %v", limit))
 	case errors.Is(err, exec.ErrNotFound):
 		return fail(caisson.ErrInvalid, fmt.Errorf("docker-credential-%s is not in PATH, but the docker configuration names it", name))
-	case err != nil && bytes.Contains(append(out.Bytes(), errs.Bytes()...), []byte("credentials not found")):
+	case err != nil && (notThere(out.data) || notThere(errs.data)):
 		return authn.Anonymous, nil
 	case err != nil:
 		// What it printed may hold a secret.
 		return fail(caisson.ErrUnavailable, fmt.Errorf("it fails: %v", err))
 	}
 	var answer struct{ Username, Secret string }
-	if err := json.Unmarshal(out.Bytes(), &answer); err != nil {
+	if err := json.Unmarshal(out.data, &answer); err != nil {
 		return fail(caisson.ErrUnavailable, errors.New("its answer is not what credential helpers give"))
 	}
 	return authenticator(answer.Username, answer.Secret, "", ""), nil
 }
 
+// notThere reports whether a helper says that it has no credentials.
+func notThere(output []byte) bool { return bytes.Contains(output, []byte("credentials not found")) }
+
 // A limitedBuffer takes as much as an answer of a helper may be.
-type limitedBuffer struct{ bytes.Buffer }
+type limitedBuffer struct{ data []byte }
 
 func (b *limitedBuffer) Write(p []byte) (int, error) {
-	if b.Len()+len(p) > maxAuthFile {
+	if len(b.data)+len(p) > maxAuthFile {
 		return 0, errors.New("too long an answer")
 	}
-	return b.Buffer.Write(p)
+	b.data = append(b.data, p...)
+	return len(p), nil
 }
