@@ -327,19 +327,19 @@ func (a *attendant) makeVolume(ctx context.Context, dir, root, target string) er
 	return safefs.Sorted(caisson.OpMount, dir, os.Rename(temp, dir))
 }
 
-// fill copies a folder of an image, if it has it: no part of its path may be a
-// link, and nothing that is a device.
+// fill copies a folder of an image, if it has it and no part of its path is a
+// link.
 func fill(ctx context.Context, dir, root, name string, owner engine.Owner) error {
-	from, err := safefs.Open(root, nil)
+	all, err := safefs.Open(root, nil)
 	if err != nil {
 		return err
 	}
-	defer from.Close()
-	name = strings.TrimPrefix(name, "/")
-	info, err := from.Stat(name)
-	if err != nil || !info.Mode.IsDir() {
+	defer all.Close()
+	from, err := all.Sub(strings.TrimPrefix(name, "/"))
+	if err != nil {
 		return nil //nolint:nilerr // an image need not have the folder
 	}
+	defer from.Close()
 	to, err := safefs.Open(dir, nil)
 	if err != nil {
 		return err
@@ -348,7 +348,7 @@ func fill(ctx context.Context, dir, root, name string, owner engine.Owner) error
 	r, w := io.Pipe()
 	done := make(chan error, 1)
 	go func() {
-		err := from.Tar(ctx, name, w)
+		err := from.Tar(ctx, ".", w)
 		w.CloseWithError(err)
 		done <- err
 	}()

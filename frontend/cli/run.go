@@ -66,13 +66,12 @@ func (c *command) lookup(name string) (string, bool) {
 // its relative paths start from.
 func (r *run) task(cmd *cobra.Command, args []string) (*caisson.Task, string, error) {
 	dash := cmd.ArgsLenAtDash()
-	if dash < 0 && len(args) != 1 || dash > 0 || dash == 0 && len(args) == 0 {
-		return nil, "", usageError(cmd, fmt.Errorf("want one document, or a command after --"))
+	alone := len(args) == 0 && r.flags.image != "" // the image says what to run
+	if !alone && (dash < 0 && len(args) != 1 || dash > 0 || dash == 0 && len(args) == 0) {
+		return nil, "", usageError(cmd, fmt.Errorf("want one document, a command after --, or an image that says what to run"))
 	}
 	task, base := &caisson.Task{}, "."
-	if dash == 0 {
-		task.Cmd = args
-	} else {
+	if !alone && dash != 0 {
 		var err error
 		if task, err = readDocument(args[0], r.caller.Stdin); err != nil {
 			return nil, "", err
@@ -80,6 +79,8 @@ func (r *run) task(cmd *cobra.Command, args []string) (*caisson.Task, string, er
 		if args[0] != "-" {
 			base = filepath.Dir(args[0])
 		}
+	} else {
+		task.Cmd = args
 	}
 	if err := r.flags.apply(task); err != nil {
 		return nil, "", err
