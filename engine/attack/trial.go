@@ -103,7 +103,7 @@ func (t *Trial) Times(n int) int { return n * max(t.Rounds, 1) }
 
 // kind checks that an error is of one of some kinds.
 func (t *Trial) kind(err error, call string, kinds ...caisson.Kind) {
-	if !slices.ContainsFunc(kinds, func(k caisson.Kind) bool { return errors.Is(err, k) }) {
+	if !t.oneOf(err, kinds) {
 		t.Errorf("%s = %v, want an error of kind %v", call, err, kinds)
 	}
 }
@@ -156,18 +156,24 @@ func (t *Trial) start(spec *engine.Spec) *box {
 // attack were held.
 func (t *Trial) startUnless(spec *engine.Spec, kinds ...caisson.Kind) *box {
 	sb, err := t.Engine.Create(t.ctx, spec)
-	if slices.ContainsFunc(kinds, func(k caisson.Kind) bool { return errors.Is(err, k) }) {
+	if t.oneOf(err, kinds) {
 		return nil
 	}
 	t.OK(err, "Create")
 	b := &box{t: t, spec: spec, Sandbox: sb}
 	t.After(b.destroy)
 	b.process, err = sb.Start(t.ctx)
-	if slices.ContainsFunc(kinds, func(k caisson.Kind) bool { return errors.Is(err, k) }) {
+	if t.oneOf(err, kinds) {
 		return nil
 	}
 	t.OK(err, "Start")
 	return b
+}
+
+// oneOf reports whether an error is of one of some kinds, and not the end of
+// the trial's time.
+func (t *Trial) oneOf(err error, kinds []caisson.Kind) bool {
+	return err != nil && t.ctx.Err() == nil && slices.Contains(kinds, caisson.KindOf(err))
 }
 
 // run runs a sandbox to its end.

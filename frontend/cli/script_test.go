@@ -1,6 +1,8 @@
 package cli_test
 
 import (
+	"bytes"
+	"compress/gzip"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -48,8 +50,13 @@ func build(dir string) error {
 	if err != nil {
 		return err
 	}
+	inside, err := buildInside(dir)
+	if err != nil {
+		return err
+	}
 	embedded := filepath.Join(root, "keeper", "embedded", keeper+"-"+runtime.GOOS+"-"+runtime.GOARCH)
-	overlay, err := json.Marshal(map[string]map[string]string{"Replace": {embedded: filepath.Join(dir, keeper)}})
+	attacker := filepath.Join(root, "internal", "selftest", "embedded", "caisson-inside-"+runtime.GOOS+"-"+runtime.GOARCH+".gz")
+	overlay, err := json.Marshal(map[string]map[string]string{"Replace": {embedded: filepath.Join(dir, keeper), attacker: inside}})
 	if err != nil {
 		return err
 	}
@@ -58,6 +65,24 @@ func build(dir string) error {
 		return err
 	}
 	return goBuild("-overlay", path, "-o", filepath.Join(dir, "caisson"), module+"/cmd/caisson")
+}
+
+// buildInside builds the program that selftest runs in sandboxes, compressed.
+func buildInside(dir string) (string, error) {
+	plain := filepath.Join(dir, "inside")
+	if err := goBuild("-ldflags=-s -w", "-o", plain, module+"/engine/enginetest/inside"); err != nil {
+		return "", err
+	}
+	data, err := os.ReadFile(plain)
+	if err != nil {
+		return "", err
+	}
+	var packed bytes.Buffer
+	w := gzip.NewWriter(&packed)
+	if _, err := w.Write(data); err != nil {
+		return "", err
+	}
+	return plain + ".gz", errors.Join(w.Close(), os.Remove(plain), os.WriteFile(plain+".gz", packed.Bytes(), 0o644))
 }
 
 const module = "github.com/caissonrun/caisson"

@@ -20,6 +20,7 @@ import (
 	"github.com/caissonrun/caisson/engine/attack"
 	"github.com/caissonrun/caisson/internal/config"
 	"github.com/caissonrun/caisson/internal/selftest"
+	"github.com/caissonrun/caisson/internal/state"
 )
 
 // selftestFlags are the flags of selftest.
@@ -113,23 +114,21 @@ func (c *command) attacked(ctx context.Context, f *selftestFlags) (reports []sel
 		return nil, err
 	}
 	hidden := []string{cfg.State, cfg.Runtime}
-	own := filepath.Join(dir, "own")
-	if err := os.Mkdir(own, 0o711); err != nil {
-		return nil, err
-	}
-	cfg.State, cfg.Runtime = filepath.Join(own, "state"), filepath.Join(own, "run")
+	// The runtime folder stays: user ids of live sandboxes are told apart there,
+	// and paths of sockets in it are short.
+	cfg.State = filepath.Join(dir, "state")
 	host, err := c.openOwn(ctx, cfg)
 	if err != nil {
 		return nil, err
 	}
-	defer func() { err = errors.Join(err, host.Close()) }()
+	defer func() { err = errors.Join(err, host.Close(), forget(cfg)) }()
 	engines, err := chosen(host.All, f.engines)
 	if err != nil {
 		return nil, err
 	}
 	opts := &selftest.Options{
 		Dir: dir, Engines: engines, Executor: host.Executor, Only: f.only,
-		Hidden: append(hidden, own), Programs: programs(cfg.State), Clean: clean,
+		Hidden: append(hidden, cfg.State), Programs: programs(cfg.State), Clean: clean,
 	}
 	if f.thorough {
 		opts.Rounds = thoroughRounds
@@ -150,6 +149,20 @@ func (c *command) openOwn(ctx context.Context, cfg *config.Config) (*Host, error
 		return nil, err
 	}
 	return c.caller.Open(ctx, &Setup{Config: cfg, Logger: logger, Attend: c.attendArgs(cfg), AttendEnv: c.attendEnv(cfg)})
+}
+
+// forget removes what an installation that is no more has left in the runtime
+// folder.
+func forget(cfg *config.Config) error {
+	folder, err := state.Open(cfg.State)
+	if err != nil {
+		return err
+	}
+	places, err := filepath.Glob(filepath.Join(cfg.Runtime, "*", folder.Short()))
+	for _, place := range append(places, folder.Runtime(cfg.Runtime)) {
+		err = errors.Join(err, os.RemoveAll(place))
+	}
+	return err
 }
 
 // chosen returns the engines of these names; all without names.

@@ -63,7 +63,12 @@ func (r *target) place(dir string) (*attack.Place, error) {
 		failed = errors.Join(failed, err)
 		return spec
 	}
-	p.Argv = func(args ...string) []string { return append([]string{insidePath}, words(args)...) }
+	p.Argv = func(args ...string) []string {
+		if r.base == "" && !r.features.Mounts.Bind {
+			return append([]string{r.inside}, words(args)...)
+		}
+		return append([]string{insidePath}, words(args)...)
+	}
 	if r.features.RootFS || r.features.Image {
 		p.Image = func(spec *engine.Spec, files []attack.File) error { return r.image(spec, files) }
 	}
@@ -105,8 +110,25 @@ func (r *target) spec(dir string, args []string) (*engine.Spec, error) {
 	if r.base != "" {
 		return spec, errors.Join(err, r.use(spec, r.base, false))
 	}
+	if !r.features.Mounts.Bind {
+		// Programs see the host's own files: there is nothing to bind into.
+		spec.Args = append([]string{r.inside}, onHost(spec.Work, args)...)
+		return spec, err
+	}
 	spec.Mounts = []engine.Mount{{Type: engine.MountBind, Source: r.inside, Target: insidePath, ReadOnly: r.features.Mounts.ReadOnly}}
 	return spec, err
+}
+
+// onHost returns arguments with the work folder where the host has it.
+func onHost(work string, args []string) []string {
+	there := make([]string, len(args))
+	for i, arg := range args {
+		there[i] = arg
+		if rest, ok := strings.CutPrefix(arg, caisson.WorkDir); ok && (rest == "" || rest[0] == '/') {
+			there[i] = work + rest
+		}
+	}
+	return there
 }
 
 // image has a spec run in a root file system with files.
@@ -194,11 +216,13 @@ func makeFile(root string, f *attack.File) error {
 	if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
 		return err
 	}
+	if info, err := os.Lstat(path); err == nil && !(f.Mode.IsDir() && info.IsDir()) {
+		if err := os.RemoveAll(path); err != nil {
+			return err
+		}
+	}
 	if f.Mode.IsDir() {
 		return errors.Join(os.MkdirAll(path, 0o755), os.Chmod(path, f.Mode))
-	}
-	if err := os.RemoveAll(path); err != nil {
-		return err
 	}
 	switch f.Mode.Type() {
 	case fs.ModeSymlink:
