@@ -103,9 +103,11 @@ func (e *Engine) create(ctx context.Context, spec *engine.Spec, c *choice, f *fo
 	if set.user, err = e.opts.who(known, spec.User, spec.Group); err != nil {
 		return nil, err
 	}
-	if set.runtime, err = e.runtimeFor(f, c); err != nil {
+	maker, err := e.choose(f, c.Runtime)
+	if err != nil {
 		return nil, err
 	}
+	set.runtime = maker.forTask(c, spec.Dir)
 	if f.root {
 		set.plain = e.idmaps.Without(spec)
 	}
@@ -120,7 +122,11 @@ func (e *Engine) create(ctx context.Context, spec *engine.Spec, c *choice, f *fo
 	if err := e.joins(ctx, spec, set, p); err != nil {
 		return nil, err
 	}
-	return e.boxes.Create(ctx, p)
+	box, err := e.boxes.Create(ctx, p)
+	if err != nil && e.doubt(f, maker, c, err) {
+		return e.create(ctx, spec, c, e.found.Load())
+	}
+	return box, err
 }
 
 // isolation is what the handle says that makes the sandbox.

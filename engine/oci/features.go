@@ -2,7 +2,6 @@ package oci
 
 import (
 	_ "embed"
-	"runtime"
 
 	"github.com/caissonrun/caisson/engine"
 )
@@ -21,7 +20,7 @@ var (
 func (o *Options) features(f *found) engine.Features {
 	s := &f.support
 	out := engine.Features{
-		Usable: f.broken == nil, Version: Builtin + ", " + s.Version,
+		Usable: f.broken == nil, Version: f.version(),
 		Command: true, Script: true, RootFS: true, Overlay: f.overlay == nil, ImageOnly: true,
 		ShareWork: true, PrivateDisk: s.Disk.Method == "",
 		Limits: engine.LimitFeatures{
@@ -43,6 +42,15 @@ func (o *Options) features(f *found) engine.Features {
 	return out
 }
 
+// version names the runtime, and what kind of control groups the host has.
+func (f *found) version() string {
+	name := Builtin
+	if c := f.chosen(); c != nil {
+		name = c.String()
+	}
+	return name + ", " + f.support.Version
+}
+
 // isolates lists what separates a program from the host.
 func (o *Options) isolates(f *found) []string {
 	list := []string{
@@ -57,7 +65,7 @@ func (o *Options) isolates(f *found) []string {
 	if f.root {
 		list = append(list, engine.IsolatedUserID)
 	}
-	if f.support.Landlock > 0 {
+	if c := f.chosen(); f.support.Landlock > 0 && c != nil && !guest(c.runtime) {
 		list = append(list, engine.RestrictedFiles)
 	}
 	return list
@@ -69,14 +77,7 @@ func (o *Options) missing(f *found) []engine.Missing {
 	add := func(what, why, do string) {
 		list = append(list, engine.Missing{What: what, Why: why, Do: do})
 	}
-	if f.broken != nil {
-		do := "use Linux, or engine docker"
-		if runtime.GOOS == "linux" {
-			do = "allow user namespaces (sysctl kernel.unprivileged_userns_clone=1, user.max_user_namespaces, " +
-				"kernel.apparmor_restrict_unprivileged_userns=0), or run as root"
-		}
-		add("runtime "+Builtin, f.broken.Error(), do)
-	}
+	f.missingRuntimes(add)
 	for _, m := range f.support.Cgroup.Missing {
 		add(m.What, m.Why, m.Do)
 	}

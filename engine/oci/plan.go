@@ -79,7 +79,7 @@ func (set *setting) box(s *engine.Spec) (*isolate.Spec, error) {
 		Shm:         kept.Share(s).Shm, Sys: s.Network.Mode != caisson.NetworkHost,
 		Masked:        slices.Concat(isolate.DefaultMasked, set.choice.MaskedPaths),
 		ReadOnlyPaths: slices.Concat(isolate.DefaultReadOnly, set.choice.ReadOnlyPaths),
-		Seccomp:       !off["seccomp"], Landlock: set.landlock && set.runtime == nil,
+		Seccomp:       !off["seccomp"], Landlock: set.landlock && !guest(set.runtime),
 		Runtime: set.runtime,
 	}
 	setDefault(&box.Hostname, standardHost)

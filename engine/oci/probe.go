@@ -2,10 +2,12 @@ package oci
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"os"
 	"path/filepath"
+	"strings"
 
 	"github.com/caissonrun/caisson"
 	"github.com/caissonrun/caisson/engine"
@@ -21,8 +23,9 @@ type found struct {
 	support kept.Support
 	resolv  []byte
 	net     netFound
-	// broken is why the sandbox of the probe did not work, or nil; overlay why
-	// one on an overlay did not.
+	// runtimes are those that the operator names, most wanted first. broken is
+	// why none of them works, or nil; overlay why one on an overlay did not.
+	runtimes        []candidate
 	broken, overlay error
 	// works is what worked in it.
 	works kept.Works
@@ -34,12 +37,9 @@ func (e *Engine) Probe(ctx context.Context) (engine.Features, error) {
 	if err := e.boxes.Open(ctx, caisson.OpProbe); err != nil {
 		return engine.Features{}, err
 	}
-	f, err := e.survey(true)
+	f, err := e.survey(ctx, true)
 	if err == nil {
-		f.overlay = e.try(ctx, f, true)
-		if f.overlay != nil && ctx.Err() == nil {
-			f.broken = e.try(ctx, f, false)
-		}
+		e.tryAll(ctx, f)
 	}
 	if ctx.Err() != nil {
 		return engine.Features{}, ctx.Err()
@@ -58,7 +58,7 @@ func (e *Engine) facts() (*found, error) {
 	if f := e.found.Load(); f != nil {
 		return f, nil
 	}
-	f, err := e.survey(false)
+	f, err := e.survey(context.Background(), false)
 	if err != nil {
 		return nil, err
 	}
@@ -70,7 +70,7 @@ func (e *Engine) facts() (*found, error) {
 
 // survey looks at the parts that a sandbox is made of. Thorough also tries what
 // takes milliseconds.
-func (e *Engine) survey(thorough bool) (*found, error) {
+func (e *Engine) survey(ctx context.Context, thorough bool) (*found, error) {
 	if err := os.MkdirAll(e.opts.Runtime, 0o700); err != nil {
 		return nil, fmt.Errorf("runtime folder: %w", err)
 	}
@@ -80,7 +80,50 @@ func (e *Engine) survey(thorough bool) (*found, error) {
 		f.resolv, _ = io.ReadAll(io.LimitReader(file, maxResolv))
 		file.Close()
 	}
+	f.runtimes = e.opts.candidates(ctx, f.root, thorough)
+	f.broken = f.none()
 	return f, nil
+}
+
+// none is why no runtime works, or nil.
+func (f *found) none() error {
+	if f.chosen() != nil {
+		return nil
+	}
+	var all []string
+	for i := range f.runtimes {
+		all = append(all, f.runtimes[i].broken.Error())
+	}
+	return errors.New(strings.Join(all, "; "))
+}
+
+// tryAll tries the runtimes: until one works, or all, where tasks may choose.
+// What worked in the first one is what counts.
+func (e *Engine) tryAll(ctx context.Context, f *found) {
+	first := true
+	for i := range f.runtimes {
+		c := &f.runtimes[i]
+		if !c.makes() {
+			continue
+		}
+		c.tried = true
+		one := *f
+		one.runtimes = []candidate{*c}
+		one.overlay = e.try(ctx, &one, true)
+		if one.overlay != nil && ctx.Err() == nil {
+			c.broken = e.try(ctx, &one, false)
+		}
+		if c.broken != nil || ctx.Err() != nil {
+			continue
+		}
+		if first {
+			f.works, f.overlay, first = one.works, one.overlay, false
+		}
+		if !e.opts.AllowRuntimes {
+			break
+		}
+	}
+	f.broken = f.none()
 }
 
 // try makes a sandbox, looks around in it, and notes what works.

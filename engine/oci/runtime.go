@@ -1,18 +1,281 @@
 package oci
 
 import (
+	"bytes"
+	"context"
+	"errors"
 	"fmt"
+	"os/exec"
+	"path/filepath"
+	"runtime"
+	"slices"
+	"strings"
+	"time"
 
+	"github.com/caissonrun/caisson"
 	"github.com/caissonrun/caisson/engine/internal/kept"
 	"github.com/caissonrun/caisson/internal/isolate"
 )
 
-// runtimeFor returns the runtime that makes a sandbox; nil is builtin.
-func (e *Engine) runtimeFor(_ *found, c *choice) (*isolate.Runtime, error) {
-	for _, name := range []string{c.Runtime, e.opts.Use} {
-		if name != "" && name != Builtin {
-			return nil, kept.Unsupported("runtime", fmt.Errorf("%q: there is only %s", name, Builtin))
+// standardOrder is the order of runtimes where the operator has none: the
+// fastest first, and what is always there last.
+var standardOrder = []string{isolate.Crun, isolate.Runc, isolate.Runsc, Builtin}
+
+// versionTime bounds the question for a runtime's version, which takes
+// milliseconds. Runtimes have been seen to hang.
+const versionTime = 5 * time.Second
+
+// runtimeLog is the file of Spec.Dir that a runtime writes to where a task asks
+// for it.
+const runtimeLog = "runtime.log"
+
+// A candidate is a runtime that the operator names.
+type candidate struct {
+	name    string           // as it is configured
+	runtime *isolate.Runtime // nil: builtin, or not found
+	version string
+	flaws   []flaw // known in this version
+	broken  error  // why it can't be used; nil as long as nobody knows
+	tried   bool   // a sandbox of it has worked, or broken says why not
+}
+
+// names are the runtimes that are tried, most wanted first.
+func (o *Options) names() []string {
+	switch {
+	case o.Use != "" && o.AllowRuntimes:
+		return slices.Compact(append([]string{o.Use}, o.Prefer...))
+	case o.Use != "":
+		return []string{o.Use}
+	case len(o.Prefer) > 0:
+		return o.Prefer
+	}
+	return standardOrder
+}
+
+// candidates looks for the runtimes. Thorough also asks those that are there for
+// their version; otherwise it does where it has to.
+func (o *Options) candidates(ctx context.Context, root, thorough bool) []candidate {
+	var list []candidate
+	for _, name := range o.names() {
+		c := candidate{name: name}
+		if name != Builtin {
+			c.find(ctx, o, root, thorough)
+		}
+		list = append(list, c)
+	}
+	return list
+}
+
+// find resolves the runtime through PATH and links: what is run is what was
+// probed, and what the handle says.
+func (c *candidate) find(ctx context.Context, o *Options, root, thorough bool) {
+	if !root {
+		c.broken = errors.New("only root can have an OCI runtime make sandboxes; builtin works without")
+		return
+	}
+	path, err := exec.LookPath(c.name)
+	if err == nil {
+		path, err = filepath.EvalSymlinks(path)
+	}
+	if err == nil {
+		path, err = filepath.Abs(path)
+	}
+	if err != nil {
+		c.broken = fmt.Errorf("%s is not installed", c.name)
+		return
+	}
+	kind := filepath.Base(path)
+	known := kind == isolate.Crun || kind == isolate.Runc || kind == isolate.Runsc
+	if thorough || o.EnforceFloors || !known {
+		if kind, c.version, err = askVersion(ctx, path); err != nil {
+			c.broken = fmt.Errorf("%s --version: %w", path, err)
+			return
 		}
 	}
-	return nil, nil
+	c.runtime = &isolate.Runtime{Path: path, Kind: kind}
+	c.flaws = flawsOf(kind, c.version, time.Now())
+	if len(c.flaws) > 0 && o.EnforceFloors {
+		c.broken = fmt.Errorf("%s: the operator wants none with known escapes (engine.oci.enforce_floors)", c.flawed())
+	}
+}
+
+// askVersion runs a runtime's version command.
+func askVersion(ctx context.Context, path string) (kind, version string, err error) {
+	ctx, cancel := context.WithTimeout(ctx, versionTime)
+	defer cancel()
+	cmd := exec.CommandContext(ctx, path, "--version")
+	cmd.Env, cmd.Dir = []string{"PATH=" + standardPath}, "/"
+	cmd.WaitDelay = time.Second
+	var out bytes.Buffer
+	cmd.Stdout = &limited{buf: &out, left: 4 << 10}
+	if err := cmd.Run(); err != nil {
+		if ctx.Err() != nil {
+			err = fmt.Errorf("no answer within %v", versionTime)
+		}
+		return "", "", err
+	}
+	kind, version = readVersion(out.String())
+	return kind, version, nil
+}
+
+// limited takes so many bytes and drops the rest.
+type limited struct {
+	buf  *bytes.Buffer
+	left int
+}
+
+// Write implements io.Writer.
+func (l *limited) Write(p []byte) (int, error) {
+	n := min(len(p), l.left)
+	l.left -= n
+	l.buf.Write(p[:n])
+	return len(p), nil
+}
+
+// readVersion reads "NAME version VERSION", as runtimes print it first. What is
+// neither crun nor runsc is taken to have runc's command line.
+func readVersion(text string) (kind, version string) {
+	line, _, _ := strings.Cut(text, "\n")
+	fields := strings.Fields(line)
+	if len(fields) >= 3 && fields[1] == "version" {
+		version = fields[2]
+	}
+	kind = isolate.Runc
+	if len(fields) > 0 && (fields[0] == isolate.Crun || fields[0] == isolate.Runsc) {
+		kind = fields[0]
+	}
+	return kind, version
+}
+
+// String returns the runtime's name and version.
+func (c *candidate) String() string {
+	if c.version == "" {
+		return c.name
+	}
+	return c.name + " " + c.version
+}
+
+// flawed says which escapes are known.
+func (c *candidate) flawed() string {
+	var names []string
+	for _, f := range c.flaws {
+		names = append(names, f.name)
+	}
+	return fmt.Sprintf("%s has %s", c, strings.Join(names, ", "))
+}
+
+// makes reports whether sandboxes can be made by it, as far as is known.
+func (c *candidate) makes() bool { return c.broken == nil && (c.runtime != nil || c.name == Builtin) }
+
+// chosen is the first runtime that works, or nil.
+func (f *found) chosen() *candidate {
+	for i := range f.runtimes {
+		if f.runtimes[i].makes() {
+			return &f.runtimes[i]
+		}
+	}
+	return nil
+}
+
+// choose returns the runtime for a task.
+//
+// Errors: ErrDenied for one that the operator does not let it choose.
+func (e *Engine) choose(f *found, name string) (*candidate, error) {
+	first := f.chosen()
+	if name == "" || first != nil && name == first.name {
+		if first == nil {
+			return nil, kept.Unsupported("runtime", f.broken)
+		}
+		return first, nil
+	}
+	if !e.opts.AllowRuntimes {
+		return nil, kept.Denied("options.runtime", errors.New("the operator lets no task choose (engine.oci.allow_runtimes)"))
+	}
+	for i := range f.runtimes {
+		c := &f.runtimes[i]
+		switch {
+		case c.name != name:
+		case !c.makes():
+			return nil, kept.Unsupported("options.runtime", c.broken)
+		default:
+			return c, nil
+		}
+	}
+	return nil, kept.Denied("options.runtime", fmt.Errorf("%q is none of %s (engine.oci.prefer)", name, strings.Join(e.opts.names(), ", ")))
+}
+
+// forTask returns what isolate is told of a runtime; nil is builtin.
+func (c *candidate) forTask(ch *choice, dir string) *isolate.Runtime {
+	if c.runtime == nil {
+		return nil
+	}
+	r := *c.runtime
+	if ch.Debug {
+		r.Flags, r.Log = []string{"--debug"}, filepath.Join(dir, runtimeLog)
+	}
+	return &r
+}
+
+// guest reports whether programs run on a kernel of the runtime's own.
+func guest(r *isolate.Runtime) bool { return r != nil && r.Kind == isolate.Runsc }
+
+// doubt notes that a runtime which nobody had tried does not work, and reports
+// whether another one can be tried in its place.
+func (e *Engine) doubt(f *found, c *candidate, ch *choice, err error) bool {
+	if c.tried || c.runtime == nil || ch.Runtime != "" || !blamed(err) {
+		return false
+	}
+	next := *f
+	next.runtimes = slices.Clone(f.runtimes)
+	for i := range next.runtimes {
+		if next.runtimes[i].name == c.name {
+			next.runtimes[i].broken, next.runtimes[i].tried = err, true
+		}
+	}
+	if next.chosen() == nil {
+		return false
+	}
+	e.found.CompareAndSwap(f, &next)
+	return true
+}
+
+// blamed reports whether an error is a runtime's fault.
+func blamed(err error) bool {
+	var x *caisson.Error
+	for errors.As(err, &x) {
+		if strings.HasPrefix(x.Item, isolate.RuntimeItem) {
+			return true
+		}
+		err = x.Err
+	}
+	return false
+}
+
+// missing says why runtimes can't be used, and what is known of those that can.
+func (f *found) missingRuntimes(add func(what, why, do string)) {
+	for i := range f.runtimes {
+		c := &f.runtimes[i]
+		switch {
+		case c.broken != nil && c.name == Builtin:
+			add("runtime "+c.name, c.broken.Error(), remedy())
+		case c.broken != nil && c.runtime == nil:
+			add("runtime "+c.name, c.broken.Error(), "install it and run as root, or name another one in engine.oci.prefer")
+		case c.broken != nil:
+			add("runtime "+c.name, c.broken.Error(), "update it, or name another one in engine.oci.prefer")
+		}
+		if len(c.flaws) > 0 && c.broken == nil {
+			add("runtime "+c.name+" without known escapes",
+				c.flawed()+", as its version says; distributions repair old versions",
+				"update to "+c.flaws[len(c.flaws)-1].fixed+", or set engine.oci.enforce_floors")
+		}
+	}
+}
+
+// remedy is what an operator can do where builtin does not work.
+func remedy() string {
+	if runtime.GOOS != "linux" {
+		return "use Linux, or engine docker"
+	}
+	return "allow user namespaces (sysctl kernel.unprivileged_userns_clone=1, user.max_user_namespaces, " +
+		"kernel.apparmor_restrict_unprivileged_userns=0), or run as root"
 }

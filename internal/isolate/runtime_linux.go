@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"os"
 	"path/filepath"
 	"strings"
@@ -137,7 +138,7 @@ func (b *contained) makeStage(spec *Spec, undo *cleanup.List) error {
 // closes the descriptors.
 func prepareStage(spec *Spec, pid int) (_ *preparation, err error) {
 	part := *spec
-	part.Seccomp = false // that is for programs
+	part.Seccomp, part.Landlock = false, false // those are for programs
 	early, late := split(spec.Mounts)
 	part.Mounts = early
 	identity := spec.Runtime.guest()
@@ -232,11 +233,15 @@ func (b *contained) create(spec *Spec, socket int) error {
 
 // command runs the runtime on the stage, with a deadline.
 func (b *sandbox) command(r *Runtime, args []string, extra int) error {
-	said, err := unix.MemfdCreate("runtime", unix.MFD_CLOEXEC)
+	said, err := r.openLog()
 	if err != nil {
 		return err
 	}
 	defer unix.Close(said)
+	from, err := unix.Seek(said, 0, io.SeekEnd)
+	if err != nil {
+		return err
+	}
 	null, err := devNull()
 	if err != nil {
 		return err
@@ -259,19 +264,31 @@ func (b *sandbox) command(r *Runtime, args []string, extra int) error {
 		return r.failure(&caisson.Error{Kind: caisson.ErrUnavailable, Err: fmt.Errorf("it did not answer within %v", runtimePatience)})
 	}
 	if code, signal, _ := proc.Wait(); code != 0 || signal != 0 {
-		return r.failure(failed(code, signal, said))
+		return r.failure(failed(code, signal, said, from))
 	}
 	return nil
 }
 
+// openLog opens what takes the words of a runtime.
+func (r *Runtime) openLog() (int, error) {
+	if r.Log == "" {
+		return unix.MemfdCreate("runtime", unix.MFD_CLOEXEC)
+	}
+	fd, err := unix.Open(r.Log, unix.O_RDWR|unix.O_CREAT|unix.O_APPEND|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0o600)
+	if err != nil {
+		return -1, fmt.Errorf("log of the runtime: %w", err)
+	}
+	return fd, nil
+}
+
 // failed says how a runtime has failed, in its own words.
-func failed(code, signal, said int) error {
+func failed(code, signal, said int, from int64) error {
 	how := fmt.Sprintf("it exited with status %d", code)
 	if signal != 0 {
 		how = fmt.Sprintf("it was killed by signal %d", signal)
 	}
 	buf := make([]byte, maxRuntimeWords)
-	n, err := unix.Pread(said, buf, 0)
+	n, err := unix.Pread(said, buf, from)
 	if words := strings.Join(strings.Fields(string(buf[:max(n, 0)])), " "); err == nil && words != "" {
 		how += fmt.Sprintf(", saying %q", words)
 	}
@@ -284,7 +301,7 @@ func (r *Runtime) failure(err error) error {
 	if kind == caisson.ErrUnknown {
 		kind = caisson.ErrUnsupported
 	}
-	return &caisson.Error{Item: "runtime " + r.Path, Kind: kind, Err: err}
+	return &caisson.Error{Item: RuntimeItem + r.Path, Kind: kind, Err: err}
 }
 
 // prepareInit tells the sandbox's init what programs are to have.

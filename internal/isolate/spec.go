@@ -112,7 +112,17 @@ type Runtime struct {
 	Kind string `json:"kind,omitempty"`
 	// Flags are put before the runtime's subcommand.
 	Flags []string `json:"flags,omitempty"`
+	// Log is a file, made if need be, that takes what the runtime says. Empty:
+	// that shows in errors only.
+	Log string `json:"log,omitempty"`
 }
+
+// RuntimeItem begins the Item of errors that are a Runtime's.
+const RuntimeItem = "runtime "
+
+// OverlayWork is the folder in Spec.Changes that is the kernel's own. It may
+// hold a folder that nobody may enter; it is removed with the sandbox.
+const OverlayWork = "work"
 
 // An IDMap maps Size ids from Inside on to those from Host on.
 type IDMap struct {

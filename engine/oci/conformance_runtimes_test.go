@@ -1,0 +1,33 @@
+//go:build unix
+
+package oci_test
+
+import (
+	"os"
+	"testing"
+
+	"github.com/caissonrun/caisson/engine"
+	"github.com/caissonrun/caisson/engine/enginetest"
+	"github.com/caissonrun/caisson/engine/oci"
+)
+
+// strong is what every runtime must have as root.
+var strong = []string{
+	"rootfs", "overlay", "limits.cpus", "limits.memory", "limits.pids", "limits.disk", "limits.log", "limits.files",
+	"networks.none", "mounts.bind", "mounts.tmpfs", "user", "secrets", "exec", "terminal", "files", "stats", "pause",
+	"isolation:" + engine.FilteredSyscalls, "isolation:" + engine.IsolatedUserID,
+}
+
+// conformance runs the suite with one runtime, which root must have.
+func conformance(t *testing.T, runtime string, require []string) {
+	if os.Geteuid() != 0 {
+		t.Skip("only root can have an OCI runtime make sandboxes")
+	}
+	h := harness(t, oci.Options{AllowHostNetwork: true, Use: runtime})
+	h.Label, h.Require = "oci "+runtime, require
+	enginetest.Run(t, h)
+}
+
+func TestConformanceCrun(t *testing.T) { conformance(t, "crun", strong) }
+
+func TestConformanceRunc(t *testing.T) { conformance(t, "runc", strong) }
