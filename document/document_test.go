@@ -169,7 +169,13 @@ func TestParseForms(t *testing.T) {
 			"entrypoint: [python3, -c]\nrun: print(1)",
 			caisson.Task{Program: caisson.Program{Run: "print(1)", Entrypoint: []string{"python3", "-c"}}},
 		},
-		"ImageOnly": {`image: busybox`, caisson.Task{Program: caisson.Program{Image: "busybox"}}},
+		"ImageOnly":    {`image: busybox`, caisson.Task{Program: caisson.Program{Image: "busybox"}}},
+		"ImageScheme":  {`image: docker://busybox`, caisson.Task{Program: caisson.Program{Image: "docker://busybox"}}},
+		"ImageLayout":  {`image: oci:./dir:1.0`, caisson.Task{Program: caisson.Program{Image: "oci:./dir:1.0"}}},
+		"ImageArchive": {`image: docker-archive:/srv/Images/b.tar`, caisson.Task{Program: caisson.Program{Image: "docker-archive:/srv/Images/b.tar"}}},
+		"ImageWeb":     {`image: "https://a.example/b.tar#sha256=0a"`, caisson.Task{Program: caisson.Program{Image: "https://a.example/b.tar#sha256=0a"}}},
+		// The engine knows what to say of these.
+		"ImageACI": {`image: coreos.com/etcd,version=v3.2`, caisson.Task{Program: caisson.Program{Image: "coreos.com/etcd,version=v3.2"}}},
 		"Module": {
 			"module: ./a.wasm\ncmd: [x]",
 			caisson.Task{Program: caisson.Program{Cmd: []string{"x"}}, Module: "./a.wasm"},

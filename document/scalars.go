@@ -233,8 +233,12 @@ func image() *fields.Type {
 		digest = `@sha256:[0-9a-f]{64}|@sha512:[0-9a-f]{128}`
 	)
 	t := word("an image's name such as busybox:stable or registry.example.com/team/tool@sha256:...",
-		`(`+domain+`)?`+part+`(/`+part+`)*(`+tag+`)?(`+digest+`)?`)
-	t.Name, t.MaxLength = "image", 512
+		`(docker://)?(`+domain+`)?`+part+`(/`+part+`)*(`+tag+`)?(`+digest+`)?`+
+			// Of these the engine knows more than can be said here; of ACI images
+			// that there are none.
+			`|(oci|oci-archive|docker-archive):[^\s:]+(:[^\s]+)?|https://[^\s]+`+
+			`|[^\s]+\.aci|[^\s]+,version=[^\s]+|sha512-[0-9a-f]{6,128}`)
+	t.Name, t.MaxLength = "image", 4096
 	return t
 }
 

@@ -58,6 +58,7 @@ var wrong = []struct {
 	{"NameControl", "run: x\nname: \"a\\eb\"", `2:7: name: "a\x1bb" has a control character`, true},
 	{"EngineUpper", "run: x\nengine: Native", `2:9: engine: "Native" is not valid; want an engine's name such as native or docker`, true},
 	{"Image", "image: 'Busybox:stable'", `1:8: image: "Busybox:stable" is not valid; want an image's name such as busybox:stable or registry.example.com/team/tool@sha256:...`, true},
+	{"ImageNoPath", "image: 'oci:'", `1:8: image: "oci:" is not valid; want an image's name such as busybox:stable or registry.example.com/team/tool@sha256:...`, true},
 	{"ImageSpace", "image: 'busybox stable'", `1:8: image: "busybox stable" is not valid; want an image's name such as busybox:stable or registry.example.com/team/tool@sha256:...`, true},
 	{"ImageDigest", "image: busybox@sha256:abc", `1:8: image: "busybox@sha256:abc" is not valid; want an image's name such as busybox:stable or registry.example.com/team/tool@sha256:...`, true},
 	{"EnvList", "run: x\nenv: [A=1]", "2:6: env: is a list; want a mapping of names to values", true},
