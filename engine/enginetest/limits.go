@@ -132,6 +132,10 @@ func limitDisk(t *T) {
 	shared := []string{"/work/x", "/tmp/x"} // that the caller may bound
 	others := []string{"/x", "/run/x", "/var/tmp/x", "/dev/shm/x", "/home/x"}
 
+	if t.h.RootFS != "" {
+		// What is written to the root is on the caller's limited storage too.
+		others = []string{"/dev/shm/x"}
+	}
 	// Where the caller bounds the work folder, all else is the engine's.
 	spec := t.spec(fills(others)...)
 	spec.Limits.Disk, spec.WorkLimited = limit, true

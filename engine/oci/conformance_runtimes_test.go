@@ -14,7 +14,7 @@ import (
 // strong is what every runtime must have as root.
 var strong = []string{
 	"rootfs", "overlay", "limits.cpus", "limits.memory", "limits.pids", "limits.disk", "limits.log", "limits.files",
-	"networks.none", "mounts.bind", "mounts.tmpfs", "user", "secrets", "exec", "terminal", "files", "stats", "pause",
+	"networks.none", "networks.named", "networks.shared", "ports", "mounts.bind", "mounts.tmpfs", "user", "secrets", "exec", "terminal", "files", "stats", "pause",
 	"isolation:" + engine.FilteredSyscalls, "isolation:" + engine.IsolatedUserID,
 }
 
@@ -23,8 +23,9 @@ func conformance(t *testing.T, runtime string, require []string) {
 	if os.Geteuid() != 0 {
 		t.Skip("only root can have an OCI runtime make sandboxes")
 	}
-	h := harness(t, oci.Options{AllowHostNetwork: true, Use: runtime})
-	h.Label, h.Require = "oci "+runtime, require
+	networks, _ := bridges(t)
+	h := harness(t, oci.Options{AllowHostNetwork: true, Use: runtime, CNIConfigDir: networks})
+	h.Label, h.Require, h.Networks = "oci "+runtime, require, []string{"lan", "store"}
 	enginetest.Run(t, h)
 }
 

@@ -42,12 +42,17 @@ func harness(t *testing.T, opts oci.Options) enginetest.Harness {
 }
 
 func TestConformance(t *testing.T) {
-	h := harness(t, oci.Options{AllowHostNetwork: true})
+	opts := oci.Options{AllowHostNetwork: true}
+	if os.Geteuid() == 0 {
+		opts.CNIConfigDir, _ = bridges(t)
+	}
+	h := harness(t, opts)
 	h.Label = "oci builtin"
 	if os.Geteuid() == 0 {
+		h.Networks = []string{"lan", "store"}
 		h.Require = []string{
 			"rootfs", "overlay", "limits.cpus", "limits.memory", "limits.pids", "limits.disk", "limits.log", "limits.files",
-			"networks.none", "mounts.bind", "mounts.tmpfs", "user", "secrets", "exec", "terminal", "files", "stats", "pause",
+			"networks.none", "networks.named", "networks.shared", "ports", "mounts.bind", "mounts.tmpfs", "user", "secrets", "exec", "terminal", "files", "stats", "pause",
 			"isolation:" + engine.FilteredSyscalls, "isolation:" + engine.IsolatedUserID,
 		}
 	} else {

@@ -11,7 +11,7 @@ import (
 // The folders of Spec.Changes.
 const (
 	upperName = "upper"
-	workName  = "work"
+	workName  = OverlayWork
 )
 
 // gatherChanges takes the folder that an overlay's changes go to.

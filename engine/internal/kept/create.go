@@ -60,6 +60,7 @@ func (b *Sandboxes) Create(ctx context.Context, p *Plan) (_ engine.Sandbox, err 
 	// The handle names all that follows.
 	rec.Installation, rec.Run = b.opts.Installation, run
 	rec.UID, rec.GID = spec.WorkOwner.UID, spec.WorkOwner.GID
+	rec.Changes = kept.Box.Changes
 	if kept.Box.Cgroup != nil {
 		rec.Cgroup = kept.Box.Cgroup.Name
 	}
@@ -67,6 +68,7 @@ func (b *Sandboxes) Create(ctx context.Context, p *Plan) (_ engine.Sandbox, err 
 		return fail(err)
 	}
 	undo.Add(func() error { return removeHandle(spec.Dir) })
+	undo.AddContext(rec.removeWork)
 	if err := makeRun(run, spec.ID, spec.Dir); err != nil {
 		return fail(err)
 	}
@@ -147,6 +149,27 @@ func (b *Sandboxes) writeHandle(spec *engine.Spec, rec *Record) error {
 
 func removeHandle(dir string) error {
 	err := os.Remove(filepath.Join(dir, engine.HandleFile))
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	return err
+}
+
+// removeWork removes the kernel's own folder of an overlay. It can be called
+// again.
+func (r *Record) removeWork(ctx context.Context) error {
+	if r.Changes == "" {
+		return nil
+	}
+	root, err := safefs.Open(r.Changes, nil)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	defer root.Close()
+	err = root.RemoveAll(ctx, isolate.OverlayWork)
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil
 	}

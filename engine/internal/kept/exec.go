@@ -29,14 +29,17 @@ func (s *sandbox) exec(ctx context.Context, spec *engine.ExecSpec) (engine.Sessi
 	if err := s.alive(caisson.OpExec); err != nil {
 		return nil, err
 	}
-	if s.client == nil {
+	if s.keeper() == nil {
 		return nil, ended(caisson.OpExec, s.id)
 	}
 	main, err := readProgram(s.rec.Run)
 	if err != nil {
 		return nil, s.said(caisson.OpExec, err)
 	}
-	e, err := s.client.Exec(ctx, main.beside(spec), spec.Timeout.Std())
+	e, err := s.keeper().Exec(ctx, main.beside(spec), spec.Timeout.Std())
+	if err != nil && s.gone(ctx, err) && s.revived(ctx) {
+		e, err = s.keeper().Exec(ctx, main.beside(spec), spec.Timeout.Std())
+	}
 	if err != nil {
 		if s.gone(ctx, err) {
 			return nil, ended(caisson.OpExec, s.id)

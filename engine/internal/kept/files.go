@@ -84,10 +84,10 @@ func (s *sandbox) root(ctx context.Context) (*safefs.Root, error) {
 	if err := s.alive(caisson.OpFiles); err != nil {
 		return nil, err
 	}
-	if s.client == nil {
+	if s.keeper() == nil {
 		return nil, s.lostBefore(caisson.OpFiles)
 	}
-	file, err := s.client.Root(ctx)
+	file, err := s.keeper().Root(ctx)
 	if err != nil {
 		return nil, s.said(caisson.OpFiles, err)
 	}

@@ -49,6 +49,10 @@ type Options struct {
 	// and do with a Record that has only Run, where nothing else is known any
 	// more. Nil: there is nothing.
 	Remove func(ctx context.Context, sandbox string, rec *Record) error
+	// Revive returns what a new keeper is told that takes up a sandbox whose
+	// keeper was killed and whose programs outlive that. Errors: ErrNotFound if
+	// there is nothing to take up. Nil: programs end with their keeper.
+	Revive func(ctx context.Context, sandbox string, rec *Record) (*keeper.Spec, error)
 }
 
 // A Range is Count host ids (users and groups alike) from Base on, of which

@@ -18,20 +18,20 @@ type links struct {
 
 // add begins to look after a sandbox's connection.
 func (l *links) add(s *sandbox) {
-	if s.client == nil {
+	if s.keeper() == nil {
 		return
 	}
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if l.done {
-		s.client.Close()
+		s.keeper().Close()
 		return
 	}
 	if l.open == nil {
 		l.open = map[*keeper.Client]bool{}
 	}
-	l.open[s.client] = true
-	runtime.AddCleanup(s, func(c *keeper.Client) { l.drop(c) }, s.client)
+	l.open[s.keeper()] = true
+	runtime.AddCleanup(s, func(c *keeper.Client) { l.drop(c) }, s.keeper())
 }
 
 // drop closes a connection. It can be called again.

@@ -37,36 +37,62 @@ func (b *Sandboxes) Try(
 	create func(context.Context, *engine.Spec) (engine.Sandbox, error),
 	look func(context.Context, *Trial) error,
 ) (works Works, err error) {
+	return b.try(ctx, []string{"/bin/sh", "-c", "exec sleep 60"}, create, func(ctx context.Context, s *sandbox) error {
+		if err := look(ctx, &Trial{s}); err != nil {
+			return err
+		}
+		works.Pause = s.pause(ctx) == nil && s.resume(ctx) == nil
+		return nil
+	}, &works)
+}
+
+// TryWith is Try of a program that ends by itself, successfully.
+func (b *Sandboxes) TryWith(
+	ctx context.Context, args []string, create func(context.Context, *engine.Spec) (engine.Sandbox, error),
+) (works Works, err error) {
+	return b.try(ctx, args, create, func(ctx context.Context, s *sandbox) error {
+		exit, err := (&process{s}).Wait(ctx)
+		if err == nil && exit.Status() != 0 {
+			err = fmt.Errorf("its program ended with status %d: %s", exit.Status(), exit.Message)
+		}
+		return err
+	}, &works)
+}
+
+// try makes the sandbox of a probe, starts it, and has see look at it.
+func (b *Sandboxes) try(
+	ctx context.Context, args []string, create func(context.Context, *engine.Spec) (engine.Sandbox, error),
+	see func(context.Context, *sandbox) error, works *Works,
+) (_ Works, err error) {
 	ctx, cancel := context.WithTimeout(ctx, probeTime)
 	defer cancel()
 	dir, err := os.MkdirTemp(b.opts.Runtime, probePrefix)
 	if err != nil {
-		return works, err
+		return *works, err
 	}
 	defer os.RemoveAll(dir)
 	lock, err := lockfile.Try(filepath.Join(dir, probeLock))
 	if err != nil {
-		return works, err
+		return *works, err
 	}
 	defer lock.Release()
 	spec := &engine.Spec{
 		ID: filepath.Base(dir), Dir: dir, Log: filepath.Join(dir, "log"), Step: "probe",
-		Args: []string{"/bin/sh", "-c", "exec sleep 60"}, Timeout: caisson.Duration(time.Minute),
+		Args: args, Timeout: caisson.Duration(time.Minute),
 	}
 	box, err := create(ctx, spec)
 	if err != nil {
-		return works, late(ctx, err)
+		return *works, late(ctx, err)
 	}
 	s := base(box)
 	if _, err = s.Start(ctx); err == nil {
-		err = look(ctx, &Trial{s})
+		err = see(ctx, s)
 	}
 	if err == nil {
 		_, statsErr := s.stats(ctx)
 		works.Stats = statsErr == nil
-		works.Pause = s.pause(ctx) == nil && s.resume(ctx) == nil
 	}
-	return works, late(ctx, errors.Join(err, s.Destroy(context.WithoutCancel(ctx))))
+	return *works, late(ctx, errors.Join(err, s.Destroy(context.WithoutCancel(ctx))))
 }
 
 // Run runs a program beside the first one, in a terminal, and returns what it

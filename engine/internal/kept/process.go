@@ -47,13 +47,13 @@ func (s *sandbox) known() *caisson.Exit {
 // awaitExit asks the keeper. If the keeper is lost, so is the program, unless
 // its exit was durable before.
 func (s *sandbox) awaitExit(ctx context.Context) (caisson.Exit, error) {
-	if s.client == nil {
+	if s.keeper() == nil {
 		return s.lost()
 	}
 	// Who waits sees to what follows, as Create and Start do. An error of a
 	// keeper that is gone shows again below.
-	_ = s.client.Own(ctx)
-	exit, err := s.client.Wait(ctx)
+	_ = s.keeper().Own(ctx)
+	exit, err := s.keeper().Wait(ctx)
 	switch {
 	case err == nil:
 		return exit, nil
@@ -62,6 +62,9 @@ func (s *sandbox) awaitExit(ctx context.Context) (caisson.Exit, error) {
 	case errors.Is(err, caisson.ErrAborted), s.alive(caisson.OpWait) != nil:
 		return caisson.Exit{Reason: caisson.ReasonAborted}, nil
 	case s.gone(ctx, err):
+		if s.revived(ctx) {
+			return s.awaitExit(ctx)
+		}
 		return s.lost()
 	}
 	return caisson.Exit{}, said(caisson.OpWait, s.id, err)
@@ -86,7 +89,7 @@ func (s *sandbox) lost() (caisson.Exit, error) {
 // PID implements engine.Locator.
 func (p *process) PID(ctx context.Context) (pid int, err error) {
 	err = p.tell(ctx, func() error {
-		status, err := p.s.client.Status(ctx)
+		status, err := p.s.keeper().Status(ctx)
 		pid = status.MainPID
 		return err
 	})
@@ -100,13 +103,13 @@ func (p *process) Signal(ctx context.Context, signal int) error {
 			Op: caisson.OpSignal, Item: p.s.id, Kind: caisson.ErrInvalid, Err: fmt.Errorf("%d is no signal", signal),
 		}
 	}
-	return p.tell(ctx, func() error { return p.s.client.Signal(ctx, signal) })
+	return p.tell(ctx, func() error { return p.s.keeper().Signal(ctx, signal) })
 }
 
 // Stop implements engine.Process.
 func (p *process) Stop(ctx context.Context, stop engine.Stop) error {
 	return p.tell(ctx, func() error {
-		return p.s.client.Stop(ctx, stop.Reason, stop.Signal, stop.Grace.Std())
+		return p.s.keeper().Stop(ctx, stop.Reason, stop.Signal, stop.Grace.Std())
 	})
 }
 
@@ -116,10 +119,13 @@ func (p *process) tell(ctx context.Context, f func() error) error {
 	if err := s.alive(caisson.OpSignal); err != nil {
 		return err
 	}
-	if s.client == nil {
+	if s.keeper() == nil {
 		return ended(caisson.OpSignal, s.id)
 	}
 	err := f()
+	if err != nil && s.gone(ctx, err) && s.revived(ctx) {
+		err = f()
+	}
 	if err != nil && s.gone(ctx, err) {
 		return ended(caisson.OpSignal, s.id)
 	}

@@ -34,6 +34,11 @@ func (b *Sandboxes) Recover(ctx context.Context, dir string) (engine.Sandbox, er
 	if err != nil && !errors.Is(err, caisson.ErrNotFound) {
 		return nil, said(caisson.OpRecover, handle.ID, err)
 	}
+	if client == nil && sinceBoot(handle) {
+		if client, err = b.revive(ctx, handle.ID, dir, rec); err != nil {
+			return nil, said(caisson.OpRecover, handle.ID, err)
+		}
+	}
 	if client == nil {
 		if err := b.ended(handle.ID, rec); err != nil {
 			return nil, said(caisson.OpRecover, handle.ID, err)
@@ -100,6 +105,10 @@ func (b *Sandboxes) traces() ([]string, error) {
 	slices.Sort(ids)
 	return slices.Compact(ids), nil
 }
+
+// Probing reports whether a sandbox with a probe's id is that of a probe which
+// goes on.
+func (b *Sandboxes) Probing(id string) bool { return b.probing(id) }
 
 // probing reports whether a sandbox is that of a probe which goes on, in this
 // process or another one, or has ended since it was seen.

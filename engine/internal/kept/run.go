@@ -33,6 +33,9 @@ type Record struct {
 	Chowned []string `json:"chowned,omitempty"`
 	UID     int      `json:"uid"` // of Owner
 	GID     int      `json:"gid"`
+	// Changes is the folder of an overlay, in which the kernel leaves what an
+	// ordinary user can't simply remove.
+	Changes string `json:"changes,omitempty"`
 	// Data is the engine's own.
 	Data json.RawMessage `json:"data,omitempty"`
 }

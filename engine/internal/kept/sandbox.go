@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"sync"
+	"sync/atomic"
 
 	"github.com/caissonrun/caisson"
 	"github.com/caissonrun/caisson/engine"
@@ -19,7 +20,10 @@ type sandbox struct {
 	rec *Record
 
 	// client is nil where the keeper was gone when the sandbox was recovered.
-	client *keeper.Client
+	client atomic.Pointer[keeper.Client]
+	// reviving is held while a new keeper takes the place of one that was
+	// killed.
+	reviving sync.Mutex
 	// destroying is held by whoever destroys, so that others can wait for it
 	// no longer than their contexts permit.
 	destroying chan struct{}
@@ -36,7 +40,8 @@ var _ engine.Sandbox = (*sandbox)(nil)
 // sandbox returns a sandbox with the interfaces that the engine's features
 // have. Client is nil if the keeper is gone.
 func (b *Sandboxes) sandbox(id, dir string, rec *Record, client *keeper.Client) engine.Sandbox {
-	s := &sandbox{b: b, id: id, dir: dir, rec: rec, client: client, destroying: make(chan struct{}, 1)}
+	s := &sandbox{b: b, id: id, dir: dir, rec: rec, destroying: make(chan struct{}, 1)}
+	s.client.Store(client)
 	b.links.add(s)
 	w := b.works.Load()
 	if w == nil {
@@ -44,6 +49,9 @@ func (b *Sandboxes) sandbox(id, dir string, rec *Record, client *keeper.Client) 
 	}
 	return compose(s, w.Stats, w.Pause)
 }
+
+// keeper returns the connection to the keeper, or nil.
+func (s *sandbox) keeper() *keeper.Client { return s.client.Load() }
 
 // ID implements engine.Sandbox.
 func (s *sandbox) ID() string { return s.id }
@@ -53,13 +61,13 @@ func (s *sandbox) Start(ctx context.Context) (engine.Process, error) {
 	if err := s.alive(caisson.OpStart); err != nil {
 		return nil, err
 	}
-	if s.client == nil {
+	if s.keeper() == nil {
 		return nil, s.lostBefore(caisson.OpStart)
 	}
-	if err := s.client.Own(ctx); err != nil {
+	if err := s.keeper().Own(ctx); err != nil {
 		return nil, s.said(caisson.OpStart, err)
 	}
-	if err := s.client.Start(ctx); err != nil {
+	if err := s.keeper().Start(ctx); err != nil {
 		return nil, s.said(caisson.OpStart, err)
 	}
 	s.rec.noteStarted()
@@ -78,10 +86,10 @@ func (s *sandbox) Process(ctx context.Context) (engine.Process, error) {
 	if err := s.alive(caisson.OpWait); err != nil {
 		return nil, err
 	}
-	if s.client == nil {
+	if s.keeper() == nil {
 		return &process{s}, nil
 	}
-	status, err := s.client.Status(ctx)
+	status, err := s.keeper().Status(ctx)
 	switch {
 	case err != nil && s.gone(ctx, err):
 		return &process{s}, nil
@@ -116,10 +124,10 @@ func (s *sandbox) Destroy(ctx context.Context) error {
 // endKeeper has the keeper destroy what it owns, and end. One that was killed
 // has left nothing that runs, but for what removeAll ends.
 func (s *sandbox) endKeeper(ctx context.Context) error {
-	if s.client == nil {
+	if s.keeper() == nil {
 		return nil
 	}
-	err := s.client.Destroy(ctx)
+	err := s.keeper().Destroy(ctx)
 	if err != nil && ctx.Err() == nil && errors.Is(err, caisson.ErrUnavailable) {
 		if again, dialErr := keeper.Dial(ctx, s.dir); dialErr == nil {
 			err = errors.Join(again.Destroy(ctx), again.Close())
@@ -129,7 +137,7 @@ func (s *sandbox) endKeeper(ctx context.Context) error {
 	}
 	if err == nil {
 		s.remember()
-		s.b.links.drop(s.client)
+		s.b.links.drop(s.keeper())
 	}
 	return err
 }
@@ -153,7 +161,7 @@ func (b *Sandboxes) removeAll(ctx context.Context, id, dir string, rec *Record) 
 	if err := rec.giveBack(ctx, b.opts.IDs); err != nil {
 		return err
 	}
-	if err := b.remove(ctx, id, rec); err != nil {
+	if err := errors.Join(b.remove(ctx, id, rec), rec.removeWork(ctx)); err != nil {
 		return err
 	}
 	return errors.Join(b.freeSlot(rec.Installation, id), removeRun(rec.Run, dir), removeHandle(dir))

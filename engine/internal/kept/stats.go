@@ -15,10 +15,10 @@ func (s *sandbox) stats(ctx context.Context) (engine.Stats, error) {
 	if err := s.alive(caisson.OpStats); err != nil {
 		return engine.Stats{}, err
 	}
-	if s.client == nil {
+	if s.keeper() == nil {
 		return engine.Stats{}, s.lostBefore(caisson.OpStats)
 	}
-	st, err := s.client.Stats(ctx)
+	st, err := s.keeper().Stats(ctx)
 	if err != nil {
 		return engine.Stats{}, s.said(caisson.OpStats, err)
 	}
@@ -35,9 +35,9 @@ func (p pausable) Pause(ctx context.Context) error { return p.pause(ctx) }
 func (p pausable) Resume(ctx context.Context) error { return p.resume(ctx) }
 
 func (s *sandbox) pause(ctx context.Context) error {
-	return (&process{s}).tell(ctx, func() error { return s.client.Pause(ctx) })
+	return (&process{s}).tell(ctx, func() error { return s.keeper().Pause(ctx) })
 }
 
 func (s *sandbox) resume(ctx context.Context) error {
-	return (&process{s}).tell(ctx, func() error { return s.client.Resume(ctx) })
+	return (&process{s}).tell(ctx, func() error { return s.keeper().Resume(ctx) })
 }
