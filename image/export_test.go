@@ -4,6 +4,8 @@ import (
 	"context"
 	"fmt"
 	"io"
+	"os"
+	"time"
 
 	v1 "github.com/google/go-containerregistry/pkg/v1"
 
@@ -108,3 +110,14 @@ func (s *Store) Blob(digest v1.Hash) int64 { return s.blobs.size(digest) }
 
 // Granted reports whether a blob was granted.
 func (s *Store) Granted(digest v1.Hash, access string) bool { return s.blobs.granted(digest, access) }
+
+// SetNow has the store believe that it is another time.
+func (s *Store) SetNow(now func() time.Time) { s.now = now }
+
+// SetUsed says when an image was used for the last time.
+func (s *Store) SetUsed(name string, at time.Time) error {
+	return os.Chtimes(s.recordPath(name), at, at)
+}
+
+// Dir returns the store's folder.
+func (s *Store) Dir() string { return s.opts.Dir }
