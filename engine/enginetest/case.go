@@ -54,6 +54,13 @@ func rooted(s *suite) string {
 	return ""
 }
 
+func named(s *suite) string {
+	if len(s.h.Networks) < 2 {
+		return "the harness has no networks of a name"
+	}
+	return ""
+}
+
 func root(*suite) string {
 	if os.Geteuid() != 0 {
 		return "only root can set it up"

@@ -44,6 +44,11 @@ type Harness struct {
 	// crash would. Nil: cases that need it are not applicable.
 	Lose func(t testing.TB, spec *engine.Spec)
 
+	// Networks are the names of two networks that sandboxes can be attached to,
+	// both of which publish ports on the host. Empty: cases that need them are
+	// not applicable.
+	Networks []string
+
 	// Folders are where the engine keeps files of its own, such as sockets and
 	// locks. What is in them is compared before and after every case.
 	Folders []string

@@ -10,6 +10,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/caissonrun/caisson"
 	"github.com/caissonrun/caisson/engine"
@@ -37,6 +38,31 @@ func networkCases() []Case {
 			Name: "network/host", Rules: []int{94}, Needs: []string{"networks.host"},
 			Rule: "with the host's network its loopback is reached",
 			body: networkHost,
+		},
+		{
+			Name: "network/named", Rules: []int{94}, Needs: []string{"networks.named"}, wants: []facility{named},
+			Rule: "sandboxes on a network of a name reach each other on it, those on none do not, and what each is attached to is listed",
+			body: networkNamed,
+		},
+		{
+			Name: "network/named-unknown", Rules: []int{4, 94}, Needs: []string{"networks.named"},
+			Rule: "a network that does not exist is named in the refusal, and nothing is left",
+			body: networkUnknown,
+		},
+		{
+			Name: "network/ports", Rules: []int{94, 95}, Needs: []string{"networks.named", "ports"}, wants: []facility{named},
+			Rule: "a port is reached on the host at its own address, is refused to others while it is in use, and is free again after that",
+			body: networkPorts,
+		},
+		{
+			Name: "network/port-taken", Rules: []int{95}, Needs: []string{"networks.named", "ports"}, wants: []facility{named},
+			Rule: "a port that a program of the host has is refused by its number, tcp and udp alike, and nothing is left",
+			body: networkPortTaken,
+		},
+		{
+			Name: "network/dns", Rules: []int{96}, Needs: []string{"dns"}, wants: []facility{rooted},
+			Rule: "resolv.conf has the servers, searches and options that were asked for, and no others",
+			body: networkDNS,
 		},
 		{
 			Name: "network/shared", Rules: []int{94, 96}, Needs: []string{"networks.shared"},
@@ -119,6 +145,135 @@ func networkHost(t *T) {
 	spec := t.spec("connect", "tcp", fmt.Sprintf("127.0.0.1:%d", port))
 	spec.Network.Mode = caisson.NetworkHost
 	t.start(spec).success()
+}
+
+// attachments returns what a sandbox is attached to.
+func (b *box) attachments() []engine.Network {
+	lister, ok := b.t.engine.(engine.NetworkLister)
+	if !ok {
+		b.t.Fatalf("named networks are declared, and the engine does not list them")
+	}
+	list, err := lister.Networks(b.t.ctx, b.spec.Dir)
+	b.t.ok(err, "Networks")
+	return list
+}
+
+// attached returns a spec of a sandbox on named networks.
+func (t *T) attached(names []string, args ...string) *engine.Spec {
+	spec := t.spec(args...)
+	for _, name := range names {
+		spec.Network.Attach = append(spec.Network.Attach, caisson.NetworkAttach{Name: name})
+	}
+	return spec
+}
+
+func networkNamed(t *T) {
+	server := t.start(t.attached(t.h.Networks[:2], "serve", "8080", "page", ";", "say", "ready", ";", "hold"))
+	server.says("ready")
+	list := server.attachments()
+	if len(list) != 2 || list[0].Name != t.h.Networks[0] || list[1].Name != t.h.Networks[1] {
+		t.Fatalf("Networks = %+v, want %q in order", list, t.h.Networks[:2])
+	}
+	for i, n := range list {
+		if len(n.Addresses) == 0 {
+			t.Fatalf("network %s has no address: %+v", n.Name, n)
+		}
+		address, _, _ := strings.Cut(n.Addresses[0], "/")
+		at := net.JoinHostPort(address, "8080")
+		t.start(t.attached(t.h.Networks[i:i+1], "connect", "tcp", at)).success()
+		alone := t.launch("try", "connect", "tcp", at)
+		alone.success()
+		if strings.HasSuffix(lines(alone.stdout())[0], " ok") {
+			t.Errorf("a sandbox on no network reaches %s", at)
+		}
+	}
+	single := t.spec("exit 0")
+	single.Network.Mode = t.h.Networks[1]
+	t.start(single).success()
+}
+
+func networkUnknown(t *T) {
+	for _, n := range []caisson.Network{
+		{Mode: "no-such-net"}, {Attach: []caisson.NetworkAttach{{Name: "no-such-net"}}},
+	} {
+		spec := t.spec("exit 0")
+		spec.Network = n
+		err := t.refused(spec, caisson.ErrNotFound)
+		if err != nil && (!strings.Contains(err.Error(), "no-such-net") || strings.Contains(err.Error(), "\n")) {
+			t.Errorf("Create = %v, want one line that names the network", err)
+		}
+	}
+}
+
+func networkPorts(t *T) {
+	spec := t.attached(t.h.Networks[:1], "serve", "8080", "page", ";", "say", "ready", ";", "hold")
+	spec.Ports = []caisson.Port{{Port: 8080}}
+	server := t.start(spec)
+	server.says("ready")
+	var port caisson.Port
+	for _, n := range server.attachments() {
+		for _, p := range n.Ports {
+			port = p
+		}
+	}
+	if port.HostPort == 0 || port.HostIP != "127.0.0.1" {
+		t.Fatalf("the port is published as %+v", port)
+	}
+	at := net.JoinHostPort(port.HostIP, fmt.Sprint(port.HostPort))
+	conn, err := net.DialTimeout("tcp", at, dialTimeout)
+	t.ok(err, "Dial")
+	text, err := io.ReadAll(conn)
+	conn.Close()
+	if string(text) != "page" || err != nil {
+		t.Errorf("the port answers %q, %v", text, err)
+	}
+	again := t.attached(t.h.Networks[:1], "exit 0")
+	again.Ports = []caisson.Port{{Port: 80, HostPort: port.HostPort}}
+	if err := t.refused(again, caisson.ErrExists); err != nil && !strings.Contains(err.Error(), fmt.Sprint(port.HostPort)) {
+		t.Errorf("Create = %v, want an error that names the port", err)
+	}
+	t.destroy(server)
+	t.start(again).success()
+}
+
+// dialTimeout is how long a connection to a published port may take.
+const dialTimeout = 10 * time.Second
+
+func networkPortTaken(t *T) {
+	udp, err := net.ListenPacket("udp", "127.0.0.1:0")
+	t.ok(err, "ListenPacket")
+	t.after(func() { udp.Close() })
+	for protocol, port := range map[string]int{
+		"tcp": t.listen("tcp", "127.0.0.1:0").Addr().(*net.TCPAddr).Port, "udp": udp.LocalAddr().(*net.UDPAddr).Port,
+	} {
+		spec := t.attached(t.h.Networks[:1], "exit 0")
+		spec.Ports = []caisson.Port{{Port: 80, HostPort: port, Protocol: protocol}}
+		if err := t.refused(spec, caisson.ErrExists); err != nil && !strings.Contains(err.Error(), fmt.Sprint(port)) {
+			t.Errorf("Create = %v, want an error that names the port", err)
+		}
+	}
+}
+
+func networkDNS(t *T) {
+	spec := t.spec("read /etc/resolv.conf")
+	spec.DNS = &caisson.DNS{Servers: []string{"192.0.2.1", "192.0.2.2"}, Search: []string{"a.example"}, Options: []string{"ndots:3"}}
+	b := t.start(spec)
+	b.success()
+	for _, line := range lines(b.stdout()) {
+		if line != "" && !slices.Contains([]string{"nameserver 192.0.2.1", "nameserver 192.0.2.2", "search a.example", "options ndots:3"}, line) {
+			t.Errorf("resolv.conf has %q", line)
+		}
+	}
+	for _, want := range []string{"nameserver 192.0.2.1\n", "nameserver 192.0.2.2\n", "search a.example\n", "ndots:3"} {
+		if !strings.Contains(b.stdout(), want) {
+			t.Errorf("resolv.conf is %q, want %q in it", b.stdout(), want)
+		}
+	}
+	for _, d := range []caisson.DNS{{Servers: []string{"dns.example"}}, {Search: []string{"a\nnameserver 192.0.2.66"}}, {Options: []string{"two words"}}} {
+		spec := t.spec("exit 0")
+		spec.DNS = &d
+		t.refused(spec, caisson.ErrInvalid)
+	}
 }
 
 // A shared is a network that a case has made.

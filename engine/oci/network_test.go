@@ -1,3 +1,5 @@
+//go:build unix
+
 package oci_test
 
 import (
@@ -26,7 +28,21 @@ func networks(t *testing.T) (opts oci.Options, subnet string) {
 	if os.Geteuid() != 0 {
 		t.Skip("only root can make network namespaces that sandboxes have no rights over")
 	}
-	opts = oci.Options{CNIConfigDir: t.TempDir(), Runtime: filepath.Join(t.TempDir(), "run"), Installation: fmt.Sprintf("net%d", os.Getpid())}
+	opts = oci.Options{Runtime: filepath.Join(t.TempDir(), "run"), Installation: fmt.Sprintf("net%d", os.Getpid())}
+	t.Cleanup(func() {
+		if left, _ := os.ReadDir(opts.Runtime); len(left) > 0 {
+			t.Errorf("the runtime folder has %s", left[0].Name())
+		}
+	})
+	opts.CNIConfigDir, subnet = bridges(t)
+	return opts, subnet
+}
+
+// bridges writes the configurations of the networks lan and store, whose subnet
+// and bridges nobody else has.
+func bridges(t *testing.T) (dir, subnet string) {
+	t.Helper()
+	dir = t.TempDir()
 	leases := t.TempDir()
 	for i, name := range []string{"lan", "store"} {
 		net := fmt.Sprintf("10.%d.%d", 231+os.Getpid()%20, (2*os.Getpid()+i)%250)
@@ -35,7 +51,7 @@ func networks(t *testing.T) (opts oci.Options, subnet string) {
 			{"type": "bridge", "bridge": %q, "isGateway": true, "ipam": {"type": "host-local", "dataDir": %q, "ranges": [[{"subnet": "%s.0/24"}]]},
 			 "dns": {"nameservers": ["%s.1"], "search": ["lan.example"]}},
 			{"type": "portmap", "capabilities": {"portMappings": true}}]}`, name, bridge, leases, net, net)
-		if err := os.WriteFile(filepath.Join(opts.CNIConfigDir, name+".conflist"), []byte(text), 0o600); err != nil {
+		if err := os.WriteFile(filepath.Join(dir, name+".conflist"), []byte(text), 0o600); err != nil {
 			t.Fatal(err)
 		}
 		if i == 0 {
@@ -47,11 +63,8 @@ func networks(t *testing.T) (opts oci.Options, subnet string) {
 		if left, _ := filepath.Glob(filepath.Join(leases, "*", "10.*")); len(left) > 0 {
 			t.Errorf("addresses are left allocated: %q", left)
 		}
-		if left, _ := os.ReadDir(opts.Runtime); len(left) > 0 {
-			t.Errorf("the runtime folder has %s", left[0].Name())
-		}
 	})
-	return opts, subnet
+	return dir, subnet
 }
 
 // waitFor waits until a program has printed a line.
