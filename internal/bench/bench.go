@@ -40,7 +40,12 @@ func newBench() (*bench, error) {
 		return nil, err
 	}
 	b := &bench{dir: dir, caisson: command}
-	if err := os.WriteFile(b.config(), []byte("[engine.native]\nallow_none = true\n"), 0o600); err != nil {
+	settings := "[engine.native]\nallow_none = true\n[engine.oci]\nallow_runtimes = true\n" +
+		"prefer = [\"crun\", \"runc\", \"runsc\", \"builtin\"]\n"
+	if host := os.Getenv("CAISSON_TEST_DOCKER"); host != "" {
+		settings += fmt.Sprintf("[engine.docker]\nhost = %q\n", host)
+	}
+	if err := os.WriteFile(b.config(), []byte(settings), 0o600); err != nil {
 		return nil, err
 	}
 	b.app, err = b.open()

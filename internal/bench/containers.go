@@ -292,21 +292,35 @@ func (b *bench) containerKeepers(ctx context.Context) ([]row, error) {
 			rows = append(rows, row{what, whyNot(err), "-", "-", one.budget})
 			continue
 		}
-		keepers, err := memory("caisson-keeper")
+		keepers, all, err := besideSandboxes()
 		if err != nil {
 			return nil, err
 		}
-		inits, err := memory("sandbox-init")
-		if err != nil {
-			return nil, err
-		}
-		figure := fmt.Sprintf("%s, with init %s", mib(mean(keepers)), mib(mean(keepers)+mean(inits)))
+		n := float64(max(len(keepers), 1))
+		figure := fmt.Sprintf("%s, with inits %s", mib(mean(keepers)), mib(all/n))
 		rows = append(rows, row{fmt.Sprintf("memory of a keeper, %s (%d sleeping)", one.name, len(keepers)), figure, "-", "-", one.budget})
 		if err := b.clear(ctx); err != nil {
 			return nil, err
 		}
 	}
 	return rows, nil
+}
+
+// besideSandboxes returns what keepers need, and what all processes of Caisson's
+// beside programs need together: keepers, and the inits of sandboxes and of
+// what a runtime runs in.
+func besideSandboxes() (keepers []int, all float64, err error) {
+	for _, name := range []string{"caisson-keeper", "sandbox-init", "runtime-init", "/dev/init"} {
+		sizes, err := memory(name)
+		if err != nil {
+			return nil, 0, err
+		}
+		if name == "caisson-keeper" {
+			keepers = sizes
+		}
+		all += mean(sizes) * float64(len(sizes))
+	}
+	return keepers, all, nil
 }
 
 const sleepingContainers = 20
