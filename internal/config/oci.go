@@ -15,6 +15,8 @@ type OCI struct {
 	IDCount              uint32   `json:"id_count"`               // how many ids of the host
 	VolumesEnabled       bool     `json:"volumes_enabled"`        // options.volumes may name absolute paths
 	AllowHostNetwork     bool     `json:"allow_host_network"`     // tasks may ask for network host
+	CNIConfigDir         string   `json:"cni_config_dir"`         // of the networks that tasks can name; empty: the usual place
+	CNIPluginDirs        []string `json:"cni_plugin_dirs"`        // of their plugins; empty: the usual places
 	AllowDevices         []string `json:"allow_devices"`          // that tasks may ask for, or folders of them
 	AllowCaps            []string `json:"allow_caps"`             // that options.cap_add may name
 	AllowInsecureOptions bool     `json:"allow_insecure_options"` // tasks may switch off protection of the run
@@ -67,6 +69,15 @@ func ociSection() *fields.Type {
 		fields.Field{
 			Name: "allow_host_network", Type: toggle(), Default: "false",
 			Doc: "Lets tasks ask for the host's network: `network: host`.",
+		},
+		fields.Field{
+			Name: "cni_config_dir", Type: folder(), Default: "`/etc/cni/net.d`", Also: []string{"cni_config"},
+			Doc: "The folder of the networks that tasks can name: CNI configurations (`*.conflist`, `*.conf`, `*.json`). Each is what " +
+				"the operator makes of it, with all that it reaches.",
+		},
+		fields.Field{
+			Name: "cni_plugin_dirs", Type: list(folder()), Default: "`/opt/cni/bin`, `/usr/lib/cni`, `/usr/libexec/cni`", Also: []string{"cni_path"},
+			Doc: "The folders in which the plugins of those networks are looked for, in order.",
 		},
 		fields.Field{
 			Name: "allow_devices", Type: list(folder()), Default: "none", Also: []string{"devices"}, Examples: []any{[]any{"/dev/fuse"}},
