@@ -62,6 +62,8 @@ func ofImages(opts *Options) (engine.Engine, error) {
 		IDBase: section.IDBase, IDCount: section.IDCount,
 		Volumes:          section.VolumesEnabled,
 		AllowHostNetwork: section.AllowHostNetwork,
+		CNIConfigDir:     section.CNIConfigDir,
+		CNIPluginDirs:    section.CNIPluginDirs,
 		AllowDevices:     section.AllowDevices,
 		AllowCaps:        section.AllowCaps,
 		AllowInsecure:    section.AllowInsecureOptions,
