@@ -189,6 +189,9 @@ type puller interface {
 	// can tell: because of the platform, the credentials or the policy, or
 	// because a file is what is named. Errors: as pull, where a pull can't help.
 	check(ctx context.Context, req *Request, known *known) (bool, error)
+	// permit is as pull, and fetches no more than what tells whether the image
+	// may be had. It returns the reference that somebody else is to fetch.
+	permit(ctx context.Context, req *Request, blobs *blobs, claim *claim) (string, error)
 }
 
 // pulled is what a pull found.

@@ -73,17 +73,24 @@ func (r *remote) pull(ctx context.Context, req *Request, blobs *blobs, claim *cl
 	limited, cancel := context.WithTimeoutCause(ctx, r.sources.Total, errTotal)
 	defer cancel()
 	p, err := r.prepare(limited, req)
-	if err == nil {
-		p.blobs, p.claim = blobs, claim
-		var done *pulled
-		if done, err = p.run(limited); err == nil {
-			return done, nil
-		}
+	if err != nil {
+		return nil, r.failed(ctx, limited, req, err)
 	}
-	if ctx.Err() == nil && errors.Is(context.Cause(limited), errTotal) && limited.Err() != nil {
+	p.blobs, p.claim = blobs, claim
+	done, err := p.run(limited)
+	if err != nil {
+		return nil, r.failed(ctx, limited, req, err)
+	}
+	return done, nil
+}
+
+// failed tells the end of the operator's time from other errors. ctx is the
+// caller's, limited has that time.
+func (r *remote) failed(ctx, limited context.Context, req *Request, err error) error {
+	if ctx.Err() == nil && limited.Err() != nil && errors.Is(context.Cause(limited), errTotal) {
 		err = &caisson.Error{Kind: caisson.ErrUnavailable, Err: fmt.Errorf("%w: %v", errTotal, r.sources.Total)}
 	}
-	return nil, pullError(ctx, req, err)
+	return pullError(ctx, req, err)
 }
 
 // pullError says which image could not be had. ctx is the caller's.
@@ -179,30 +186,11 @@ func pullErrorOrNil(ctx context.Context, req *Request, err error) error {
 
 // run brings the image.
 func (p *pulling) run(ctx context.Context) (*pulled, error) {
-	p.web = p.remote.web(p.req, p.insecure, p.remote.hosts(p.req, p.ref))
-	defer p.web.close()
-	src, err := p.remote.open(ctx, p)
+	found, err := p.find(ctx)
 	if err != nil {
 		return nil, err
 	}
-	defer src.close()
-	p.src = src
-
-	// From here on everything is asked for by the digest of what came first.
-	top, err := src.resolve(ctx)
-	if err != nil {
-		return nil, err
-	}
-	found, err := p.choose(ctx, top)
-	if err != nil {
-		return nil, err
-	}
-	if err := p.checkManifest(found); err != nil {
-		return nil, err
-	}
-	if err := p.trust.verify(ctx, p, top, found); err != nil {
-		return nil, err
-	}
+	defer p.close()
 	if err := p.bring(ctx, found); err != nil {
 		return nil, err
 	}
@@ -210,7 +198,43 @@ func (p *pulling) run(ctx context.Context) (*pulled, error) {
 	if p.ref.file() {
 		access = "" // whoever names the file is asked for it again
 	}
-	return &pulled{name: p.ref.String(), digest: found.doc.digest, platform: found.platform.String(), access: access, tags: src.tags(found.doc.digest)}, nil
+	return &pulled{
+		name: p.ref.String(), digest: found.doc.digest, platform: found.platform.String(), access: access, tags: p.src.tags(found.doc.digest),
+	}, nil
+}
+
+// find returns the image that is meant, once it is known that it may be had.
+// Without an error the source is open.
+func (p *pulling) find(ctx context.Context) (found *candidate, err error) {
+	p.web = p.remote.web(p.insecure, p.remote.hosts(p.req, p.ref))
+	defer func() {
+		if err != nil {
+			p.close()
+		}
+	}()
+	if p.src, err = p.remote.open(ctx, p); err != nil {
+		return nil, err
+	}
+	// From here on everything is asked for by the digest of what came first.
+	top, err := p.src.resolve(ctx)
+	if err != nil {
+		return nil, err
+	}
+	if found, err = p.choose(ctx, top); err != nil {
+		return nil, err
+	}
+	if err := p.checkManifest(found); err != nil {
+		return nil, err
+	}
+	return found, p.trust.verify(ctx, p, top, found)
+}
+
+// close ends what find has opened.
+func (p *pulling) close() {
+	if p.src != nil {
+		p.src.close()
+	}
+	p.web.close()
 }
 
 // bring fetches everything of an image that is not here.

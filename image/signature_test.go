@@ -312,3 +312,30 @@ func TestSourcesErr(t *testing.T) {
 		}
 	}
 }
+
+// Who lets a daemon fetch the image gets it pinned.
+func TestPermit(t *testing.T) {
+	dir, private := keys(t)
+	reg := imagetest.NewRegistry(t)
+	img := small(t, "an image")
+	ref := reg.Push(t, "team/app:1", img)
+	free := reg.Push(t, "free/app:1", img)
+	src := signed(t, reg, dir, "ecdsa.pub")
+	src.Policies = append(src.Policies, image.Policy{Prefix: "docker-archive:", Action: image.ActionReject})
+	s := pullStore(t, src)
+	permit := func(ref string) (string, error) {
+		return s.Permit(t.Context(), &image.Request{Ref: ref, Trusted: true})
+	}
+	_, err := permit(ref)
+	wantError(t, err, caisson.ErrDenied, "not signed")
+	_, err = permit("docker-archive:/srv/a.tar")
+	wantError(t, err, caisson.ErrDenied, "rejects")
+	imagetest.Sign(t, reg, "team/app", digestOf(t, img), private["ecdsa.pub"])
+	if got, err := permit(ref); err != nil || got != reg.Host+"/team/app@"+digestOf(t, img) {
+		t.Errorf("Permit = %s, %v, want it pinned", got, err)
+	}
+	before := reg.Count("GET manifests")
+	if got, err := permit(free); err != nil || got != free || reg.Count("GET manifests") != before {
+		t.Errorf("Permit of what needs no signature = %s, %v, want %s and nobody asked", got, err, free)
+	}
+}

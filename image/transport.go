@@ -47,7 +47,7 @@ type web struct {
 
 // web returns what a pull goes by. named are the hosts that may have a private
 // address, with their ports.
-func (r *remote) web(req *Request, in insecure, named []string) *web {
+func (r *remote) web(in insecure, named []string) *web {
 	guarded := netguard.Dialer(dialTimeout, r.sources.AllowPrivate)
 	open := netguard.Dialer(dialTimeout, true)
 	dial := func(ctx context.Context, network, address string) (net.Conn, error) {

@@ -1,0 +1,43 @@
+//go:build unix
+
+package image
+
+import "context"
+
+// Permit applies the operator's policies to an image that somebody else will
+// fetch, such as a daemon. It returns the reference to fetch it by: the
+// request's own, or where a signature is asked for, one that is pinned to the
+// digest whose signature is good. Nothing is fetched but what tells that.
+//
+// Errors: as Get.
+func (s *Store) Permit(ctx context.Context, req *Request) (string, error) {
+	if err := s.begin(); err != nil {
+		return "", err
+	}
+	claim, err := s.newClaim(ctx)
+	if err != nil {
+		return "", err
+	}
+	defer claim.release()
+	return s.puller.permit(ctx, req, s.blobs, claim)
+}
+
+// permit implements puller.
+func (r *remote) permit(ctx context.Context, req *Request, blobs *blobs, claim *claim) (string, error) {
+	limited, cancel := context.WithTimeoutCause(ctx, r.sources.Total, errTotal)
+	defer cancel()
+	p, err := r.prepare(limited, req)
+	if err != nil {
+		return "", r.failed(ctx, limited, req, err)
+	}
+	if p.trust.policy == nil {
+		return req.Ref, nil
+	}
+	p.blobs, p.claim = blobs, claim
+	found, err := p.find(limited)
+	if err != nil {
+		return "", r.failed(ctx, limited, req, err)
+	}
+	p.close()
+	return p.ref.Name() + "@" + found.doc.digest.String(), nil
+}
