@@ -25,6 +25,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"path/filepath"
 	"os"
 
 	"github.com/caissonrun/caisson"
@@ -174,7 +175,13 @@ func engines(cfg *Config, opts *Options, folder *state.Folder, logger *slog.Logg
 			return nil, err
 		}
 	}
-	list, err := all.Engines(&all.Options{Config: cfg, Installation: folder.Short(), Keeper: command, Logger: logger})
+	self, err := keeper.Self(folder.Join(binFolder))
+	if err != nil {
+		return nil, err
+	}
+	list, err := all.Engines(&all.Options{
+		Config: cfg, Installation: folder.Short(), Keeper: command, Self: self, Init: initOf(command, self), Logger: logger,
+	})
 	if err != nil {
 		return nil, err
 	}
@@ -187,6 +194,15 @@ func engines(cfg *Config, opts *Options, folder *state.Folder, logger *slog.Logg
 		seen[name] = true
 	}
 	return list, nil
+}
+
+// initOf returns what is the first process of containers: the small keeper where
+// there is one, or this program.
+func initOf(command keeper.Command, self string) string {
+	if len(command) == 1 && filepath.IsAbs(command[0]) {
+		return command[0]
+	}
+	return self
 }
 
 func engineNames(list []engine.Engine) []string {

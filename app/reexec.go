@@ -3,6 +3,7 @@ package app
 import (
 	"os"
 
+	"github.com/caissonrun/caisson/engine/all"
 	"github.com/caissonrun/caisson/internal/isolate"
 	"github.com/caissonrun/caisson/keeper"
 	"github.com/caissonrun/caisson/keeper/server"
@@ -19,6 +20,6 @@ func Reexec() {
 		isolate.Main()
 	}
 	if len(os.Args) > 1 && os.Args[1] == keeper.Subcommand {
-		os.Exit(server.Main(os.Args[2:]))
+		os.Exit(server.MainWith(os.Args[2:], all.Openers()))
 	}
 }

@@ -29,6 +29,9 @@ type Spec struct {
 	// Validate.
 	Args []string `json:"args,omitempty"` // argv, entrypoint included
 	Run  string   `json:"run,omitempty"`  // a script for the engine's shell
+	// ImageEntrypoint says that Args are put behind the entrypoint of Image: the
+	// task names none of its own.
+	ImageEntrypoint bool `json:"image_entrypoint,omitempty"`
 	// Env is the program's whole environment besides what the engine documents
 	// that it adds (PATH, HOME, USER, TMPDIR where they are missing).
 	Env     map[string]string `json:"env,omitempty"`

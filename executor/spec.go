@@ -91,6 +91,7 @@ func (b *blueprint) spec(st *step, folder string) (*engine.Spec, error) {
 		// Which one it is shows once it is pulled.
 		s.Image, s.RootFS = "", &engine.RootFS{Path: "/"}
 	}
+	s.ImageEntrypoint = s.Image != "" && len(s.Args) > 0 && len(st.program.Entrypoint) == 0
 	b.addSecrets(s)
 	b.addMounts(s, st)
 	return s, b.addProxies(s)

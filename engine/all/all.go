@@ -19,6 +19,13 @@ type Options struct {
 	Installation string
 	// Keeper is how keepers are started.
 	Keeper keeper.Command
+	// Self is an absolute path, which stays, of this program: with the argument
+	// keeper.Subcommand it is a keeper that knows the sandboxes of all engines.
+	Self string
+	// Init is an absolute path, which stays, of a static program that is the
+	// first process of containers where it is asked to: the small keeper, or
+	// this program.
+	Init   string
 	Logger *slog.Logger // nil: discard
 }
 
@@ -48,7 +55,11 @@ func Engines(opts *Options) ([]engine.Engine, error) {
 	if err != nil {
 		return nil, err
 	}
-	return []engine.Engine{direct, images}, nil
+	daemon, err := ofDaemon(opts)
+	if err != nil {
+		return nil, err
+	}
+	return []engine.Engine{direct, images, daemon}, nil
 }
 
 // ofImages returns the engine oci.

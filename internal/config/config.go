@@ -58,6 +58,7 @@ type Executor struct {
 type Engine struct {
 	Native Native `json:"native"`
 	OCI    OCI    `json:"oci"`
+	Docker Docker `json:"docker"`
 }
 
 // Native is the section [engine.native].

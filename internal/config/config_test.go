@@ -66,7 +66,7 @@ func TestDefaults(t *testing.T) {
 	got := h.load(t)
 	want := &Config{
 		Executor: Executor{LogLimit: caisson.GiB},
-		Engine:   Engine{Native: Native{IDBase: 1879048192, IDCount: 65536, Isolation: "full"}, OCI: defaultOCI()},
+		Engine:   Engine{Native: Native{IDBase: 1879048192, IDCount: 65536, Isolation: "full"}, OCI: defaultOCI(), Docker: defaultDocker()},
 		Image:    defaultImage(),
 	}
 	want.State, want.Runtime = "/var/lib/caisson", "/run/caisson"
@@ -285,7 +285,7 @@ func TestProblems(t *testing.T) {
 stat = 1
 [executor]
 prefer = "native"
-[engine.docker]
+[engine.lxc]
 nonroot = true
 [engine.native]
 isolation = "ful"
@@ -305,7 +305,7 @@ paths = ["~/x", 5]
 		`CAISSON_QUITE_ELSE: there is no such setting; unset the variable`,
 		near + `:2:1: stat: unknown key "stat"; did you mean "state"?`,
 		near + `:4:10: executor.prefer: is the text "native"; want a list`,
-		near + `:5:9: engine.docker: unknown key "docker"; known are "native" and "oci"`,
+		near + `:5:9: engine.lxc: unknown key "lxc"; known are "native", "oci" and "docker"`,
 		near + `:8:13: engine.native.isolation: "ful" is not known; did you mean "full"? known are "full" and "none"`,
 		near + `:9:11: engine.native.id_base: 1 is out of range; want an id of the host, 65536 to 4294901760`,
 		near + `:10:10: engine.native.paths[0]: ~ is not expanded; write the whole path`,
@@ -332,7 +332,7 @@ func TestWhole(t *testing.T) {
 	}
 }
 
-var docker = map[string]*Section{"engine.docker": {Schema: []byte(`{
+var docker = map[string]*Section{"engine.lxc": {Schema: []byte(`{
 	"type": "object", "additionalProperties": false, "required": ["host"],
 	"properties": {
 		"host": {"type": "string", "pattern": "^unix:"},
@@ -345,13 +345,13 @@ var docker = map[string]*Section{"engine.docker": {Schema: []byte(`{
 }`)}}
 
 func TestSections(t *testing.T) {
-	h := newHost(t, "CAISSON_ENGINE_DOCKER_NONROOT=true", "CAISSON_ENGINE_DOCKER_POOLS=1,2", "CAISSON_ENGINE_DOCKER_PULL_MAX_SIZE=5")
+	h := newHost(t, "CAISSON_ENGINE_LXC_NONROOT=true", "CAISSON_ENGINE_LXC_POOLS=1,2", "CAISSON_ENGINE_LXC_PULL_MAX_SIZE=5")
 	h.opts.Sections = docker
 	t.Run("OK", func(t *testing.T) {
-		write(t, h.dir+"/caisson.toml", "[engine.docker]\nhost = 'unix:/x'\napi_key = 'hunter2'\nlabels = {a = 'b'}")
+		write(t, h.dir+"/caisson.toml", "[engine.lxc]\nhost = 'unix:/x'\napi_key = 'hunter2'\nlabels = {a = 'b'}")
 		c := h.load(t)
 		want := `{"api_key":"hunter2","host":"unix:/x","labels":{"a":"b"},"nonroot":true,"pools":[1,2],"pull":{"max_size":"5"}}`
-		if got := string(c.Sections["engine.docker"]); got != want {
+		if got := string(c.Sections["engine.lxc"]); got != want {
 			t.Errorf("Sections = %s, want %s", got, want)
 		}
 		for _, s := range c.Show() {
@@ -359,18 +359,18 @@ func TestSections(t *testing.T) {
 				t.Errorf("Show has a secret: %+v", s)
 			}
 		}
-		if s := c.setting("engine.docker.labels"); s.Value != `{"a" = "b"}` {
+		if s := c.setting("engine.lxc.labels"); s.Value != `{"a" = "b"}` {
 			t.Errorf("labels are shown as %+v", s)
 		}
 	})
 	t.Run("ErrInvalid", func(t *testing.T) {
-		write(t, h.dir+"/caisson.toml", "[engine.docker]\nhost = 'tcp:x'\napi_key = 5\nnonrot = false\npools = [10]")
+		write(t, h.dir+"/caisson.toml", "[engine.lxc]\nhost = 'tcp:x'\napi_key = 5\nnonrot = false\npools = [10]")
 		_, err := Load(&h.opts)
 		want := []string{
-			`/caisson.toml:2:8: engine.docker.host: "tcp:x" is not valid; want text that matches ^unix:`,
-			`/caisson.toml:3:11: engine.docker.api_key: is a number; want text`,
-			`/caisson.toml:4:1: engine.docker.nonrot: unknown key "nonrot"; did you mean "nonroot"?`,
-			`/caisson.toml:5:10: engine.docker.pools[0]: 10 is out of range; want 1 to 9`,
+			`/caisson.toml:2:8: engine.lxc.host: "tcp:x" is not valid; want text that matches ^unix:`,
+			`/caisson.toml:3:11: engine.lxc.api_key: is a number; want text`,
+			`/caisson.toml:4:1: engine.lxc.nonrot: unknown key "nonrot"; did you mean "nonroot"?`,
+			`/caisson.toml:5:10: engine.lxc.pools[0]: 10 is out of range; want 1 to 9`,
 		}
 		if err == nil {
 			t.Fatal("Load = nil, want problems")
@@ -383,7 +383,7 @@ func TestSections(t *testing.T) {
 	t.Run("ErrMissing", func(t *testing.T) {
 		write(t, h.dir+"/caisson.toml", "")
 		_, err := Load(&h.opts)
-		want := "engine.docker.host: the setting is missing; the section engine.docker needs it"
+		want := "engine.lxc.host: the setting is missing; the section engine.lxc needs it"
 		if err == nil || err.Error() != want {
 			t.Errorf("Load = %v, want %s", err, want)
 		}
@@ -489,8 +489,8 @@ func TestSchema(t *testing.T) {
 		valid bool
 	}{
 		{"", true},
-		{"state = '/x'\n[engine.native]\nshell = ['sh', '-c']\nid_base = 100000\n[engine.docker]\nhost = 'unix:x'", true},
-		{"[engine.docker]\nhost = 'tcp:x'", false},
+		{"state = '/x'\n[engine.native]\nshell = ['sh', '-c']\nid_base = 100000\n[engine.lxc]\nhost = 'unix:x'", true},
+		{"[engine.lxc]\nhost = 'tcp:x'", false},
 		{"[engine.native]\nisolation = 'ful'", false},
 		{"[engine.native]\nuid = -1", false},
 		{"stat = '/x'", false},

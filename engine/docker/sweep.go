@@ -1,0 +1,87 @@
+package docker
+
+import (
+	"context"
+	"errors"
+	"slices"
+	"strings"
+
+	"github.com/moby/moby/client"
+)
+
+// Sweep implements engine.Engine. What package kept does not find by its folders
+// is found by its labels: the runtime folder may be gone, after a reboot.
+func (e *Engine) Sweep(ctx context.Context, live []string) (removed []string, err error) {
+	removed, err = e.boxes.Sweep(ctx, live)
+	all := []error{err}
+	containers, err := e.sweepContainers(ctx, live)
+	all = append(all, err)
+	for _, name := range containers {
+		if !slices.Contains(removed, name) {
+			removed = append(removed, name)
+		}
+	}
+	networks, err := e.sweepNetworks(ctx, live)
+	removed, all = append(removed, networks...), append(all, err)
+	if e.opts.ImageTTL > 0 {
+		images, err := e.images.prune(ctx, e.opts.ImageTTL)
+		removed, all = append(removed, images...), append(all, err)
+	}
+	return removed, errors.Join(all...)
+}
+
+// labelled is a filter for what belongs to this installation.
+func (e *Engine) labelled() client.Filters {
+	return client.Filters{}.Add("label", labelInstallation+"="+e.opts.Installation)
+}
+
+// sweepContainers removes containers that nobody owns.
+func (e *Engine) sweepContainers(ctx context.Context, live []string) (removed []string, err error) {
+	r, err := call(ctx, "containers", func(ctx context.Context) (client.ContainerListResult, error) {
+		return e.daemon.ContainerList(ctx, client.ContainerListOptions{All: true, Filters: e.labelled()})
+	})
+	if err != nil {
+		return nil, err
+	}
+	var all []error
+	for _, c := range r.Items {
+		id := c.Labels[labelSandbox]
+		if c.Labels[labelInstallation] != e.opts.Installation || slices.Contains(live, id) || e.probing(id) || id == lookLabel {
+			continue
+		}
+		if err := e.daemon.remove(ctx, c.ID); err != nil {
+			all = append(all, err)
+			continue
+		}
+		removed = append(removed, id)
+	}
+	return removed, errors.Join(all...)
+}
+
+// sweepNetworks removes networks that nobody owns.
+func (e *Engine) sweepNetworks(ctx context.Context, live []string) (removed []string, err error) {
+	r, err := call(ctx, "networks", func(ctx context.Context) (client.NetworkListResult, error) {
+		return e.daemon.NetworkList(ctx, client.NetworkListOptions{Filters: e.labelled()})
+	})
+	if err != nil {
+		return nil, err
+	}
+	var all []error
+	for _, n := range r.Items {
+		id, ours := n.Labels[labelNetwork]
+		if !ours || n.Labels[labelInstallation] != e.opts.Installation || slices.Contains(live, id) {
+			continue
+		}
+		if err := e.daemon.removeNetwork(ctx, n.ID); err != nil {
+			all = append(all, err)
+			continue
+		}
+		removed = append(removed, id)
+	}
+	return removed, errors.Join(all...)
+}
+
+// probing reports whether a sandbox is a probe's, which has a lock of its own.
+func (e *Engine) probing(id string) bool {
+	return strings.HasPrefix(id, probePrefix) && e.boxes.Probing(id)
+}
