@@ -11,6 +11,10 @@ import "context"
 //
 // Errors: as Get.
 func (s *Store) Permit(ctx context.Context, req *Request) (string, error) {
+	src := &s.opts.Sources
+	if len(src.Policies) == 0 && !src.RequireSignatures && req.TrustPrefix == "" && len(req.InsecureOptions) == 0 {
+		return req.Ref, nil // a daemon may know names that mean nothing here
+	}
 	if err := s.begin(); err != nil {
 		return "", err
 	}
