@@ -7,7 +7,6 @@ import (
 	"errors"
 	"io/fs"
 	"os"
-	"path/filepath"
 	"slices"
 	"strings"
 	"time"
@@ -23,6 +22,7 @@ import (
 
 const (
 	trashDir  = "trash"
+	trashLock = "trash.lock"
 	signedDir = "signed" // of the pull's marks, by manifest
 	stampFile = "collected"
 	// staleAfter is when a cut download is given up.
@@ -316,7 +316,7 @@ func (s *Store) discard(path string) error {
 
 // tidy removes what collections, and processes that were killed, have left.
 func (s *Store) tidy(ctx context.Context) error {
-	return errors.Join(s.dropGrants(ctx), s.dropPartials(), s.dropTemps(), s.dropCopies(ctx), s.emptyTrash(ctx))
+	return errors.Join(s.dropGrants(ctx), s.dropPartials(), s.dropTemps(), s.dropCopies(), s.emptyTrash(ctx))
 }
 
 // dropGrants removes grants whose blob is gone. The grant of a blob comes right
@@ -363,9 +363,10 @@ func (s *Store) dropPartials() error {
 		return err
 	}
 	for _, e := range entries {
-		path := s.path(treesDir, e.Name())
-		if base, ok := strings.CutSuffix(path, newSuffix); ok {
-			if err := s.dropLocked(base+lockSuffix, path); err != nil {
+		base, isNew := strings.CutSuffix(s.path(treesDir, e.Name()), newSuffix)
+		base, isLock := strings.CutSuffix(base, lockSuffix)
+		if isNew || isLock {
+			if err := s.dropLocked(base+lockSuffix, base+newSuffix); err != nil {
 				return err
 			}
 		}
@@ -413,7 +414,7 @@ func (s *Store) dropTemps() error {
 }
 
 // dropCopies removes copies that no lease names.
-func (s *Store) dropCopies(ctx context.Context) error {
+func (s *Store) dropCopies() error {
 	entries, err := listDir(s.path(copiesDir))
 	if err != nil {
 		return err
@@ -422,14 +423,15 @@ func (s *Store) dropCopies(ctx context.Context) error {
 		if _, err := os.Lstat(s.path(leasesDir, e.Name()+jsonEnd)); !errors.Is(err, fs.ErrNotExist) {
 			continue // a lease is written before its copy is made
 		}
-		if err := s.removeCopy(ctx, e.Name()); err != nil {
+		if err := s.discard(s.path(copiesDir, e.Name())); err != nil {
 			return err
 		}
 	}
 	return nil
 }
 
-// emptyTrash removes for good what was moved away.
+// emptyTrash removes for good what was moved away. If somebody else does, it
+// is left to them, and what comes meanwhile to the next.
 func (s *Store) emptyTrash(ctx context.Context) error {
 	root, err := safefs.Open(s.path(trashDir), nil)
 	if errors.Is(err, fs.ErrNotExist) {
@@ -439,15 +441,14 @@ func (s *Store) emptyTrash(ctx context.Context) error {
 		return sorted(s.path(trashDir), err)
 	}
 	defer root.Close()
-	crash.Point(crash.EmptyBefore)
-	entries, err := listDir(s.path(trashDir))
+	lock, err := lockfile.Try(s.path(trashLock))
+	if errors.Is(err, caisson.ErrExists) {
+		return nil
+	}
 	if err != nil {
-		return err
+		return sorted(s.path(trashDir), err)
 	}
-	for _, e := range entries {
-		if err := root.RemoveAll(ctx, e.Name()); err != nil && !errors.Is(err, fs.ErrNotExist) {
-			return sorted(filepath.Join(s.path(trashDir), e.Name()), err)
-		}
-	}
-	return nil
+	defer lock.Release()
+	crash.Point(crash.EmptyBefore)
+	return sorted(s.path(trashDir), root.RemoveAll(ctx, "."))
 }

@@ -17,7 +17,6 @@ import (
 	"github.com/caissonrun/caisson"
 	"github.com/caissonrun/caisson/internal/atomicfile"
 	"github.com/caissonrun/caisson/internal/crash"
-	"github.com/caissonrun/caisson/internal/safefs"
 )
 
 const (
@@ -222,28 +221,20 @@ func (s *Store) Unlease(ctx context.Context, owner string) error {
 	if err != nil {
 		return sorted("lease of "+owner, err)
 	}
-	if filepath.Dir(note.Dir) == s.path(copiesDir) {
-		if err := s.removeCopy(ctx, filepath.Base(note.Dir)); err != nil {
+	// The copy is gone at once: a removal that is cut must not leave a part of it.
+	mine := filepath.Dir(note.Dir) == s.path(copiesDir)
+	if mine {
+		if err := s.discard(note.Dir); err != nil {
 			return err
 		}
 	}
 	if err := os.Remove(s.leasePath(owner)); err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return sorted("lease of "+owner, err)
 	}
+	if mine {
+		return s.emptyTrash(ctx)
+	}
 	return nil
-}
-
-// removeCopy removes one of the store's own copies.
-func (s *Store) removeCopy(ctx context.Context, name string) error {
-	root, err := safefs.Open(s.path(copiesDir), nil)
-	if errors.Is(err, fs.ErrNotExist) {
-		return nil
-	}
-	if err != nil {
-		return sorted(s.path(copiesDir), err)
-	}
-	defer root.Close()
-	return sorted("copy of an image", root.RemoveAll(ctx, name))
 }
 
 // Sweep forgets the leases whose owner is not live, and removes what killed
