@@ -10,6 +10,7 @@ import (
 	"strings"
 
 	"github.com/caissonrun/caisson"
+	"github.com/caissonrun/caisson/engine"
 )
 
 func workdirs() []Attack {
@@ -94,7 +95,7 @@ func setID(t *Trial) {
 		t.OK(os.WriteFile(path, t.program(), 0o755), "WriteFile")
 		t.OK(os.Chown(path, uid, uid), "Chown")
 		t.OK(os.Chmod(path, 0o755|os.ModeSetuid|os.ModeSetgid), "Chmod")
-		spec.Args = []string{"/work/setid", "report"}
+		spec.Args = []string{t.inWork(spec, "setid"), "report"}
 		b := t.start(spec)
 		// A file of an owner unknown inside may not be executable at all.
 		if exit := b.wait(); exit.Code == 126 {
@@ -104,6 +105,14 @@ func setID(t *Trial) {
 			t.Errorf("a set-id program is %d:%d, others are %d:%d", f.UID, f.GID, want.UID, want.GID)
 		}
 	}
+}
+
+// inWork returns where a file of the work folder is for the program.
+func (t *Trial) inWork(spec *engine.Spec, name string) string {
+	if spec.Args[0] == t.Inside {
+		return filepath.Join(spec.Work, name) // it sees the host's own files
+	}
+	return caisson.WorkDir + "/" + name
 }
 
 // program returns the inside program.

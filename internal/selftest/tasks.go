@@ -4,6 +4,7 @@ package selftest
 
 import (
 	"errors"
+	"fmt"
 	"os"
 	"path/filepath"
 	"strings"
@@ -57,9 +58,10 @@ func (r *target) taskOf(args ...string) *caisson.Task {
 	return task
 }
 
-// programOf returns one step's program.
+// programOf returns one step's program. Its paths are relative to the work
+// folder, which is elsewhere where programs see the host's files.
 func (r *target) programOf(args ...string) caisson.Program {
-	p := caisson.Program{Cmd: append([]string{caisson.WorkDir + "/bin/inside"}, args...)}
+	p := caisson.Program{Cmd: append([]string{"./bin/inside"}, args...)}
 	if r.base != "" {
 		p.Image = archiveRef(r.base)
 	}
@@ -85,21 +87,28 @@ func (r *target) result(t *attack.Trial, x *executor.Executor, task *caisson.Tas
 // ran ends the trial if the program itself did not do what it was to do.
 func ran(t *attack.Trial, result *caisson.Result) {
 	if result.Exit.Code != 0 || result.Exit.Reason != caisson.ReasonExited {
-		t.OK(errors.New(result.Exit.Message+" "+string(result.Exit.Reason)), "the task's program")
+		why := fmt.Errorf("it ended with %s, code %d %s", result.Exit.Reason, result.Exit.Code, result.Exit.Message)
+		if failure := result.Error; failure != nil {
+			if failure.Kind == caisson.ErrDenied || failure.Kind == caisson.ErrUnsupported {
+				t.Inapplicable("%s", failure.Message)
+			}
+			why = errors.New(failure.Message)
+		}
+		t.OK(why, "the task's program")
 	}
 }
 
 func outputLinks(t *attack.Trial, x *executor.Executor, r *target) {
 	flag, text := t.Flag()
 	out := t.Folder("results")
-	args := strings.Fields("mkdir /work/out/sub ; write /work/out/fine fine")
+	args := strings.Fields("mkdir out/sub ; write out/fine fine")
 	for name, link := range map[string]string{
 		"abs": flag, "dots": strings.Repeat("../", 30) + flag[1:], "proc": "/proc/self/root" + flag, "proc1": "/proc/1/root" + flag,
 		"dir": filepath.Dir(flag), "sub/abs": flag, "cwd": "/proc/self/cwd/../../../../../../../.." + flag,
 	} {
-		args = append(args, ";", "symlink", link, "/work/out/"+name)
+		args = append(args, ";", "symlink", link, "out/"+name)
 	}
-	args = append(args, ";", "try", "hardlink", flag, "/work/out/hard", ";", "symlink", filepath.Dir(flag), "/work/moved")
+	args = append(args, ";", "try", "hardlink", flag, "out/hard", ";", "symlink", filepath.Dir(flag), "moved")
 	task := r.taskOf(args...)
 	for _, path := range []string{"out/*", "out/**", "out", "moved/*", "out/dir/*", "out/dir/flag", "out/abs"} {
 		task.Outputs = append(task.Outputs, caisson.Output{Path: path, To: "file:" + out + "/", Optional: true, When: caisson.WhenAlways})
@@ -129,8 +138,8 @@ func holds(t *attack.Trial, dir, text string) {
 
 func outputSpecial(t *attack.Trial, x *executor.Executor, r *target) {
 	out := t.Folder("results")
-	task := r.taskOf(strings.Fields("mkdir /work/out ; fifo /work/out/fifo ; write /work/out/fine fine ; symlink loop /work/out/loop ; " +
-		"write /work/out/setid x ; chmod 6755 /work/out/setid")...)
+	task := r.taskOf(strings.Fields("mkdir out ; fifo out/fifo ; write out/fine fine ; symlink loop out/loop ; " +
+		"write out/setid x ; chmod 6755 out/setid")...)
 	task.Outputs = []caisson.Output{{Path: "out/*", To: "file:" + out + "/", Optional: true, When: caisson.WhenAlways}}
 	ran(t, r.result(t, x, task))
 	err := filepath.WalkDir(out, func(_ string, d os.DirEntry, err error) error {
@@ -153,7 +162,7 @@ func inputThroughLink(t *attack.Trial, x *executor.Executor, r *target) {
 	victim := t.Folder("victim")
 	// The first step makes links where files of the second are then put.
 	first := caisson.Step{Name: "first", Program: r.programOf(
-		"symlink", victim, "/work/linked", ";", "symlink", victim+"/file", "/work/file", ";", "symlink", victim, "/work/dir")}
+		"symlink", victim, "linked", ";", "symlink", victim+"/file", "file", ";", "symlink", victim, "dir")}
 	task := r.taskOf("exit", "0")
 	task.Pre = []caisson.Step{first}
 	task.Files = map[string]string{"linked/made": "x", "file": "x", "dir/deep/made": "x"}
@@ -166,7 +175,7 @@ func inputThroughLink(t *attack.Trial, x *executor.Executor, r *target) {
 const diskLimit = 16 * caisson.MiB
 
 func diskByFiles(t *attack.Trial, x *executor.Executor, r *target) {
-	task := r.taskOf(strings.Fields("try fill /work/x 64m ; try fill /tmp/x 64m ; exit 0")...)
+	task := r.taskOf(strings.Fields("try fill x 64m ; try fill /tmp/x 64m ; exit 0")...)
 	task.Limits.Disk = diskLimit
 	out := t.Folder("results")
 	task.Outputs = []caisson.Output{{Path: "x", To: "file:" + out + "/", When: caisson.WhenAlways, Optional: true}}
@@ -177,7 +186,7 @@ func diskByFiles(t *attack.Trial, x *executor.Executor, r *target) {
 }
 
 func diskByInodes(t *attack.Trial, x *executor.Executor, r *target) {
-	task := r.taskOf(strings.Fields("mkdir /work/many ; many /work/many 30000 ; exit 77")...)
+	task := r.taskOf(strings.Fields("mkdir many ; many many 30000 ; exit 77")...)
 	task.Limits.Disk = diskLimit
 	if result := r.result(t, x, task); result.Exit.Code == 77 {
 		t.Errorf("30000 files could be made under a disk limit of %v", diskLimit)

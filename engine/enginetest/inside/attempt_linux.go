@@ -111,6 +111,7 @@ func mount(kind string, flags uintptr) error {
 	if err := os.MkdirAll(scratch, 0o755); err != nil {
 		return err
 	}
+	defer os.Remove(scratch)
 	err := unix.Mount("none", scratch, kind, flags, "")
 	if err == nil {
 		return unix.Unmount(scratch, unix.MNT_DETACH)
@@ -123,6 +124,7 @@ func umount() error {
 	if err := os.MkdirAll(scratch, 0o755); err != nil {
 		return err
 	}
+	defer os.Remove(scratch)
 	return unix.Unmount(scratch, unix.MNT_DETACH)
 }
 
