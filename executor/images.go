@@ -22,9 +22,11 @@ import (
 	"github.com/caissonrun/caisson/internal/safefs"
 )
 
-// Images is where engines with Features.RootFS get root file systems from.
-// image.Store is one.
+// Images is where engines with Features.RootFS get root file systems from, and
+// who knows which images engines that pull by themselves may have. image.Store
+// is one.
 type Images interface {
+	Permit(ctx context.Context, req *image.Request) (string, error)
 	Get(ctx context.Context, req *image.Request) (*image.Image, error)
 	RootFS(ctx context.Context, img *image.Image, lease *image.Lease) (*image.RootFS, error)
 	Unlease(ctx context.Context, owner string) error
@@ -85,7 +87,7 @@ func (a *attendant) imageRefs() []string {
 func (a *attendant) pull(ctx context.Context) (wait func(needed bool) error, err error) {
 	refs := a.imageRefs()
 	if !a.record.Sharing.RootFS || len(refs) == 0 {
-		return func(bool) error { return nil }, nil
+		return func(bool) error { return nil }, a.permit(ctx, refs)
 	}
 	for i, ref := range refs {
 		if a.places.rootOf(ref) == nil {
@@ -112,6 +114,33 @@ func (a *attendant) pull(ctx context.Context) (wait func(needed bool) error, err
 		}
 		return a.places.write(a.attempt())
 	}, nil
+}
+
+// permit asks the operator's policies about images that the engine will pull by
+// itself, before it can begin to.
+func (a *attendant) permit(ctx context.Context, refs []string) error {
+	if a.x.opts.Images == nil || len(refs) == 0 {
+		return nil
+	}
+	options, err := a.imageOptions()
+	if err != nil {
+		return err
+	}
+	pinned := make(map[string]string)
+	for _, ref := range refs {
+		as, err := a.x.opts.Images.Permit(ctx, a.request(ref, &options))
+		if err != nil {
+			return at(fmt.Sprintf("image %q", ref), err)
+		}
+		if as != ref {
+			pinned[ref] = as
+		}
+	}
+	if len(pinned) == 0 {
+		return nil
+	}
+	a.places.Pinned = pinned
+	return a.places.write(a.attempt())
 }
 
 // pullAll fills in what the images are.

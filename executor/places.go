@@ -28,6 +28,9 @@ type places struct {
 	Binds   []inputBind    `json:"binds,omitempty"`
 	Images  []*rooted      `json:"images,omitempty"`
 	Leases  []string       `json:"leases,omitempty"` // of copies, by their owners
+	// Pinned is by which names the engine is to pull images that the policies
+	// let in with that contents only.
+	Pinned map[string]string `json:"pinned,omitempty"`
 	// Network is the host's boot id when the network that the steps share was
 	// complete. Empty: there is none, or none that can be used.
 	Network string `json:"network,omitempty"`

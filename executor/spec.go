@@ -87,6 +87,9 @@ func (b *blueprint) spec(st *step, folder string) (*engine.Spec, error) {
 		s.OnExit, s.OnExitEnv = b.onExit, b.env
 	}
 	b.onNetwork(s, st)
+	if b.places != nil && b.places.Pinned[s.Image] != "" {
+		s.Image = b.places.Pinned[s.Image]
+	}
 	if b.record.Sharing.RootFS && s.Image != "" {
 		// Which one it is shows once it is pulled.
 		s.Image, s.RootFS = "", &engine.RootFS{Path: "/"}
