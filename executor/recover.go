@@ -55,7 +55,31 @@ func (x *Executor) Recover(ctx context.Context) error {
 	if err := ctx.Err(); err != nil {
 		return err
 	}
-	return x.sweep(ctx)
+	if err := x.sweep(ctx); err != nil {
+		return err
+	}
+	x.collect(ctx)
+	return ctx.Err()
+}
+
+// collectEvery is how often images are looked through for old ones.
+const collectEvery = time.Hour
+
+// A collector is an Images that removes what the operator's settings say.
+type collector interface {
+	AutoGC(ctx context.Context, every time.Duration) error
+}
+
+// collect has old images removed. Nobody waits for a sandbox because of it.
+func (x *Executor) collect(ctx context.Context) {
+	images, ok := x.opts.Images.(collector)
+	if !ok {
+		return
+	}
+	err := x.guard(caisson.OpSweep, func() error { return images.AutoGC(ctx, collectEvery) })
+	if err != nil {
+		x.log.Warn("collect", "item", "images", "err", err)
+	}
 }
 
 // settled reports whether nothing is left to be done for the task: the file of
