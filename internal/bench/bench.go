@@ -45,6 +45,9 @@ func newBench() (*bench, error) {
 	if host := os.Getenv("CAISSON_TEST_DOCKER"); host != "" {
 		settings += fmt.Sprintf("[engine.docker]\nhost = %q\n", host)
 	}
+	if registry := os.Getenv("CAISSON_TEST_REGISTRY"); registry != "" {
+		settings += fmt.Sprintf("[image]\nhttp = [%q]\n", registry)
+	}
 	if err := os.WriteFile(b.config(), []byte(settings), 0o600); err != nil {
 		return nil, err
 	}

@@ -5,9 +5,11 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"maps"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"time"
 
@@ -31,6 +33,8 @@ type contender struct {
 	run  func(ctx context.Context) error
 	err  error // why it can't
 	took samples
+	// phases is what the time of a task was spent on.
+	phases map[string]samples
 }
 
 // small is the name of the image that containers are started of.
@@ -42,6 +46,7 @@ type containers struct {
 	registry string // 127.0.0.1:PORT
 	docker   string // unix://...
 	archive  string // of the small image
+	name     string // of the small image in the registry, or the archive
 	bundle   string // for a bare runtime
 }
 
@@ -54,9 +59,14 @@ func (b *bench) newContainers(ctx context.Context) (*containers, error) {
 		b: b, registry: os.Getenv("CAISSON_TEST_REGISTRY"), docker: os.Getenv("CAISSON_TEST_DOCKER"),
 		archive: filepath.Join(b.dir, "busybox.tar"), bundle: filepath.Join(b.dir, "bundle"),
 	}
+	c.name = "docker-archive:" + c.archive
 	img, err := testimage.Busybox(v1.Config{})
 	if err == nil {
 		err = testimage.WriteArchive(img, c.archive, small)
+	}
+	if err == nil && c.registry != "" {
+		c.name = c.registry + "/" + small
+		err = testimage.Push(img, c.name)
 	}
 	if err != nil {
 		return nil, err
@@ -112,7 +122,7 @@ func (c *containers) unpackBundle(ctx context.Context) error {
 // ours is a task of Caisson's in the small image. Nil options are left out.
 func (c *containers) ours(engine string, options map[string]any, args ...string) *caisson.Task {
 	task := argv(args...)
-	task.Engine, task.Image = engine, "docker-archive:"+c.archive
+	task.Engine, task.Image = engine, c.name
 	if engine == "docker" {
 		task.Image = small
 	}
@@ -124,11 +134,17 @@ func (c *containers) ours(engine string, options map[string]any, args ...string)
 
 // oci is a task with a runtime, in this warm process.
 func (c *containers) oci(runtime string) *contender {
-	run := func(ctx context.Context) error {
-		_, err := c.b.run(ctx, c.ours("oci", map[string]any{"runtime": runtime}, "/bin/true"))
+	one := &contender{name: "caisson oci, " + runtime, phases: map[string]samples{}}
+	one.run = func(ctx context.Context) error {
+		result, err := c.b.run(ctx, c.ours("oci", map[string]any{"runtime": runtime}, "/bin/true"))
+		if err == nil {
+			for _, p := range result.Phases {
+				one.phases[p.Name] = append(one.phases[p.Name], p.Took.Std())
+			}
+		}
 		return err
 	}
-	return &contender{name: "caisson oci, " + runtime, run: run}
+	return one
 }
 
 // ourDocker is a task of the docker engine, in this warm process.
@@ -234,11 +250,15 @@ func (b *bench) containerStarts(ctx context.Context) ([]row, error) {
 	compare(ctx, 20, crun, bareCrun, docker, runc, bareRunc, builtin, ourDocker)
 	gvisor := c.oci("runsc")
 	compare(ctx, 3, gvisor)
-	return []row{
-		crun.against(bareCrun, "1.5"), crun.against(docker, "0.25"),
+	rows := []row{crun.against(bareCrun, "1.5"), crun.against(docker, "0.25")}
+	for _, name := range slices.Sorted(maps.Keys(crun.phases)) {
+		rows = append(rows, row{"  of the first: " + name, crun.phases[name].String(), "-", "-", "-"})
+	}
+	return append(
+		rows,
 		runc.against(bareRunc, "-"), builtin.against(bareCrun, "-"), builtin.against(docker, "-"),
 		gvisor.against(docker, "-"), ourDocker.against(docker, "-"),
-	}, nil
+	), nil
 }
 
 // crowd is how many containers are started at once.
