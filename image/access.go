@@ -41,7 +41,10 @@ func accessKey(ctx context.Context, dir string) ([]byte, error) {
 	if err != nil {
 		return nil, err
 	}
-	defer lock.Release()
+	defer func() {
+		os.Remove(path + lockSuffix)
+		lock.Release()
+	}()
 	if key, err := readAccessKey(path); !errors.Is(err, fs.ErrNotExist) {
 		return key, err
 	}

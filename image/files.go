@@ -13,6 +13,7 @@ import (
 	"io/fs"
 	"os"
 	"path"
+	"path/filepath"
 	"strings"
 
 	"github.com/klauspost/compress/zstd"
@@ -249,10 +250,12 @@ func (r *remote) decompress(ctx context.Context, file *os.File) (*os.File, error
 	if err != nil {
 		return nil, invalid("the archive can't be read: %w", err)
 	}
-	if err := os.MkdirAll(r.dir, 0o700); err != nil {
+	// Where a kill just here leaves it, it is collected with cut downloads.
+	dir := filepath.Join(r.dir, partialDir)
+	if err := os.MkdirAll(dir, 0o700); err != nil {
 		return nil, err
 	}
-	plain, err := os.CreateTemp(r.dir, "archive-")
+	plain, err := os.CreateTemp(dir, "archive-")
 	if err != nil {
 		return nil, err
 	}
