@@ -68,6 +68,9 @@ type boxSpec struct {
 	Files   int64        `json:"files,omitempty"`
 	Seccomp bool         `json:"seccomp,omitempty"`
 	Secrets []secretFile `json:"secrets,omitempty"`
+	// Modes are those of folders in memory: a runtime gives them the mode of the
+	// image's folder that they hide.
+	Modes map[string]uint32 `json:"modes,omitempty"`
 }
 
 // An attachment is a network that a container is attached to.
@@ -216,9 +219,33 @@ func (b *box) furnish() error {
 	if err := errors.Join(os.Chmod(b.spec.Dir, 0o755), os.Chown(b.spec.Dir, os.Geteuid(), os.Getegid())); err != nil {
 		return err
 	}
+	if err := b.setModes(); err != nil {
+		return err
+	}
 	for _, s := range b.spec.Secrets {
 		if err := b.writeSecret(s); err != nil {
 			return fmt.Errorf("secret %s: %w", s.Name, err)
+		}
+	}
+	return nil
+}
+
+// setModes sets the modes of folders in memory.
+func (b *box) setModes() error {
+	root, err := b.Guest.Root()
+	if err != nil {
+		return err
+	}
+	defer root.Close()
+	for target, mode := range b.spec.Modes {
+		dir, err := openInside(int(root.Fd()), target)
+		if err != nil {
+			return fmt.Errorf("%s: %w", target, err)
+		}
+		err = unix.Fchmod(dir, mode)
+		unix.Close(dir)
+		if err != nil && !errors.Is(err, unix.EROFS) {
+			return fmt.Errorf("%s: %w", target, err)
 		}
 	}
 	return nil

@@ -31,10 +31,15 @@ func TestConformance(t *testing.T) {
 		}
 	}
 	one := opts.Installation
+	var networks []string
+	for _, letter := range []string{"a", "b"} {
+		networks = append(networks, makeNetwork(t, c, one+letter))
+	}
 	enginetest.Run(t, enginetest.Harness{
 		New: engineOf(one), Other: engineOf(one + "x"),
-		Restart: func(t testing.TB, _ engine.Engine) engine.Engine { return engineOf(one)(t) },
-		Inside:  inside,
+		Restart:  func(t testing.TB, _ engine.Engine) engine.Engine { return engineOf(one)(t) },
+		Inside:   inside,
+		Networks: networks,
 		Program: func(spec *engine.Spec, args []string) {
 			spec.Image = image
 			spec.Args = append([]string{"/caisson-inside"}, args...)
@@ -51,6 +56,20 @@ func TestConformance(t *testing.T) {
 			"isolation:" + engine.FilteredSyscalls, "isolation:" + engine.NoCapabilities,
 		},
 	})
+}
+
+// makeNetwork makes a network of a test and returns its name.
+func makeNetwork(t testing.TB, c *client.Client, name string) string {
+	t.Helper()
+	if _, err := c.NetworkCreate(t.Context(), name, client.NetworkCreateOptions{Driver: "bridge"}); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if _, err := c.NetworkRemove(context.Background(), name, client.NetworkRemoveOptions{}); err != nil {
+			t.Errorf("remove the test's network: %v", err)
+		}
+	})
+	return name
 }
 
 // killKeeper kills the keeper of a sandbox, and returns when it is gone.

@@ -20,8 +20,8 @@ var kinds = []struct {
 	text string
 	kind caisson.Kind
 }{
-	{text: "address already in use", kind: caisson.ErrExhausted},
-	{text: "port is already allocated", kind: caisson.ErrExhausted},
+	{text: "address already in use", kind: caisson.ErrExists},
+	{text: "port is already allocated", kind: caisson.ErrExists},
 	{text: "no space left on device", kind: caisson.ErrExhausted},
 	{text: "cannot allocate memory", kind: caisson.ErrExhausted},
 	{text: "could not find an available", kind: caisson.ErrExhausted},
@@ -30,6 +30,7 @@ var kinds = []struct {
 	{text: "exec format error", kind: caisson.ErrUnsupported},
 	{text: "is too old", kind: caisson.ErrUnsupported},
 	{text: "toomanyrequests", kind: caisson.ErrUnavailable},
+	{text: "bind source path does not exist", kind: caisson.ErrNotFound},
 	{text: "manifest unknown", kind: caisson.ErrNotFound},
 	{text: "name unknown", kind: caisson.ErrNotFound},
 	{text: "no matching manifest", kind: caisson.ErrNotFound},

@@ -105,11 +105,14 @@ func daemon(t testing.TB) *client.Client {
 	return c
 }
 
-// emptyImage makes an image that has nothing but folders, and returns its id.
+// emptyImage makes an image that has folders and a shell, and returns its name.
 func emptyImage(t testing.TB, changes ...string) string {
 	t.Helper()
-	files := map[string]string{}
-	return imageOf(t, files, changes...)
+	busybox, err := os.ReadFile("/bin/busybox")
+	if err != nil {
+		t.Fatalf("busybox-static is needed: %v", err)
+	}
+	return imageOf(t, map[string]string{"bin/sh": string(busybox)}, changes...)
 }
 
 // imageOf makes an image with files, and returns its name.

@@ -1,6 +1,7 @@
 package docker
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -10,6 +11,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strconv"
+	"strings"
 	"time"
 
 	"github.com/moby/moby/client"
@@ -144,7 +146,7 @@ func (e *Engine) Networks(ctx context.Context, dir string) ([]engine.Network, er
 		return nil, err
 	}
 	settings := r.Container.NetworkSettings
-	if settings == nil {
+	if settings == nil || r.Container.Config == nil {
 		return nil, nil
 	}
 	var list []engine.Network
@@ -161,11 +163,9 @@ func (e *Engine) Networks(ctx context.Context, dir string) ([]engine.Network, er
 		}
 		list = append(list, one)
 	}
+	order := strings.Split(r.Container.Config.Labels[labelNetworks], ",")
 	slices.SortFunc(list, func(a, b engine.Network) int {
-		if a.Name < b.Name {
-			return -1
-		}
-		return 1
+		return cmp.Compare(slices.Index(order, a.Name), slices.Index(order, b.Name))
 	})
 	if len(list) > 0 {
 		for port, bindings := range settings.Ports {

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"net/netip"
 	"slices"
 	"strconv"
 	"strings"
@@ -84,7 +85,10 @@ func (o *Options) permit(f *found, s *engine.Spec) (*choice, error) {
 			return nil, kept.Denied(gate.field, fmt.Errorf("the operator does not permit it (engine.docker.%s)", gate.key))
 		}
 	}
-	for _, a := range s.Network.Attach {
+	if err := checkDNS(s.DNS); err != nil {
+		return nil, err
+	}
+	for _, a := range attachments(&s.Network) {
 		if err := o.mayAttach(a.Name); err != nil {
 			return nil, err
 		}
@@ -102,6 +106,35 @@ func (o *Options) permit(f *found, s *engine.Spec) (*choice, error) {
 		return nil, err
 	}
 	return c, nil
+}
+
+// attachments are the networks that a task names.
+func attachments(n *caisson.Network) []caisson.NetworkAttach {
+	switch n.Mode {
+	case "", caisson.NetworkNone, caisson.NetworkDefault, caisson.NetworkHost, caisson.NetworkAllow:
+		return n.Attach
+	}
+	return append([]caisson.NetworkAttach{{Name: n.Mode}}, n.Attach...)
+}
+
+// checkDNS refuses what would be more than it says in resolv.conf.
+func checkDNS(d *caisson.DNS) error {
+	if d == nil {
+		return nil
+	}
+	for i, server := range d.Servers {
+		if _, err := netip.ParseAddr(server); err != nil {
+			return kept.Invalid(fmt.Sprintf("dns.servers[%d]", i), fmt.Errorf("%q is no address", server))
+		}
+	}
+	for field, words := range map[string][]string{"search": d.Search, "options": d.Options} {
+		for i, word := range words {
+			if word == "" || strings.ContainsFunc(word, func(r rune) bool { return r <= ' ' || r > '~' || r == '#' || r == ';' }) {
+				return kept.Invalid(fmt.Sprintf("dns.%s[%d]", field, i), fmt.Errorf("%q is no word", word))
+			}
+		}
+	}
+	return nil
 }
 
 // mayAttach decides about a network that a task names.

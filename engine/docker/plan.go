@@ -33,6 +33,7 @@ const (
 	labelTask         = "run.caisson.task"
 	labelAttempt      = "run.caisson.attempt"
 	labelStep         = "run.caisson.step"
+	labelNetworks     = "run.caisson.networks" // their names in order, with commas
 )
 
 const (
@@ -90,6 +91,7 @@ func (set *setting) keeper(s *engine.Spec) (*keeper.Spec, error) {
 	if err := set.networks(s, spec); err != nil {
 		return nil, err
 	}
+	spec.Modes = modes(spec.HostConfig.Tmpfs)
 	for _, secret := range s.Secrets {
 		switch {
 		case secret.As != caisson.SecretFile:
@@ -311,6 +313,20 @@ func (set *setting) mounts(s *engine.Spec, h *container.HostConfig) {
 	}
 }
 
+// modes returns the modes that tmpfs are to have.
+func modes(tmpfs map[string]string) map[string]uint32 {
+	all := map[string]uint32{}
+	for target, options := range tmpfs {
+		for option := range strings.SplitSeq(options, ",") {
+			if value, ok := strings.CutPrefix(option, "mode="); ok {
+				n, _ := strconv.ParseUint(value, 8, 32)
+				all[target] = uint32(n)
+			}
+		}
+	}
+	return all
+}
+
 // chowned are the folders whose files must be given to the program's user.
 func (set *setting) chowned(s *engine.Spec) []string {
 	if set.who.uid == s.WorkOwner.UID && set.who.gid == s.WorkOwner.GID || set.who.uid == 0 {
@@ -336,6 +352,7 @@ func (set *setting) networks(s *engine.Spec, b *boxSpec) error {
 	h := b.HostConfig
 	first := func(name string, aliases []string) {
 		h.NetworkMode = container.NetworkMode(name)
+		b.Config.Labels[labelNetworks] = name
 		if len(aliases) > 0 {
 			b.Networking = &network.NetworkingConfig{EndpointsConfig: map[string]*network.EndpointSettings{name: {Aliases: aliases}}}
 		}
@@ -343,8 +360,8 @@ func (set *setting) networks(s *engine.Spec, b *boxSpec) error {
 	switch {
 	case set.network != "":
 		first(set.network, s.Names)
-	case len(s.Network.Attach) > 0:
-		for i, a := range s.Network.Attach {
+	case len(attachments(&s.Network)) > 0:
+		for i, a := range attachments(&s.Network) {
 			if len(a.Args) > 0 {
 				return kept.Unsupported("network.args", fmt.Errorf("network %q: this engine's networks take no arguments", a.Name))
 			}
@@ -353,6 +370,7 @@ func (set *setting) networks(s *engine.Spec, b *boxSpec) error {
 				continue
 			}
 			b.More = append(b.More, attachment{Name: a.Name, Aliases: a.Aliases})
+			b.Config.Labels[labelNetworks] += "," + a.Name
 		}
 	case s.Network.Mode == caisson.NetworkHost:
 		first("host", nil)
