@@ -57,7 +57,7 @@ func ParseReference(text string) (*Reference, error) {
 		if kind == caisson.ErrUnknown {
 			kind = caisson.ErrInvalid
 		}
-		return nil, &caisson.Error{Op: caisson.OpPrepare, Item: fmt.Sprintf("image %q", shorten(text)), Kind: kind, Err: err}
+		return nil, &caisson.Error{Op: OpImage, Item: fmt.Sprintf("%q", shorten(text)), Kind: kind, Err: err}
 	}
 	return ref, nil
 }

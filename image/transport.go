@@ -224,7 +224,7 @@ func connectError(err error) error {
 	case errors.As(err, &certificate), errors.As(err, &name):
 		return denied("%w", err)
 	case errors.As(err, &record):
-		return denied("it does not speak https: %w", err)
+		return denied("it does not speak https; if http is meant, list it in `image.http`: %w", err)
 	case errors.As(err, &dns) && dns.IsNotFound:
 		return notFound("no such host: %q", dns.Name)
 	}
