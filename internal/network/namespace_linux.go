@@ -80,7 +80,7 @@ func (r *Record) Create(ctx context.Context) (err error) {
 		if err := r.save(); err != nil {
 			return err
 		}
-		if err := r.attach(ctx, &r.Attachments[i]); err != nil {
+		if err := r.join(ctx, &r.Attachments[i]); err != nil {
 			return err
 		}
 	}
@@ -89,6 +89,35 @@ func (r *Record) Create(ctx context.Context) (err error) {
 	}
 	undo.Release()
 	return nil
+}
+
+// join attaches the namespace to a network, behind its filters if it has some.
+func (r *Record) join(ctx context.Context, a *Attachment) error {
+	if !a.Default {
+		return r.attach(ctx, a)
+	}
+	if err := r.filterInside(ctx, a); err != nil {
+		return err
+	}
+	if err := r.attach(ctx, a); err != nil {
+		return err
+	}
+	return r.filterOutside(ctx, a)
+}
+
+// inNamespace calls f on a thread in the namespace at path.
+func inNamespace(path string, f func() error) error {
+	fd, err := unix.Open(path, unix.O_RDONLY|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return fmt.Errorf("%s: %w", path, err)
+	}
+	defer unix.Close(fd)
+	return inThread(func() error {
+		if err := unix.Setns(fd, unix.CLONE_NEWNET); err != nil {
+			return fmt.Errorf("%s: %w", path, err)
+		}
+		return f()
+	})
 }
 
 // makeFolder makes the record's folder. What it lies in goes with the last one,
@@ -178,6 +207,9 @@ func (r *Record) Remove(ctx context.Context) error {
 			continue
 		}
 		errs = append(errs, now.detach(ctx, &now.Attachments[i], path))
+		if now.Attachments[i].Default {
+			errs = append(errs, now.unfilter(ctx))
+		}
 	}
 	if err := errors.Join(errs...); err != nil {
 		return err
@@ -346,15 +378,7 @@ func Dial(ctx context.Context, path string, port int) (net.Conn, error) {
 
 // socketIn returns a socket of a namespace.
 func socketIn(path string) (fd int, err error) {
-	ns, err := unix.Open(path, unix.O_RDONLY|unix.O_CLOEXEC, 0)
-	if err != nil {
-		return -1, fmt.Errorf("%s: %w", path, err)
-	}
-	defer unix.Close(ns)
-	err = inThread(func() (err error) {
-		if err := unix.Setns(ns, unix.CLONE_NEWNET); err != nil {
-			return fmt.Errorf("%s: %w", path, err)
-		}
+	err = inNamespace(path, func() (err error) {
 		fd, err = unix.Socket(unix.AF_INET, unix.SOCK_STREAM|unix.SOCK_CLOEXEC|unix.SOCK_NONBLOCK, 0)
 		return err
 	})

@@ -32,7 +32,10 @@ import (
 const Patience = 30 * time.Second
 
 // Defaults of Options.
-const DefaultConfigDir = "/etc/cni/net.d"
+const (
+	DefaultConfigDir = "/etc/cni/net.d"
+	DefaultSubnet    = "10.213.0.0/16"
+)
 
 // DefaultPluginDirs returns where CNI plugins are looked for: where they are
 // installed by hand, and where distributions put them.
@@ -52,6 +55,9 @@ type Options struct {
 	ConfigDir string
 	// PluginDirs are searched for plugins in order. Empty: DefaultPluginDirs.
 	PluginDirs []string
+	// Subnet is the private IPv4 network of which sandboxes on the network
+	// "default" get addresses. Empty: DefaultSubnet.
+	Subnet string
 	// Patience bounds each call of a plugin. Zero: Patience.
 	Patience time.Duration
 }
@@ -94,6 +100,8 @@ type Attachment struct {
 	Args      map[string]string `json:"args,omitempty"`
 	Aliases   []string          `json:"aliases,omitempty"`
 	Ports     []caisson.Port    `json:"ports,omitempty"` // with all host ports once it is there
+	// Default says that it is the network "default", which has filters.
+	Default bool `json:"default,omitempty"`
 
 	// Tried says that plugins may have attached something.
 	Tried bool `json:"tried,omitempty"`
@@ -147,6 +155,14 @@ func (o *Options) Plan(spec *Spec) (*Record, error) {
 			return nil, failure(caisson.ErrInvalid, fmt.Sprintf("name %q", name), errors.New("no host can be called so"))
 		}
 	}
+	if spec.Network.Mode == caisson.NetworkDefault {
+		at, err := o.planDefault()
+		if err != nil {
+			return nil, err
+		}
+		r.Attachments = append(r.Attachments, *at)
+		return r, r.planPorts(spec.Ports)
+	}
 	attach, err := attachments(&spec.Network)
 	if err != nil {
 		return nil, err
@@ -167,7 +183,7 @@ func attachments(n *caisson.Network) ([]caisson.NetworkAttach, error) {
 	switch n.Mode {
 	case "", caisson.NetworkNone:
 		list = n.Attach
-	case caisson.NetworkDefault, caisson.NetworkHost, caisson.NetworkAllow:
+	case caisson.NetworkHost, caisson.NetworkAllow:
 		return nil, failure(caisson.ErrUnsupported, "network: "+n.Mode, errors.New("it is no network of a name"))
 	default:
 		list = []caisson.NetworkAttach{{Name: n.Mode}}

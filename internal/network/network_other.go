@@ -22,6 +22,11 @@ func (o *Options) Networks() (names []string, broken []error) { return nil, nil 
 // Publishes is false.
 func (o *Options) Publishes(string) bool { return false }
 
+// DefaultUsable says that there are no namespaces here.
+func (o *Options) DefaultUsable(context.Context) error { return errElsewhere }
+
+func (o *Options) planDefault() (*Attachment, error) { return nil, errElsewhere }
+
 func (o *Options) plan(*caisson.NetworkAttach, int) (*Attachment, error) { return nil, errElsewhere }
 
 func (a *Attachment) can(string) bool { return false }
