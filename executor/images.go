@@ -130,7 +130,7 @@ func (a *attendant) permit(ctx context.Context, refs []string) error {
 	for _, ref := range refs {
 		as, err := a.x.opts.Images.Permit(ctx, a.request(ref, &options))
 		if err != nil {
-			return at(fmt.Sprintf("image %q", ref), err)
+			return err // it names the image
 		}
 		if as != ref {
 			pinned[ref] = as

@@ -18,6 +18,7 @@ import (
 
 	"github.com/klauspost/compress/zstd"
 
+	"github.com/caissonrun/caisson"
 	"github.com/caissonrun/caisson/internal/safefs"
 )
 
@@ -53,6 +54,10 @@ func readPart(f files, name string, limit int64) ([]byte, error) {
 // root, and that root.
 func (r *remote) named(p *pulling) (*safefs.Root, string, error) {
 	real, err := r.allowed.Existing(p.ref.Path, p.req.Trusted)
+	var e *caisson.Error
+	if errors.As(err, &e) && e.Err != nil {
+		err = &caisson.Error{Kind: e.Kind, Err: e.Err} // the reference says the path
+	}
 	if err != nil {
 		return nil, "", err
 	}
