@@ -99,6 +99,7 @@ func Cases() []Case {
 		pauseCases(),
 		recoverCases(),
 		isolationCases(),
+		rootCases(),
 		concurrencyCases(),
 		refusalCases(),
 	)

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
 	"net/netip"
 	"os"
 	"path"
@@ -211,8 +212,12 @@ func (o *Options) beneath(work, name string) (string, error) {
 		return "", err
 	}
 	defer root.Close()
-	if _, err := root.Stat(name); err != nil {
+	info, err := root.Stat(name)
+	if err != nil {
 		return "", safefs.Sorted(caisson.OpCreate, name, err)
+	}
+	if info.Mode&fs.ModeSymlink != 0 {
+		return "", kept.Denied("options.volumes", fmt.Errorf("%q is a symbolic link", name))
 	}
 	return filepath.Join(work, name), nil
 }

@@ -303,3 +303,146 @@ func TestOverlay(t *testing.T) {
 		}
 	}
 }
+
+// withOptions sets a task's options.
+func withOptions(s *engine.Spec, options string) *engine.Spec {
+	s.Options = []byte(options)
+	return s
+}
+
+func TestOptions(t *testing.T) {
+	root := newRoot(t)
+	e, lifted := newEngine(t, oci.Options{}), newEngine(t, oci.Options{Root: true})
+	tests := []struct {
+		name            string
+		e               *oci.Engine
+		options, script string
+		want            string
+	}{
+		{"ReadOnly", lifted, `{"readonly": true}`, `touch /x 2>/dev/null || echo no; touch /work/x && echo yes`, "no\nyes\n"},
+		{"Ulimits", e, `{"ulimits": {"nproc": 77, "nofile": {"soft": 50, "hard": 60}}}`, `ulimit -Sn; ulimit -Hn; ulimit -u 2>/dev/null || ulimit -p`, "50\n60\n77\n"},
+		{"Sysctls", e, `{"sysctls": {"kernel.msgmax": "4096", "net.ipv4.ip_default_ttl": "33"}}`, `cat /proc/sys/kernel/msgmax /proc/sys/net/ipv4/ip_default_ttl`, "4096\n33\n"},
+		{"NoCapabilities", e, `{}`, `while read -r k v; do case $k in Cap*) echo $v;; esac; done </proc/self/status`, strings.Repeat("0000000000000000\n", 5)},
+		{"Capabilities", lifted, `{"cap_drop": ["MKNOD"]}`, `while read -r k v; do case $k in Cap*) echo $v;; esac; done </proc/self/status`,
+			"0000000000000000\n00000000a00425fb\n00000000a00425fb\n00000000a00425fb\n0000000000000000\n"},
+		{"Masked", e, `{"masked_paths": ["/proc/version"], "readonly_paths": ["/proc/uptime"]}`, `cat /proc/version /proc/interrupts | wc -c`, "0\n"},
+		{"Command", e, `{"command": "/bin/echo", "args": ["a", "b"]}`, "", "a b\n"},
+		{"NameServer", e, `{"dns_servers": ["192.0.2.53"], "dns_search_domains": ["example.org", "example.net"]}`, `cat /etc/resolv.conf`,
+			"nameserver 192.0.2.53\nsearch example.org example.net\n"},
+		{"NoNameServer", e, `{"dns_servers": ["none"]}`, `ls /etc/resolv.conf 2>/dev/null || echo none`, "none\n"},
+		{"Volume", e, `{"volumes": ["in:/data:ro"]}`, `mkdir -p /work/in; touch /data/x 2>/dev/null || echo no`, "no\n"},
+	}
+	for _, test := range tests {
+		t.Run(test.name, func(t *testing.T) {
+			s := withOptions(newSpec(t, root, test.script), test.options)
+			if err := os.Mkdir(filepath.Join(s.Work, "in"), 0o777); err != nil {
+				t.Fatal(err)
+			}
+			if test.name == "Sysctls" && os.Geteuid() != 0 {
+				// Those files are the inside's root's, and there is no such user here.
+				if box, err := test.e.Create(t.Context(), s); !errors.Is(err, caisson.ErrUnsupported) {
+					t.Errorf("Create = %v, %v, want ErrUnsupported", box, err)
+				}
+				return
+			}
+			if exit, out := run(t, test.e, s); exit.Status() != 0 || out != test.want {
+				t.Errorf("status %d %s: %q, want %q", exit.Status(), exit.Message, out, test.want)
+			}
+		})
+	}
+	refusals := []struct {
+		name, options string
+		kind          caisson.Kind
+	}{
+		{"Sysctl", `{"sysctls": {"kernel.hostname": "x"}}`, caisson.ErrDenied},
+		{"Seccomp", `{"insecure_options": ["seccomp"]}`, caisson.ErrDenied},
+		{"AbsoluteVolume", `{"volumes": ["/etc:/data"]}`, caisson.ErrDenied},
+		{"Network", `{"net": ["host"]}`, caisson.ErrDenied},
+		{"Address", `{"dns_servers": ["not-an-address"]}`, caisson.ErrInvalid},
+		{"SearchLine", `{"dns_servers": ["192.0.2.1"], "dns_search_domains": ["a\nnameserver 192.0.2.66"]}`, caisson.ErrInvalid},
+		{"Ulimit", `{"ulimits": {"nosuch": 1}}`, caisson.ErrInvalid},
+		{"MaskedLink", `{"masked_paths": ["/proc/self/status"]}`, caisson.ErrInvalid},
+	}
+	for _, test := range refusals {
+		t.Run("Err"+test.name, func(t *testing.T) {
+			s := withOptions(newSpec(t, root, "true"), test.options)
+			if box, err := e.Create(t.Context(), s); !errors.Is(err, test.kind) {
+				t.Errorf("Create = %v, %v, want %v", box, err, test.kind)
+			}
+			if _, err := os.Lstat(filepath.Join(s.Dir, engine.HandleFile)); !os.IsNotExist(err) {
+				t.Errorf("the handle is left: %v", err)
+			}
+		})
+	}
+}
+
+// TestCopy runs on a root of its own, as an image that was copied.
+func TestCopy(t *testing.T) {
+	root, e := newRoot(t), newEngine(t, oci.Options{Root: true})
+	s := newSpec(t, root, "echo new >/etc/new && cat /etc/new && stat -c %u /etc/new")
+	s.RootFS.Changes = ""
+	if exit, out := run(t, e, s); exit.Status() != 0 || out != "new\n0\n" {
+		t.Errorf("%s %q", exit.Message, out)
+	}
+	var st unix.Stat_t
+	if err := unix.Stat(filepath.Join(root, "etc/new"), &st); err != nil || int(st.Uid) != os.Geteuid() {
+		t.Errorf("on disk it belongs to %d, %v", st.Uid, err)
+	}
+}
+
+// TestHostileRoot runs images whose folders are links to other places.
+func TestHostileRoot(t *testing.T) {
+	e := newEngine(t, oci.Options{})
+	outside := t.TempDir()
+	secret := filepath.Join(outside, "secret")
+	if err := os.WriteFile(secret, []byte("host\n"), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	t.Run("Links", func(t *testing.T) {
+		for _, name := range []string{"proc", "dev", "sys"} {
+			t.Run(name, func(t *testing.T) {
+				root := newRoot(t)
+				if err := os.Symlink("/tmp", filepath.Join(root, name)); err != nil {
+					t.Fatal(err)
+				}
+				if box, err := e.Create(t.Context(), newSpec(t, root, "true")); !errors.Is(err, caisson.ErrInvalid) {
+					t.Errorf("Create = %v, %v, want ErrInvalid", box, err)
+				}
+			})
+		}
+	})
+	t.Run("Targets", func(t *testing.T) {
+		root := newRoot(t)
+		for name, target := range map[string]string{
+			"work": outside, "data": "../../../../.." + outside, "etc/hosts": secret, "etc/resolv.conf": "/proc/self/cwd/../secret",
+			"etc/hostname": "../../../.." + secret,
+		} {
+			if err := os.Symlink(target, filepath.Join(root, name)); err != nil {
+				t.Fatal(err)
+			}
+		}
+		s := newSpec(t, root, "cat /etc/hosts; touch /work/mine; ls "+outside+" /data 2>/dev/null; cat "+secret+" 2>/dev/null; true")
+		s.Mounts = []engine.Mount{{Type: engine.MountTmpfs, Target: "/data"}}
+		box, err := e.Create(t.Context(), s)
+		if err == nil {
+			t.Cleanup(func() { _ = box.Destroy(context.Background()) })
+			p, err := box.Start(t.Context())
+			if err != nil {
+				t.Fatal(err)
+			}
+			if _, err := p.Wait(t.Context()); err != nil {
+				t.Fatal(err)
+			}
+			if out := output(t, s); strings.Contains(out, "host\n") && !strings.Contains(out, "localhost\n") {
+				t.Errorf("it sees the host's file: %q", out)
+			}
+		}
+		data, err := os.ReadFile(secret)
+		if err != nil || string(data) != "host\n" {
+			t.Errorf("the host's file is now %q, %v", data, err)
+		}
+		if entries, err := os.ReadDir(outside); err != nil || len(entries) != 1 {
+			t.Errorf("the host's folder has %v, %v", entries, err)
+		}
+	})
+}

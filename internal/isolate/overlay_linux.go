@@ -1,11 +1,15 @@
 package isolate
 
 import (
+	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"strings"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/caissonrun/caisson"
 )
 
 // The folders of Spec.Changes.
@@ -109,14 +113,23 @@ func (v *view) setSysctls() error {
 			Resolve: unix.RESOLVE_BENEATH | unix.RESOLVE_NO_SYMLINKS | unix.RESOLVE_NO_XDEV,
 		})
 		if err != nil {
-			return fmt.Errorf("sysctl %s: %w", name, err)
+			return sysctlError(name, err)
 		}
 		file := os.NewFile(uintptr(fd), name)
 		_, err = file.WriteString(value)
 		file.Close()
 		if err != nil {
-			return fmt.Errorf("sysctl %s: %w", name, err)
+			return sysctlError(name, err)
 		}
 	}
 	return nil
+}
+
+// sysctlError says whose mistake it is that a setting can't be made.
+func sysctlError(name string, err error) error {
+	kind := caisson.ErrInvalid
+	if errors.Is(err, fs.ErrPermission) {
+		kind = caisson.ErrUnsupported
+	}
+	return &caisson.Error{Item: "sysctl " + name, Kind: kind, Err: err}
 }

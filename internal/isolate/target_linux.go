@@ -114,6 +114,9 @@ func (v *view) existing(name string) (fd int, folder bool, err error) {
 	if err == unix.ENOENT || err == unix.ENOTDIR || err == unix.EACCES {
 		return -1, false, nil
 	}
+	if err == unix.ELOOP {
+		return -1, false, refuse(caisson.ErrInvalid, "leads through a symbolic link")
+	}
 	if err != nil {
 		return -1, false, err
 	}
