@@ -24,15 +24,35 @@ func ofDaemon(opts *Options) (engine.Engine, error) {
 	}
 	return docker.New(&docker.Options{
 		Host: host, Root: !section.NonRoot,
-		AllowPrivileged: section.Privileged, AllowDevices: section.AllowDevices, AllowGPUs: section.AllowGPUs,
+		AllowPrivileged: section.AllowPrivileged, AllowDevices: section.AllowDevices, AllowGPUs: section.AllowGPUs,
 		AllowHostNetwork: section.AllowHostNetwork,
 		Network:          section.Network, Networks: section.Networks,
-		Config: section.Config, ImageTTL: section.ImageTTL.Std(), Verify: section.Verify,
+		Config: authFile(opts.Config.Image.AuthFile), ImageTTL: section.ImageTTL.Std(), Verify: section.Verify,
 		Installation: opts.Installation,
 		Runtime:      runtime(opts, docker.Name), State: filepath.Join(opts.Config.State, docker.Name),
 		Keeper: keeper.Command{opts.Self, keeper.Subcommand}, Init: opts.Init,
 		Logger: opts.Logger,
 	})
+}
+
+// authFile returns where the operator keeps credentials of registries, or "". It
+// is the same for all engines.
+func authFile(configured string) string {
+	if configured != "" {
+		return configured
+	}
+	path := os.Getenv("REGISTRY_AUTH_FILE")
+	if path == "" {
+		dir := os.Getenv("DOCKER_CONFIG")
+		if home, err := os.UserHomeDir(); dir == "" && err == nil {
+			dir = filepath.Join(home, ".docker")
+		}
+		path = filepath.Join(dir, "config.json")
+	}
+	if _, err := os.Stat(path); err != nil || !filepath.IsAbs(path) {
+		return ""
+	}
+	return path
 }
 
 // Openers are the sandboxes that only the main binary's keeper can make.

@@ -63,7 +63,7 @@ func (m *images) credentials(ctx context.Context, r *ref, reg *caisson.Registry,
 	}
 	c, err := fromConfig(ctx, m.opts.Config, name)
 	if err != nil {
-		return nil, &caisson.Error{Op: caisson.OpConfig, Item: "engine.docker.config", Kind: caisson.ErrInvalid, Err: fmt.Errorf("%s: %w", m.opts.Config, err)}
+		return nil, &caisson.Error{Op: caisson.OpConfig, Item: "image.auth_file", Kind: caisson.ErrInvalid, Err: fmt.Errorf("%s: %w", m.opts.Config, err)}
 	}
 	return c, nil
 }

@@ -20,6 +20,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/caissonrun/caisson"
+	"github.com/caissonrun/caisson/engine"
 	"github.com/caissonrun/caisson/internal/isolate"
 	"github.com/caissonrun/caisson/keeper/server"
 )
@@ -71,6 +72,10 @@ type boxSpec struct {
 	// Modes are those of folders in memory: a runtime gives them the mode of the
 	// image's folder that they hide.
 	Modes map[string]uint32 `json:"modes,omitempty"`
+	// Lent are folders of this host whose files are the program's user's until
+	// nothing of the program runs, and then Owner's.
+	Lent  []string     `json:"lent,omitempty"`
+	Owner engine.Owner `json:"owner"`
 }
 
 // An attachment is a network that a container is attached to.
@@ -94,9 +99,10 @@ type box struct {
 	daemon   *daemon
 	attached io.ReadCloser // until the copier has it
 
-	mu     sync.Mutex
-	copier *copier
-	closed bool
+	mu       sync.Mutex
+	copier   *copier
+	returned bool // the folders that were lent are their owner's again
+	closed   bool
 }
 
 var _ server.Resident = (*box)(nil)
@@ -397,6 +403,13 @@ func (b *box) Drain() error {
 	// daemon ends the output itself.
 	_ = b.Guest.Mark(fmt.Appendf(nil, markTemplet, b.spec.Mark))
 	err := c.wait(drainTime)
+	lent := &mine{Chowned: b.spec.Lent, UID: b.spec.UID, GID: b.spec.GID}
+	b.mu.Lock()
+	if !b.returned && !b.Guest.Alive() {
+		b.returned = true
+		err = errors.Join(err, lent.giveBack(context.Background(), b.spec.Owner))
+	}
+	b.mu.Unlock()
 	if b.Guest.Lost() {
 		err = errors.Join(server.ErrLost, err)
 	}

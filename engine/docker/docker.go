@@ -149,7 +149,7 @@ func (o *Options) check() error {
 		}
 	}
 	add(o.ImageTTL < 0, "image_ttl: %s is negative", o.ImageTTL)
-	add(o.Config != "" && !filepath.IsAbs(o.Config), "config: %q is not an absolute path", o.Config)
+	add(o.Config != "" && !filepath.IsAbs(o.Config), "auth_file: %q is not an absolute path", o.Config)
 	if err := kept.CheckInstallation(o.Installation); err != nil {
 		add(true, "installation: %v", err)
 	}

@@ -87,7 +87,7 @@ func (o *Options) missing(f *found, out *engine.Features) []engine.Missing {
 	add(!out.Networks.Default, engine.WhatNetwork, fmt.Sprintf("the daemon has no network %q", o.Network), "set engine.docker.network")
 	add(!out.Networks.Host, engine.WhatHostNet, "the operator does not permit it", "set engine.docker.allow_host_network")
 	add(!out.Networks.Named, engine.WhatNamedNets, "the daemon has no network driver bridge", "")
-	add(!out.Privileged, engine.WhatPrivileged, "the operator does not permit it", "set engine.docker.privileged")
+	add(!out.Privileged, engine.WhatPrivileged, "the operator does not permit it", "set engine.docker.allow_privileged")
 	add(!out.Devices, engine.WhatDevices, "the operator does not permit it", "set engine.docker.allow_devices")
 	add(!out.GPUs, engine.WhatGPUs, "the operator does not permit it", "set engine.docker.allow_gpus")
 	return list

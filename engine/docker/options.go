@@ -77,7 +77,7 @@ func (o *Options) permit(f *found, s *engine.Spec) (*choice, error) {
 		field, key     string
 	}{
 		{s.Network.Mode == caisson.NetworkHost, o.AllowHostNetwork, "network: host", "allow_host_network"},
-		{s.Privileged, o.AllowPrivileged, "privileged", "privileged"},
+		{s.Privileged, o.AllowPrivileged, "privileged", "allow_privileged"},
 		{len(s.Devices) > 0, o.AllowDevices, "devices", "allow_devices"},
 		{s.GPUs != "", o.AllowGPUs, "gpus", "allow_gpus"},
 	} {

@@ -91,6 +91,7 @@ func (set *setting) keeper(s *engine.Spec) (*keeper.Spec, error) {
 	if err := set.networks(s, spec); err != nil {
 		return nil, err
 	}
+	spec.Lent, spec.Owner = set.chowned(s), s.WorkOwner
 	spec.Modes = modes(spec.HostConfig.Tmpfs)
 	for _, secret := range s.Secrets {
 		switch {

@@ -9,13 +9,12 @@ import (
 type Docker struct {
 	Host             string           `json:"host"`               // the daemon's address; empty: DOCKER_HOST, or the usual socket
 	NonRoot          bool             `json:"nonroot"`            // a program that would be root is 1000:1000
-	Privileged       bool             `json:"privileged"`         // tasks may ask for privileged
+	AllowPrivileged  bool             `json:"allow_privileged"`   // tasks may ask for privileged
 	AllowDevices     bool             `json:"allow_devices"`      // tasks may ask for devices
 	AllowGPUs        bool             `json:"allow_gpus"`         // tasks may ask for gpus
 	AllowHostNetwork bool             `json:"allow_host_network"` // tasks may ask for network host
 	Network          string           `json:"network"`            // the daemon's network that network default means
 	Networks         []string         `json:"networks"`           // the daemon's networks that tasks may name; empty: all
-	Config           string           `json:"config"`             // config.json with credentials of registries
 	ImageTTL         caisson.Duration `json:"image_ttl"`          // how long an unused image is kept; 0: for ever
 	Verify           bool             `json:"verify"`             // try each image that was pulled
 }
@@ -35,7 +34,7 @@ func dockerSection() *fields.Type {
 			Doc: "A user that is root in any spelling, or none, in the image or in the task, becomes 1000:1000. An image with another user keeps it. " +
 				"Without it programs may be root of their container, with Docker's capabilities.",
 		},
-		fields.Field{Name: "privileged", Type: toggle(), Default: "false", Doc: "Lets tasks ask for `privileged: true`, which isolates nothing."},
+		fields.Field{Name: "allow_privileged", Type: toggle(), Default: "false", Also: []string{"privileged"}, Doc: "Lets tasks ask for `privileged: true`, which isolates nothing."},
 		fields.Field{Name: "allow_devices", Type: toggle(), Default: "false", Also: []string{"devices"}, Doc: "Lets tasks ask for devices of the host."},
 		fields.Field{Name: "allow_gpus", Type: toggle(), Default: "false", Also: []string{"gpus"}, Doc: "Lets tasks ask for `gpus`."},
 		fields.Field{Name: "allow_host_network", Type: toggle(), Default: "false", Doc: "Lets tasks ask for the host's network: `network: host`."},
@@ -46,10 +45,6 @@ func dockerSection() *fields.Type {
 		fields.Field{
 			Name: "networks", Type: list(text("the name of a network")), Default: "all but `host` and `none`", Examples: []any{[]any{"tasks"}},
 			Doc: "The daemon's networks that tasks may name.",
-		},
-		fields.Field{
-			Name: "config", Type: folder(), Default: "none", Examples: []any{"/root/.docker/config.json"},
-			Doc: "A `config.json` of Docker with credentials of registries, or with helpers that have them. Every task may pull with them.",
 		},
 		fields.Field{
 			Name: "image_ttl", Type: durationType(), Default: "for ever", Also: []string{"ttl"}, Examples: []any{"72h"},
