@@ -108,7 +108,7 @@ func (f *hostFolder) open(name string) (*part, error) {
 
 const (
 	// maxMembers is how many members an archive may have.
-	maxMembers = 100_000
+	maxMembers = 20_000
 	// maxMemberName is the longest name that is remembered, in bytes.
 	maxMemberName = 1024
 	// maxMemberLinks is how many links may lead to each other.
@@ -332,7 +332,7 @@ func (r *remote) openArchive(ctx context.Context, p *pulling) (source, error) {
 		return nil, err
 	}
 	if p.ref.Scheme == SchemeDockerArchive {
-		return &saved{files: a, ref: p.ref, limit: int64(r.limits.ConfigBytes)}, nil
+		return &saved{files: a, ref: p.ref, limits: &r.limits}, nil
 	}
 	return &layout{files: a, ref: p.ref}, nil
 }

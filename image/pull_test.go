@@ -240,6 +240,9 @@ func TestPullErr(t *testing.T) {
 		"Corrupt":      {fault: imagetest.Corrupt(), kind: caisson.ErrInvalid, words: []string{"digest"}},
 		"TooShort":     {fault: imagetest.Resize(-7), kind: caisson.ErrInvalid, words: []string{"size"}},
 		"TooLong":      {fault: imagetest.Resize(7), kind: caisson.ErrInvalid, words: []string{"size"}},
+		"ChunkedShort": {fault: stream(-7), kind: caisson.ErrInvalid, words: []string{"bytes"}},
+		"ChunkedLong":  {fault: stream(7), kind: caisson.ErrInvalid, words: []string{"bytes"}},
+		"Endless":      {fault: endless, kind: caisson.ErrInvalid},
 		"CutAlways":    {fault: cutAtStart, kind: caisson.ErrUnavailable},
 		"Stall":        {fault: imagetest.Stall(ctx), sources: idle, kind: caisson.ErrUnavailable, words: []string{"silent"}},
 		"SilentServer": {fault: silent(ctx), sources: idle, kind: caisson.ErrUnavailable},
@@ -288,6 +291,32 @@ func TestPullErr(t *testing.T) {
 			src = sources(t, reg)
 			mustGet(t, pullStoreIn(t, dir, src), &image.Request{Ref: reg.Host + "/app:1"})
 		})
+	}
+}
+
+// stream sends so many bytes more, or fewer, of a blob without saying how many.
+func stream(by int) imagetest.Fault {
+	return func(w http.ResponseWriter, _ *http.Request, data []byte) bool {
+		if data == nil {
+			return false
+		}
+		data = append(data, make([]byte, max(by, 0))...)
+		data = data[:len(data)+min(by, 0)]
+		w.(http.Flusher).Flush()
+		w.Write(data)
+		return true
+	}
+}
+
+// endless sends until nobody listens any more.
+func endless(w http.ResponseWriter, _ *http.Request, data []byte) bool {
+	if data == nil {
+		return false
+	}
+	for {
+		if _, err := w.Write(data); err != nil {
+			panic(http.ErrAbortHandler)
+		}
 	}
 }
 
@@ -354,6 +383,18 @@ func TestResume(t *testing.T) {
 		}
 		last = from
 	}
+}
+
+// A server that knows no ranges is listened to from the beginning again.
+func TestResumeWithoutRanges(t *testing.T) {
+	reg := imagetest.NewRegistry(t)
+	ref := reg.Push(t, "app:1", small(t, noise(7, 400_000)))
+	cut := onlyLarge(imagetest.Cut(1))
+	reg.Break(func(w http.ResponseWriter, r *http.Request, data []byte) bool {
+		r.Header.Del("Range")
+		return cut(w, r, data)
+	})
+	mustGet(t, pullStore(t, sources(t, reg)), &image.Request{Ref: ref})
 }
 
 // Nor is it lost what an ended process has fetched.

@@ -26,11 +26,11 @@ const savedIndex = "manifest.json"
 // checked against that like any other.
 type saved struct {
 	unsigned
-	files files
-	ref   *Reference
-	limit int64 // of a configuration, in bytes
-	entry *savedEntry
-	parts map[v1.Hash]string // name of the file with a blob
+	files  files
+	ref    *Reference
+	limits *Limits
+	entry  *savedEntry
+	parts  map[v1.Hash]string // name of the file with a blob
 }
 
 var _ source = (*saved)(nil)
@@ -85,10 +85,10 @@ func (s *saved) pick(entries []savedEntry) (*savedEntry, error) {
 
 // compose makes the manifest.
 func (s *saved) compose(ctx context.Context) (*document, error) {
-	if len(s.entry.Layers) > maxChildren {
-		return nil, invalid("the image has more than %d layers", maxChildren)
+	if len(s.entry.Layers) > s.limits.Layers {
+		return nil, invalid("the image has %d layers, and may have %d", len(s.entry.Layers), s.limits.Layers)
 	}
-	config, err := readPart(s.files, s.entry.Config, s.limit)
+	config, err := readPart(s.files, s.entry.Config, int64(s.limits.ConfigBytes))
 	if err != nil {
 		return nil, err
 	}

@@ -60,7 +60,7 @@ func (r *remote) openWeb(ctx context.Context, p *pulling) (source, error) {
 		return nil, err
 	}
 	if _, ok := a.members[savedIndex]; ok {
-		return &saved{files: a, ref: p.ref, limit: int64(r.limits.ConfigBytes)}, nil
+		return &saved{files: a, ref: p.ref, limits: &r.limits}, nil
 	}
 	return &layout{files: a, ref: p.ref}, nil
 }
