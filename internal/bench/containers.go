@@ -350,7 +350,7 @@ func (b *bench) sleepContainers(ctx context.Context, task *caisson.Task) error {
 	group, ctx := errgroup.WithContext(ctx)
 	group.SetLimit(10)
 	for range sleepingContainers {
-		id, err := b.submit(ctx, task, true)
+		id, err := b.submit(ctx, task, false)
 		if err != nil {
 			return errors.Join(err, group.Wait())
 		}
