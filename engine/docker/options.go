@@ -72,18 +72,8 @@ func (o *Options) permit(f *found, s *engine.Spec) (*choice, error) {
 	if !features.Usable {
 		return nil, kept.Unsupported("engine", f.broken)
 	}
-	for _, gate := range []struct {
-		asked, allowed bool
-		field, key     string
-	}{
-		{s.Network.Mode == caisson.NetworkHost, o.AllowHostNetwork, "network: host", "allow_host_network"},
-		{s.Privileged, o.AllowPrivileged, "privileged", "allow_privileged"},
-		{len(s.Devices) > 0, o.AllowDevices, "devices", "allow_devices"},
-		{s.GPUs != "", o.AllowGPUs, "gpus", "allow_gpus"},
-	} {
-		if gate.asked && !gate.allowed {
-			return nil, kept.Denied(gate.field, fmt.Errorf("the operator does not permit it (engine.docker.%s)", gate.key))
-		}
+	if err := features.Check(s); err != nil {
+		return nil, err
 	}
 	if err := checkDNS(s.DNS); err != nil {
 		return nil, err
@@ -92,9 +82,6 @@ func (o *Options) permit(f *found, s *engine.Spec) (*choice, error) {
 		if err := o.mayAttach(a.Name); err != nil {
 			return nil, err
 		}
-	}
-	if err := features.Check(s); err != nil {
-		return nil, err
 	}
 	if err := s.Validate(); err != nil {
 		return nil, err
