@@ -75,6 +75,7 @@ func ofImages(opts *Options) (engine.Engine, error) {
 		AllowHostNetwork: section.AllowHostNetwork,
 		CNIConfigDir:     section.CNIConfigDir,
 		CNIPluginDirs:    section.CNIPluginDirs,
+		DefaultSubnet:    section.DefaultSubnet,
 		AllowDevices:     section.AllowDevices,
 		AllowCaps:        section.AllowCaps,
 		AllowInsecure:    section.AllowInsecureOptions,

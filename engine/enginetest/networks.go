@@ -40,6 +40,11 @@ func networkCases() []Case {
 			body: networkHost,
 		},
 		{
+			Name: "network/default", Rules: []int{94}, Attacks: []int{35, 37}, Needs: []string{"networks.default"},
+			Rule: "the default network reaches neither the host, nor private and link-local addresses, nor other sandboxes",
+			body: networkOutside,
+		},
+		{
 			Name: "network/named", Rules: []int{94}, Needs: []string{"networks.named"}, wants: []facility{named},
 			Rule: "sandboxes on a network of a name reach each other on it, those on none do not, and what each is attached to is listed",
 			body: networkNamed,
@@ -190,6 +195,40 @@ func networkNamed(t *T) {
 	single := t.spec("exit 0")
 	single.Network.Mode = t.h.Networks[1]
 	t.start(single).success()
+}
+
+func networkOutside(t *T) {
+	spec := t.spec("serve", "8080", "page", ";", "say", "ready", ";", "hold")
+	spec.Network.Mode = caisson.NetworkDefault
+	other := t.start(spec)
+	other.says("ready")
+	port := fmt.Sprint(t.listen("tcp", ":0").Addr().(*net.TCPAddr).Port)
+	near := map[string]string{"169.254.169.254": "80", "10.0.0.1": "80", "172.16.0.1": "80", "192.168.0.1": "80", "100.64.0.1": "80"}
+	for _, address := range append(hostAddresses(), "127.0.0.1", "::1") {
+		near[address] = port
+	}
+	for _, n := range other.attachments() {
+		for _, address := range n.Addresses {
+			address, _, _ = strings.Cut(address, "/")
+			near[address] = "8080"
+		}
+	}
+	if len(near) == 5+len(hostAddresses())+2 {
+		t.Errorf("what the sandbox is attached to has no address: %+v", other.attachments())
+	}
+	var tries []string
+	for address, port := range near {
+		tries = append(tries, "say", net.JoinHostPort(address, port), ";", "try", "connect", "tcp", net.JoinHostPort(address, port), ";")
+	}
+	spec = t.spec(append(tries, "exit", "0")...)
+	spec.Network.Mode = caisson.NetworkDefault
+	b := t.start(spec)
+	b.success()
+	for i, line := range lines(b.stdout()) {
+		if strings.HasSuffix(line, " ok") {
+			t.Errorf("it reaches %s", lines(b.stdout())[i-1])
+		}
+	}
 }
 
 func networkUnknown(t *T) {

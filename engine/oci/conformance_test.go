@@ -52,7 +52,7 @@ func TestConformance(t *testing.T) {
 		h.Networks = []string{"lan", "store"}
 		h.Require = []string{
 			"rootfs", "overlay", "limits.cpus", "limits.memory", "limits.pids", "limits.disk", "limits.log", "limits.files",
-			"networks.none", "networks.named", "networks.shared", "ports", "mounts.bind", "mounts.tmpfs", "user", "secrets", "exec", "terminal", "files", "stats", "pause",
+			"networks.none", "networks.default", "networks.named", "networks.shared", "ports", "mounts.bind", "mounts.tmpfs", "user", "secrets", "exec", "terminal", "files", "stats", "pause",
 			"isolation:" + engine.FilteredSyscalls, "isolation:" + engine.IsolatedUserID,
 		}
 	} else {

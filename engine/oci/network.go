@@ -54,21 +54,22 @@ func (j *joined) apply(box *isolate.Spec) {
 func (o *Options) networks() *network.Options {
 	return &network.Options{
 		Runtime: filepath.Join(o.Runtime, networksDir), Installation: o.Installation,
-		ConfigDir: o.CNIConfigDir, PluginDirs: o.CNIPluginDirs,
+		ConfigDir: o.CNIConfigDir, PluginDirs: o.CNIPluginDirs, Subnet: o.DefaultSubnet,
 	}
 }
 
 // netFound is what a look at the host has found out about networks.
 type netFound struct {
 	broken error    // why no namespace can be made for others
+	closed error    // why there is no network default
 	names  []string // networks that can be attached to
 	ports  bool     // one of them publishes ports
 	unread []error  // configurations that can't be used
 }
 
-// findNetworks looks for networks. Thorough also makes a namespace; otherwise it
-// shows whether that works when it is needed.
-func (o *Options) findNetworks(root, thorough bool) netFound {
+// findNetworks looks for networks. Thorough also makes a namespace, with filters;
+// otherwise it shows whether that works when it is needed.
+func (o *Options) findNetworks(ctx context.Context, root, thorough bool) netFound {
 	var f netFound
 	if thorough || !root {
 		if f.broken = network.Usable(); f.broken != nil {
@@ -76,6 +77,7 @@ func (o *Options) findNetworks(root, thorough bool) netFound {
 		}
 	}
 	n := o.networks()
+	f.closed = n.DefaultUsable(ctx, thorough)
 	f.names, f.unread = n.Networks()
 	f.ports = slices.ContainsFunc(f.names, n.Publishes)
 	return f
@@ -85,23 +87,29 @@ func (o *Options) findNetworks(root, thorough bool) netFound {
 func (f *netFound) features(out *engine.Features) {
 	out.Networks.Named = len(f.names) > 0
 	out.Networks.Shared = f.broken == nil
-	out.Ports = f.ports
+	out.Networks.Default = f.broken == nil && f.closed == nil
+	out.Ports = f.ports || out.Networks.Default
 }
 
 // missing says why what is not there is not.
 func (f *netFound) missing(o *Options, add func(what, why, do string)) {
-	add(engine.WhatNetwork, "this engine filters no packets", "configure a network (engine.oci.cni_config_dir) and name it")
-	add(engine.WhatAllowList, "this engine filters no packets", "use network: none")
-	if f.broken != nil {
-		why := f.broken.Error()
+	add(engine.WhatAllowList, "this engine does not know names", "use network: default, or none")
+	cause := func(err error) string {
 		var e *caisson.Error
-		if errors.As(f.broken, &e) && e.Err != nil {
-			why = e.Err.Error()
+		if errors.As(err, &e) && e.Err != nil {
+			return e.Err.Error()
 		}
-		for _, what := range []string{engine.WhatNamedNets, engine.WhatSharedNets, engine.WhatPorts} {
+		return err.Error()
+	}
+	if f.broken != nil {
+		why := cause(f.broken)
+		for _, what := range []string{engine.WhatNetwork, engine.WhatNamedNets, engine.WhatSharedNets, engine.WhatPorts} {
 			add(what, why, "run as root")
 		}
 		return
+	}
+	if f.closed != nil {
+		add(engine.WhatNetwork, cause(f.closed), "install CNI's plugins (containernetworking-plugins) and nftables, and see engine.oci.default_subnet")
 	}
 	dir := o.CNIConfigDir
 	if dir == "" {
@@ -114,7 +122,7 @@ func (f *netFound) missing(o *Options, add func(what, why, do string)) {
 		}
 		add(engine.WhatNamedNets, why, "put a CNI configuration there (*.conflist), or set engine.oci.cni_config_dir")
 	}
-	if !f.ports {
+	if !f.ports && f.closed != nil {
 		add(engine.WhatPorts, "no network in "+dir+" has a plugin that publishes ports", "add portmap, with its capability portMappings, to the plugins of one")
 	}
 }

@@ -81,7 +81,7 @@ func TestNamedNetworks(t *testing.T) {
 	opts, subnet := networks(t)
 	root, e := newRoot(t), newEngine(t, opts)
 	f, err := e.Probe(t.Context())
-	if err != nil || !f.Networks.Named || !f.Networks.Shared || !f.Ports || f.Networks.Default {
+	if err != nil || !f.Networks.Named || !f.Networks.Shared || !f.Ports || !f.Networks.Default {
 		t.Fatalf("Probe: networks %+v, ports %v, %+v, %v", f.Networks, f.Ports, f.Missing, err)
 	}
 
@@ -173,7 +173,6 @@ func TestNetworkRefused(t *testing.T) {
 		says   string
 	}{
 		"Unknown": {func(s *engine.Spec) { s.Network.Mode = "wan" }, caisson.ErrNotFound, "there are: lan, store"},
-		"Default": {func(s *engine.Spec) { s.Network.Mode = caisson.NetworkDefault }, caisson.ErrUnsupported, "network: default"},
 		"Allow": {func(s *engine.Spec) {
 			s.Network = caisson.Network{Mode: caisson.NetworkAllow, Allow: []string{"example.com:443"}}
 		}, caisson.ErrUnsupported, "allow"},

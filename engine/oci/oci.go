@@ -88,6 +88,9 @@ type Options struct {
 	// CNIPluginDirs are where their plugins are looked for, in order. Empty: the
 	// usual places.
 	CNIPluginDirs []string
+	// DefaultSubnet is the private IPv4 network of which sandboxes on the network
+	// default get addresses. Empty: 10.213.0.0/16.
+	DefaultSubnet string
 	// AllowDevices are devices of the host, or folders of them, that tasks may
 	// ask for.
 	AllowDevices []string

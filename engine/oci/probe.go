@@ -75,7 +75,7 @@ func (e *Engine) survey(ctx context.Context, thorough bool) (*found, error) {
 		return nil, fmt.Errorf("runtime folder: %w", err)
 	}
 	f := &found{root: e.opts.ids().Mapped(), support: kept.Examine(e.opts.Runtime, thorough)}
-	f.net = e.opts.findNetworks(f.root, thorough)
+	f.net = e.opts.findNetworks(ctx, f.root, thorough)
 	if file, err := os.Open("/etc/resolv.conf"); err == nil {
 		f.resolv, _ = io.ReadAll(io.LimitReader(file, maxResolv))
 		file.Close()

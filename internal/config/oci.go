@@ -17,6 +17,7 @@ type OCI struct {
 	AllowHostNetwork     bool     `json:"allow_host_network"`     // tasks may ask for network host
 	CNIConfigDir         string   `json:"cni_config_dir"`         // of the networks that tasks can name; empty: the usual place
 	CNIPluginDirs        []string `json:"cni_plugin_dirs"`        // of their plugins; empty: the usual places
+	DefaultSubnet        string   `json:"default_subnet"`         // of sandboxes on network default; empty: the engine's
 	AllowDevices         []string `json:"allow_devices"`          // that tasks may ask for, or folders of them
 	AllowCaps            []string `json:"allow_caps"`             // that options.cap_add may name
 	AllowInsecureOptions bool     `json:"allow_insecure_options"` // tasks may switch off protection of the run
@@ -78,6 +79,10 @@ func ociSection() *fields.Type {
 		fields.Field{
 			Name: "cni_plugin_dirs", Type: list(folder()), Default: "`/opt/cni/bin`, `/usr/lib/cni`, `/usr/libexec/cni`", Also: []string{"cni_path"},
 			Doc: "The folders in which the plugins of those networks are looked for, in order.",
+		},
+		fields.Field{
+			Name: "default_subnet", Type: text("a private IPv4 network such as 10.213.0.0/16"), Default: "`10.213.0.0/16`", Also: []string{"subnet"},
+			Doc: "The private network of which sandboxes with `network: default` get their addresses. Nothing else on the host may be in it.",
 		},
 		fields.Field{
 			Name: "allow_devices", Type: list(folder()), Default: "none", Also: []string{"devices"}, Examples: []any{[]any{"/dev/fuse"}},

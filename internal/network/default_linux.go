@@ -40,10 +40,10 @@ const defaultName = "caisson-default"
 const nftProgram = "nft"
 
 // DefaultUsable returns nil if the network "default" can be had here: its
-// plugins are installed, and its filters can be loaded in a namespace, which is
-// thrown away.
-func (o *Options) DefaultUsable(ctx context.Context) error {
-	if _, err := o.defaultConfig(); err != nil {
+// plugins are installed and, if thorough is set, its filters can be loaded in a
+// namespace, which is thrown away.
+func (o *Options) DefaultUsable(ctx context.Context, thorough bool) error {
+	if _, err := o.defaultConfig(); err != nil || !thorough {
 		return err
 	}
 	return inThread(func() error {
@@ -150,18 +150,20 @@ func filterOf(a *Attachment) *filter {
 	return f
 }
 
-// insideFilter is the filter of a namespace. What is not let through is dropped,
-// and so is all of IPv6 but for the loopback device.
+// insideFilter is the filter of a namespace. What is near is refused at once, so
+// that programs need not wait; everything else that is not let through is
+// dropped, and so is all of IPv6 but for the loopback device.
 func insideFilter(f *filter) string {
 	var b strings.Builder
 	b.WriteString("table inet caisson {\n")
+	b.WriteString(" chain near {\n  meta l4proto tcp reject with tcp reset\n  reject\n }\n")
 	b.WriteString(" chain output {\n  type filter hook output priority 0; policy drop;\n  oifname \"lo\" accept\n  ct state established,related accept\n")
 	for _, r := range f.resolvers {
 		fmt.Fprintf(&b, "  ip daddr %s udp dport 53 accept\n  ip daddr %s tcp dport 53 accept\n", r, r)
 	}
-	fmt.Fprintf(&b, "  ip daddr { %s } drop\n", strings.Join(nearby, ", "))
+	fmt.Fprintf(&b, "  ip daddr { %s } jump near\n", strings.Join(nearby, ", "))
 	for _, h := range f.host {
-		fmt.Fprintf(&b, "  ip daddr %s drop\n", h)
+		fmt.Fprintf(&b, "  ip daddr %s jump near\n", h)
 	}
 	b.WriteString("  meta nfproto ipv4 accept\n }\n")
 	b.WriteString(" chain input {\n  type filter hook input priority 0; policy drop;\n  iifname \"lo\" accept\n  ct state established,related accept\n")

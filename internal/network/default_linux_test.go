@@ -83,7 +83,7 @@ func (w *world) try(rec *network.Record, address string) (answer string, err err
 
 func TestDefault(t *testing.T) {
 	w := newWorld(t)
-	if err := w.opts.DefaultUsable(t.Context()); err != nil {
+	if err := w.opts.DefaultUsable(t.Context(), true); err != nil {
 		t.Fatalf("DefaultUsable = %v", err)
 	}
 	first := &network.Spec{ID: w.id, Network: caisson.Network{Mode: caisson.NetworkDefault}, Ports: []caisson.Port{{Port: 7}}}

@@ -23,7 +23,7 @@ func (o *Options) Networks() (names []string, broken []error) { return nil, nil 
 func (o *Options) Publishes(string) bool { return false }
 
 // DefaultUsable says that there are no namespaces here.
-func (o *Options) DefaultUsable(context.Context) error { return errElsewhere }
+func (o *Options) DefaultUsable(context.Context, bool) error { return errElsewhere }
 
 func (o *Options) planDefault() (*Attachment, error) { return nil, errElsewhere }
 
