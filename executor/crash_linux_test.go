@@ -135,8 +135,9 @@ func childExecutor(dir string) (*Executor, error) {
 		return nil, err
 	}
 	opts := &Options{
-		State: dir, Runtime: runtime, Engines: []engine.Engine{networked{e, filepath.Join(filepath.Dir(dir), "held")}}, Stagers: []stage.Stager{files},
+		State: dir, Runtime: runtime, Engines: []engine.Engine{rooting{networked{e, filepath.Join(filepath.Dir(dir), "held")}}}, Stagers: []stage.Stager{files},
 		Mounters: []mount.Mounter{marker(filepath.Join(filepath.Dir(dir), "held"))},
+		Images:   shelf(filepath.Join(filepath.Dir(dir), "held")),
 		Logger:   slog.New(slog.NewTextHandler(os.Stderr, nil)),
 	}
 	if os.Getenv(envAlone) == "" {
@@ -169,6 +170,11 @@ func crashTask(scenario string) *caisson.Task {
 	case "retry":
 		task.Post[0].Program = say("test $CAISSON_ATTEMPT = 2")
 		task.Retry.Limit = 1
+	case "image":
+		// What the image says shows in every step.
+		task.Image = "test"
+		task.Program.Run += "; test $FROM_IMAGE = yes"
+		task.Post[0].Program.Run += "; test $FROM_IMAGE = yes"
 	case "network":
 		task.Sidecars = []caisson.Step{{Program: say("sleep 60")}}
 	case "keep":
@@ -456,7 +462,7 @@ func (h *host) checkTask(task state.Task, scenario string) {
 
 // scenarioOf is what a child must do to pass a point.
 func scenarioOf(at crash.Name) string {
-	for prefix, scenario := range map[string]string{"retry-": "retry", "keep-": "keep", "network-": "network", "control-": "stop", "remove-": "remove"} {
+	for prefix, scenario := range map[string]string{"retry-": "retry", "keep-": "keep", "network-": "network", "root-": "image", "control-": "stop", "remove-": "remove"} {
 		if strings.HasPrefix(string(at), prefix) {
 			return scenario
 		}

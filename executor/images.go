@@ -18,6 +18,7 @@ import (
 	"github.com/caissonrun/caisson"
 	"github.com/caissonrun/caisson/engine"
 	"github.com/caissonrun/caisson/image"
+	"github.com/caissonrun/caisson/internal/crash"
 	"github.com/caissonrun/caisson/internal/lockfile"
 	"github.com/caissonrun/caisson/internal/safefs"
 )
@@ -98,7 +99,12 @@ func (a *attendant) pull(ctx context.Context) (wait func(needed bool) error, err
 		return nil, err
 	}
 	ctx, cancel := context.WithCancel(ctx)
-	list := slices.Clone(a.places.Images)
+	// What is found out is put in its place only when nobody else writes that.
+	list := make([]*rooted, len(a.places.Images))
+	for i, r := range a.places.Images {
+		own := *r
+		list[i] = &own
+	}
 	stop := a.clock("pull")
 	done := make(chan error, 1)
 	go func() { done <- a.pullAll(ctx, list) }()
@@ -112,6 +118,7 @@ func (a *attendant) pull(ctx context.Context) (wait func(needed bool) error, err
 		if err != nil || !needed {
 			return err
 		}
+		a.places.Images = list
 		return a.places.write(a.attempt())
 	}, nil
 }
@@ -233,7 +240,9 @@ func (a *attendant) unpackImage(ctx context.Context, r *rooted, lease *image.Lea
 				return nil, err
 			}
 		}
+		crash.Point(crash.RootBefore)
 		root, err = a.x.opts.Images.RootFS(ctx, r.found, lease)
+		crash.Point(crash.RootAfter)
 		if !errors.Is(err, caisson.ErrNotFound) || try > 0 {
 			return root, err
 		}

@@ -20,6 +20,8 @@ const (
 	PlacesAfter     Name = "places-after"
 	StagedBefore    Name = "staged-before"
 	StagedAfter     Name = "staged-after"
+	RootBefore      Name = "root-before" // an image's unpacked files, with their lease; only with images
+	RootAfter       Name = "root-after"
 	NetworkBefore   Name = "network-before" // what steps share, before the first sandbox; only with sidecars
 	NetworkAfter    Name = "network-after"
 	StepBefore      Name = "step-before" // a step's folder, before Create
@@ -73,7 +75,7 @@ func Points() []Name {
 		StateBefore, StateAfter, SecretsBefore, SecretsAfter, FolderBefore, FolderAfter,
 		AcceptedBefore, AcceptedAfter, TaskBefore, TaskAfter, AttemptBefore, AttemptAfter,
 		WorkBefore, WorkAfter, PlacesBefore, PlacesAfter, StagedBefore, StagedAfter,
-		NetworkBefore, NetworkAfter, StepBefore, StepAfter, CreatedBefore, CreatedAfter, StartedBefore, StartedAfter,
+		RootBefore, RootAfter, NetworkBefore, NetworkAfter, StepBefore, StepAfter, CreatedBefore, CreatedAfter, StartedBefore, StartedAfter,
 		ExitedBefore, ExitedAfter, RetrievedBefore, RetrievedAfter, StagedOutBefore, StagedOutAfter,
 		CleanBefore, CleanAfter, EndBefore, EndAfter, RetryBefore, RetryAfter, KeepBefore, KeepAfter,
 		ForgetBefore, ForgetAfter, ResultBefore, ResultAfter, EndedBefore, EndedAfter,
