@@ -157,6 +157,15 @@ type Preparer interface {
 	Prepare(ctx context.Context, spec *Spec) error
 }
 
+// A Pruner is an Engine that brings images itself and keeps them: one with
+// Features.Image may be one. It belongs to no field of Features.
+type Pruner interface {
+	// Prune removes the images that were brought for tasks of this installation
+	// and that nobody has used for at least age, unless one uses them now, and
+	// returns their names.
+	Prune(ctx context.Context, age time.Duration) (removed []string, err error)
+}
+
 // A VolumeMaker is an Engine whose volumes are not folders of the host:
 // Features.Volumes.
 type VolumeMaker interface {

@@ -5,9 +5,14 @@ import (
 	"errors"
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/moby/moby/client"
+
+	"github.com/caissonrun/caisson/engine"
 )
+
+var _ engine.Pruner = (*Engine)(nil)
 
 // Sweep implements engine.Engine. What package kept does not find by its folders
 // is found by its labels: the runtime folder may be gone, after a reboot.
@@ -28,6 +33,11 @@ func (e *Engine) Sweep(ctx context.Context, live []string) (removed []string, er
 		removed, all = append(removed, images...), append(all, err)
 	}
 	return removed, errors.Join(all...)
+}
+
+// Prune implements engine.Pruner.
+func (e *Engine) Prune(ctx context.Context, age time.Duration) (removed []string, err error) {
+	return e.images.prune(ctx, age)
 }
 
 // labelled is a filter for what belongs to this installation.

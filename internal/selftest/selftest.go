@@ -16,6 +16,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"time"
 
 	"github.com/caissonrun/caisson"
 	"github.com/caissonrun/caisson/engine"
@@ -132,7 +133,25 @@ func (s *suite) engine(ctx context.Context, e engine.Engine) Report {
 		return report
 	}
 	report.Results = s.try(ctx, e.Name(), append(attack.All(), tasks(s.Executor, r)...), r.place)
+	if err := s.forget(ctx, e); err != nil {
+		report.Results = append(report.Results, Result{
+			ID: "D34", Name: "selftest/left-behind", Tries: "leave nothing of this behind", Bound: "it is told",
+			Outcome: attack.Outcome{Status: attack.Untried, Why: []string{err.Error()}},
+		})
+	}
 	return report
+}
+
+// forget has an engine remove the images that it was given.
+func (s *suite) forget(ctx context.Context, e engine.Engine) error {
+	const patience = time.Minute
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), patience)
+	defer cancel()
+	if p, ok := e.(engine.Pruner); ok {
+		_, err := p.Prune(ctx, 0)
+		return err
+	}
+	return nil
 }
 
 // host tries what is the same for every engine.
