@@ -32,7 +32,8 @@ func CheckDNS(dns *caisson.DNS) error {
 			}
 			continue
 		}
-		if _, err := netip.ParseAddr(server); err != nil {
+		// A zone may be any text, newlines too.
+		if addr, err := netip.ParseAddr(server); err != nil || addr.Zone() != "" && strings.ContainsFunc(addr.Zone(), notInWord) {
 			return failure(caisson.ErrInvalid, item, errors.New("not an ip address; there are also host and none"))
 		}
 	}

@@ -85,7 +85,8 @@ func fill(p caisson.Port) (caisson.Port, error) {
 	}
 	addr, err := netip.ParseAddr(p.HostIP)
 	switch {
-	case err != nil:
+	// A zone may be any text, and the address becomes part of a file's name.
+	case err != nil, addr.Zone() != "":
 		return p, failure(caisson.ErrInvalid, "ports", fmt.Errorf("host_ip %q is no address", p.HostIP))
 	case p.Protocol != tcp && p.Protocol != udp:
 		return p, failure(caisson.ErrInvalid, "ports", fmt.Errorf("protocol %q is neither tcp nor udp", p.Protocol))
