@@ -196,3 +196,30 @@ func TestSharedNetworkAdopted(t *testing.T) {
 	}
 	r.clean()
 }
+
+// listed is an engine that tells what its sandboxes are attached to.
+type listed struct{ *mem.Engine }
+
+func (l listed) Networks(_ context.Context, dir string) ([]engine.Network, error) {
+	return []engine.Network{{Name: "lan", Interface: "eth0", Addresses: []string{"10.1.0.9/24"}, Config: dir}}, nil
+}
+
+func TestInspectNetworks(t *testing.T) {
+	r := newRig(t)
+	r.wrap = func(e engine.Engine) engine.Engine { return listed{e.(*mem.Engine)} }
+	p := r.process()
+	id := p.submit(sh("hold"))
+	wait := p.attendAsync(id, false)
+	r.reached(id, caisson.EventStarted, "main")
+	info, err := p.Inspect(t.Context(), id)
+	if err != nil || len(info.Networks) != 1 || info.Networks[0].Name != "lan" || info.Networks[0].Config != r.task(id).Attempt(1).Step("main") {
+		t.Errorf("Inspect = %+v, %v", info, err)
+	}
+	if err := p.Stop(t.Context(), id, engine.Stop{Reason: caisson.ReasonKilled}); err != nil {
+		t.Fatal(err)
+	}
+	wait()
+	if info, err := p.Inspect(t.Context(), id); err != nil || info.Networks != nil {
+		t.Errorf("Inspect of a task that has ended = %+v, %v", info.Networks, err)
+	}
+}
