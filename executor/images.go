@@ -153,9 +153,8 @@ func (a *attendant) permit(ctx context.Context, refs []string) error {
 // pullAll fills in what the images are.
 func (a *attendant) pullAll(ctx context.Context, list []*rooted) error {
 	for _, r := range list {
-		err := a.x.guard(caisson.OpPrepare, func() error { return a.pullOne(ctx, r) })
-		if err != nil {
-			return at(fmt.Sprintf("image %q", r.Image), err)
+		if err := a.x.guard(caisson.OpPrepare, func() error { return a.pullOne(ctx, r) }); err != nil {
+			return err
 		}
 	}
 	return nil
@@ -168,7 +167,7 @@ func (a *attendant) pullOne(ctx context.Context, r *rooted) error {
 		return err
 	}
 	if r.found, err = a.x.opts.Images.Get(ctx, a.request(r.Image, &options)); err != nil {
-		return err
+		return err // it names the image
 	}
 	config := r.found.Config
 	r.Digest, r.Config = r.found.Digest, &config
@@ -176,10 +175,13 @@ func (a *attendant) pullOne(ctx context.Context, r *rooted) error {
 		return nil
 	}
 	root, err := a.unpackImage(ctx, r, &image.Lease{Owner: r.Lease})
-	if err == nil && root.Shared {
+	if err != nil {
+		return at(fmt.Sprintf("image %q", r.Image), err)
+	}
+	if root.Shared {
 		r.Path = root.Path
 	}
-	return err
+	return nil
 }
 
 // overlays reports whether steps may share an unpacked image.

@@ -52,6 +52,15 @@ func (r *remote) endpoints(req *Request, ref *Reference) []*endpoint {
 	return append(list, own)
 }
 
+// named says of which mirror an error is. The registry itself is in the
+// reference.
+func (e *endpoint) named(err error) error {
+	if e.mirror {
+		return fmt.Errorf("mirror %s: %w", e.host, err)
+	}
+	return err
+}
+
 // A registry is the source of an image in a registry.
 type registry struct {
 	remote    *remote
@@ -108,7 +117,7 @@ func (g *registry) each(ctx context.Context, f func(i int, e *endpoint) error) e
 		if err == nil || ctx.Err() != nil {
 			return err
 		}
-		err = fmt.Errorf("%s: %w", e.host, err)
+		err = e.named(err)
 	}
 	return err
 }
@@ -188,7 +197,7 @@ func (g *registry) blob(ctx context.Context, desc *v1.Descriptor, offset int64) 
 		if rd, at, err = g.blobFrom(ctx, e, desc, offset); err == nil {
 			return rd, at, nil
 		}
-		err = fmt.Errorf("%s: %w", e.host, err)
+		err = e.named(err)
 		if ctx.Err() != nil {
 			break
 		}
