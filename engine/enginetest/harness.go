@@ -56,6 +56,10 @@ type Harness struct {
 	// host, such as containers and networks. It is compared too. Nil: nothing.
 	Resources func(t testing.TB) []string
 
+	// Groups are the topics that are checked, such as "lifecycle", where there
+	// is no time for all. Empty: all.
+	Groups []string
+
 	// Require names features that must be declared, such as "exec" or
 	// "limits.memory". On a host where one is missing the suite fails.
 	Require []string

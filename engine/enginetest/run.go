@@ -57,6 +57,9 @@ func Run(t *testing.T, h Harness) {
 		}
 	}
 	for _, group := range grouped(Cases()) {
+		if len(h.Groups) > 0 && !slices.Contains(h.Groups, group.name) {
+			continue
+		}
 		t.Run(group.name, func(t *testing.T) {
 			for _, c := range group.cases {
 				t.Run(strings.TrimPrefix(c.Name, group.name+"/"), func(t *testing.T) {

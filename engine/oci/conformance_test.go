@@ -58,6 +58,9 @@ func TestConformance(t *testing.T) {
 	} else {
 		h.Label = "oci builtin, ordinary user"
 		h.Require = []string{"rootfs", "overlay"}
+		if os.Getenv(fullTest) == "" {
+			h.Groups = []string{"lifecycle", "limits", "root"}
+		}
 	}
 	enginetest.Run(t, h)
 }

@@ -48,7 +48,7 @@ func TestOrdinaryUser(t *testing.T) {
 	cmd.Dir = base
 	cmd.Env = []string{
 		"PATH=" + os.Getenv("PATH"), "HOME=" + home, "TMPDIR=" + home,
-		keeperPath + "=" + theKeeper[0], insidePath + "=" + filepath.Join(base, "inside"),
+		keeperPath + "=" + theKeeper[0], insidePath + "=" + filepath.Join(base, "inside"), fullTest + "=1",
 	}
 	cmd.SysProcAttr = &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: nobody, Gid: nobody}}
 	if out, err := cmd.CombinedOutput(); err != nil {

@@ -66,10 +66,13 @@ func (v *view) openTarget(name string, folder, links bool) (int, error) {
 		}
 		fd, err = v.lookup(name, links)
 	}
-	if err == unix.ELOOP {
+	switch err {
+	case nil:
+	case unix.ELOOP:
 		return -1, refuse(caisson.ErrInvalid, "leads through a symbolic link")
-	}
-	if err != nil {
+	case unix.ENOTDIR, unix.ENOENT, unix.ENAMETOOLONG, unix.EXDEV:
+		return -1, refuse(caisson.ErrInvalid, "leads nowhere: "+err.Error())
+	default:
 		return -1, err
 	}
 	isFolder, err := isFolder(fd)
