@@ -63,11 +63,10 @@ func (c *converter) shell() {
 // docker translates the docker runtime.
 func (c *converter) docker() {
 	const section = "engine.docker"
-	c.toggle("runtime.docker.privileged", section, "privileged")
+	c.toggle("runtime.docker.privileged", section, "allow_privileged")
 	c.toggle("runtime.docker.image.verify", section, "verify")
 	if s, ok := c.take("runtime.docker.config"); ok {
-		c.set(section, "config", text(s.value))
-		c.set("image", "auth_file", text(s.value)) // for the other engines
+		c.set("image", "auth_file", text(s.value))
 	}
 	if s, ok := c.take("runtime.docker.image.ttl"); ok {
 		if d, err := time.ParseDuration(text(s.value)); err != nil || d <= 0 {
@@ -108,7 +107,7 @@ func (c *converter) sandbox() {
 // podman translates what the podman runtime has of its own.
 func (c *converter) podman() {
 	const section = "engine.docker"
-	c.toggle("runtime.podman.privileged", section, "privileged")
+	c.toggle("runtime.podman.privileged", section, "allow_privileged")
 	c.toggle("runtime.podman.host.network", section, "allow_host_network")
 }
 
