@@ -7,7 +7,9 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"strings"
 	"sync"
+	"unicode"
 
 	v1 "github.com/google/go-containerregistry/pkg/v1"
 	"golang.org/x/sync/errgroup"
@@ -111,7 +113,23 @@ func pullError(ctx context.Context, req *Request, err error) error {
 	if errors.As(err, &e) && e == err && e.Op == OpImage && e.Item == item {
 		return err
 	}
-	return &caisson.Error{Op: OpImage, Item: item, Kind: kind, Err: textOf(err)}
+	return &caisson.Error{Op: OpImage, Item: item, Kind: kind, Err: oneLine(textOf(err))}
+}
+
+// oneLine makes sure that an error, which may quote what a server says, is one
+// line of printable text.
+func oneLine(err error) error {
+	text := err.Error()
+	if !strings.ContainsFunc(text, unicode.IsControl) {
+		return err
+	}
+	text, _, _ = strings.Cut(text, "\n")
+	return errors.New(strings.Map(func(r rune) rune {
+		if unicode.IsControl(r) {
+			return '?'
+		}
+		return r
+	}, text))
 }
 
 // prepare reads the request and decides all that needs nobody outside.

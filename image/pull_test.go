@@ -115,8 +115,8 @@ func wantError(t *testing.T, err error, kind caisson.Kind, words ...string) {
 			t.Errorf("the error is %q, want it to contain %q", err, word)
 		}
 	}
-	if strings.Contains(err.Error(), "\n") {
-		t.Errorf("the error is more than one line: %q", err)
+	if strings.ContainsAny(err.Error(), "\n\x1b") || strings.Contains(err.Error(), "hidden-words") {
+		t.Errorf("the error is more than one line of text: %q", err)
 	}
 }
 
@@ -234,26 +234,30 @@ func TestPullErr(t *testing.T) {
 		kind    caisson.Kind
 		words   []string
 	}{
-		"NoImage":      {ref: "nothing:1", kind: caisson.ErrNotFound, words: []string{"there is no", "nothing"}},
-		"NoTag":        {ref: "app:2", kind: caisson.ErrNotFound, words: []string{"there is no", `"2"`}},
-		"NoDigest":     {ref: "app@sha256:" + someHex, kind: caisson.ErrNotFound, words: []string{someHex}},
-		"Corrupt":      {fault: imagetest.Corrupt(), kind: caisson.ErrInvalid, words: []string{"digest"}},
-		"TooShort":     {fault: imagetest.Resize(-7), kind: caisson.ErrInvalid, words: []string{"size"}},
-		"TooLong":      {fault: imagetest.Resize(7), kind: caisson.ErrInvalid, words: []string{"size"}},
-		"ChunkedShort": {fault: stream(-7), kind: caisson.ErrInvalid, words: []string{"bytes"}},
-		"ChunkedLong":  {fault: stream(7), kind: caisson.ErrInvalid, words: []string{"bytes"}},
-		"Endless":      {fault: endless, kind: caisson.ErrInvalid},
-		"CutAlways":    {fault: cutAtStart, kind: caisson.ErrUnavailable},
-		"Stall":        {fault: imagetest.Stall(ctx), sources: idle, kind: caisson.ErrUnavailable, words: []string{"silent"}},
-		"SilentServer": {fault: silent(ctx), sources: idle, kind: caisson.ErrUnavailable},
-		"Busy":         {fault: imagetest.Status("/manifests/", 503), kind: caisson.ErrUnavailable, words: []string{"503"}},
-		"TooMany":      {fault: imagetest.Status("/blobs/", 429), kind: caisson.ErrUnavailable, words: []string{"429"}},
-		"Forbidden":    {fault: imagetest.Status("/manifests/", 403), kind: caisson.ErrDenied, words: []string{"no access"}},
-		"NoBlob":       {fault: imagetest.Status("/blobs/", 404), kind: caisson.ErrNotFound, words: []string{"blob"}},
-		"Rubbish":      {fault: answer("/manifests/", "hello"), kind: caisson.ErrInvalid, words: []string{"not a manifest"}},
-		"WrongDigest":  {ref: "app@" + digestOf(t, img), fault: answer("/manifests/", `{"schemaVersion":2,"layers":[]}`), kind: caisson.ErrInvalid, words: []string{"wrong digest"}},
-		"Schema1":      {fault: answer("/manifests/", `{"schemaVersion":1,"fsLayers":[]}`), kind: caisson.ErrUnsupported, words: []string{"version 1"}},
-		"Confusion":    {fault: answer("/manifests/", `{"schemaVersion":2,"layers":[],"manifests":[]}`), kind: caisson.ErrInvalid, words: []string{"clearly"}},
+		"NoImage":           {ref: "nothing:1", kind: caisson.ErrNotFound, words: []string{"there is no", "nothing"}},
+		"NoTag":             {ref: "app:2", kind: caisson.ErrNotFound, words: []string{"there is no", `"2"`}},
+		"NoDigest":          {ref: "app@sha256:" + someHex, kind: caisson.ErrNotFound, words: []string{someHex}},
+		"Corrupt":           {fault: imagetest.Corrupt(), kind: caisson.ErrInvalid, words: []string{"digest"}},
+		"TooShort":          {fault: imagetest.Resize(-7), kind: caisson.ErrInvalid, words: []string{"size"}},
+		"TooLong":           {fault: imagetest.Resize(7), kind: caisson.ErrInvalid, words: []string{"size"}},
+		"ChunkedShort":      {fault: stream(-7), kind: caisson.ErrInvalid, words: []string{"bytes"}},
+		"ChunkedLong":       {fault: stream(7), kind: caisson.ErrInvalid, words: []string{"bytes"}},
+		"Endless":           {fault: endless, kind: caisson.ErrInvalid},
+		"CutAlways":         {fault: cutAtStart, kind: caisson.ErrUnavailable},
+		"Stall":             {fault: imagetest.Stall(ctx), sources: idle, kind: caisson.ErrUnavailable, words: []string{"silent"}},
+		"SilentServer":      {fault: silent(ctx), sources: idle, kind: caisson.ErrUnavailable},
+		"Busy":              {fault: imagetest.Status("/manifests/", 503), kind: caisson.ErrUnavailable, words: []string{"503"}},
+		"TooMany":           {fault: imagetest.Status("/blobs/", 429), kind: caisson.ErrUnavailable, words: []string{"429"}},
+		"Forbidden":         {fault: imagetest.Status("/manifests/", 403), kind: caisson.ErrDenied, words: []string{"no access"}},
+		"NoBlob":            {fault: imagetest.Status("/blobs/", 404), kind: caisson.ErrNotFound, words: []string{"blob"}},
+		"Rubbish":           {fault: answer("/manifests/", "hello"), kind: caisson.ErrInvalid, words: []string{"not a manifest"}},
+		"WrongDigest":       {ref: "app@" + digestOf(t, img), fault: answer("/manifests/", `{"schemaVersion":2,"layers":[]}`), kind: caisson.ErrInvalid, words: []string{"wrong digest"}},
+		"ControlCharacters": {fault: answer("/manifests/", `{"schemaVersion":2,"config":{"digest":"sha256:\u001b[2J\n"},"layers":[]}`), kind: caisson.ErrInvalid},
+		"StrangeToken": {
+			fault: challenge, kind: caisson.ErrDenied, words: []string{"token"},
+		},
+		"Schema1":   {fault: answer("/manifests/", `{"schemaVersion":1,"fsLayers":[]}`), kind: caisson.ErrUnsupported, words: []string{"version 1"}},
+		"Confusion": {fault: answer("/manifests/", `{"schemaVersion":2,"layers":[],"manifests":[]}`), kind: caisson.ErrInvalid, words: []string{"clearly"}},
 		"Artifact": {
 			fault: answer("/manifests/", `{"schemaVersion":2,"config":{"mediaType":"application/vnd.oci.empty.v1+json","size":2,"digest":"sha256:`+someHex+`"},"layers":[]}`),
 			kind:  caisson.ErrUnsupported, words: []string{"artifact"},
@@ -292,6 +296,17 @@ func TestPullErr(t *testing.T) {
 			mustGet(t, pullStoreIn(t, dir, src), &image.Request{Ref: reg.Host + "/app:1"})
 		})
 	}
+}
+
+// challenge asks for a token that cannot be had.
+func challenge(w http.ResponseWriter, r *http.Request, _ []byte) bool {
+	if strings.HasPrefix(r.URL.Path, "/mint") {
+		fmt.Fprint(w, "{\"refresh_token\":\n\"hidden-words\"}")
+		return true
+	}
+	w.Header().Set("WWW-Authenticate", fmt.Sprintf(`Bearer realm="https://%s/mint",service="x"`, r.Host))
+	w.WriteHeader(http.StatusUnauthorized)
+	return true
 }
 
 // stream sends so many bytes more, or fewer, of a blob without saying how many.
