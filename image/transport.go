@@ -152,7 +152,7 @@ func (b *body) Read(p []byte) (int, error) {
 	b.left -= int64(n)
 	b.idle.reset()
 	if err != nil && !errors.Is(err, io.EOF) {
-		err = &passing{err: b.idle.blame(err)}
+		err = &passing{err: cutOff(b.idle.blame(err))}
 	}
 	return n, err
 }
@@ -228,7 +228,15 @@ func connectError(err error) error {
 	case errors.As(err, &dns) && dns.IsNotFound:
 		return notFound("no such host: %q", dns.Name)
 	}
-	return &passing{err: err}
+	return &passing{err: cutOff(err)}
+}
+
+// cutOff says in words that a connection ended too early.
+func cutOff(err error) error {
+	if errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) {
+		return fmt.Errorf("the connection is cut off: %w", err)
+	}
+	return err
 }
 
 // answerError sorts an answer that is not what was asked for. what is asked for
