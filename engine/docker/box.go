@@ -31,6 +31,8 @@ const Kind = Name
 const (
 	// readyTime is how long a container's first process may take to answer.
 	readyTime = 30 * time.Second
+	// meetStep is how often it is looked whether the container runs meanwhile.
+	meetStep = 500 * time.Millisecond
 	// drainTime is how long the rest of the output is waited for where the
 	// daemon is gone for a while.
 	drainTime = 2 * time.Minute
@@ -182,10 +184,23 @@ func (b *box) make() (err error) {
 	}); err != nil {
 		return err
 	}
-	if b.Guest, err = isolate.OpenGuest(b.guest(readyTime)); err != nil {
-		return b.whyNot(ctx, err)
+	if err = b.meet(ctx); err != nil {
+		return err
 	}
 	return b.furnish()
+}
+
+// meet connects to the first process, as long as the container runs.
+func (b *box) meet(ctx context.Context) (err error) {
+	for deadline := time.Now().Add(readyTime); ; {
+		if b.Guest, err = isolate.OpenGuest(b.guest(meetStep)); err == nil {
+			return nil
+		}
+		running, runsErr := b.daemon.runs(ctx, b.spec.Name)
+		if runsErr == nil && !running || time.Now().After(deadline) {
+			return b.whyNot(ctx, err)
+		}
+	}
 }
 
 func (b *box) attachTo(ctx context.Context, n attachment) error {
@@ -212,9 +227,11 @@ func (b *box) whyNot(ctx context.Context, err error) error {
 			Err: fmt.Errorf("it runs, and can't be reached: the daemon does not see this host's folders (%w)", err),
 		}
 	}
+	// Its first process says why, if it ever ran.
+	text, _ := io.ReadAll(io.LimitReader(b.attached, maxText))
 	return &caisson.Error{
 		Item: "container", Kind: caisson.ErrUnavailable,
-		Err: fmt.Errorf("it ended at its start with status %d: %w", state.ExitCode, said(errors.New(state.Error))),
+		Err: fmt.Errorf("it ended at its start with status %d: %w", state.ExitCode, said(fmt.Errorf("%s %q", state.Error, text))),
 	}
 }
 

@@ -23,7 +23,7 @@ func (o *Options) features(f *found) engine.Features {
 	out := engine.Features{
 		Usable:  f.broken == nil,
 		Version: version(f),
-		Command: true, Script: true, Image: true,
+		Command: true, Script: true, Image: true, ImageOnly: true,
 		ShareWork: true,
 		Limits: engine.LimitFeatures{
 			CPUs: info.CPUCfsQuota, Memory: info.MemoryLimit, PIDs: info.PidsLimit,

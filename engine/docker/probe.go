@@ -32,8 +32,6 @@ const (
 	tryTime = 30 * time.Second
 )
 
-// probePrefix begins the names of what a probe makes, see kept.Sandboxes.Try.
-const probePrefix = "probe-"
 
 // found is what the last Probe has found out.
 type found struct {

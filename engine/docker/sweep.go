@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"slices"
-	"strings"
 	"time"
 
 	"github.com/moby/moby/client"
@@ -91,7 +90,5 @@ func (e *Engine) sweepNetworks(ctx context.Context, live []string) (removed []st
 	return removed, errors.Join(all...)
 }
 
-// probing reports whether a sandbox is a probe's, which has a lock of its own.
-func (e *Engine) probing(id string) bool {
-	return strings.HasPrefix(id, probePrefix) && e.boxes.Probing(id)
-}
+// probing reports whether a sandbox is that of a probe which goes on.
+func (e *Engine) probing(id string) bool { return e.boxes.Probing(id) }

@@ -106,9 +106,14 @@ func (b *Sandboxes) traces() ([]string, error) {
 	return slices.Compact(ids), nil
 }
 
-// Probing reports whether a sandbox with a probe's id is that of a probe which
-// goes on.
-func (b *Sandboxes) Probing(id string) bool { return b.probing(id) }
+// Probing reports whether a sandbox of that id is one of a probe that goes on.
+func (b *Sandboxes) Probing(id string) bool {
+	if !strings.HasPrefix(id, probePrefix) {
+		return false
+	}
+	held, err := lockfile.Held(filepath.Join(b.opts.Runtime, id, probeLock))
+	return held || err != nil
+}
 
 // probing reports whether a sandbox is that of a probe which goes on, in this
 // process or another one, or has ended since it was seen.
