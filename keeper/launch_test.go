@@ -224,7 +224,7 @@ func TestDialStaleRecord(t *testing.T) {
 		wantKind(t, "Dial with "+string(changed), errorOf(keeper.Dial(k.ctx(), stale)), caisson.ErrNotFound)
 	}
 	newer := t.TempDir()
-	text := strings.Replace(string(data), `"version":1`, `"version":99`, 1)
+	text := strings.Replace(string(data), `"version":2`, `"version":99`, 1)
 	if err := os.WriteFile(filepath.Join(newer, "keeper.json"), []byte(text), 0o600); err != nil {
 		t.Fatal(err)
 	}

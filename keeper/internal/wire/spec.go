@@ -17,7 +17,10 @@ import (
 // Version is the version of the Spec, of the requests and of keeper.json. A
 // keeper refuses a Spec of another version. A client refuses a keeper of a
 // newer one.
-const Version = 1
+//
+// It grows with every field that a sandbox is not as safe without: version 2
+// has root file systems that others share.
+const Version = 2
 
 // Names of files in Spec.Dir.
 const (
