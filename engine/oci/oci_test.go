@@ -230,6 +230,10 @@ func TestProbe(t *testing.T) {
 	if entries, err := os.ReadDir(runtime); err != nil || len(entries) > 0 {
 		t.Errorf("Probe has left %v, %v", entries, err)
 	}
+	// Where programs may be root they have capabilities, and that is no flaw.
+	if f, err := newEngine(t, oci.Options{Root: true}).Probe(t.Context()); err != nil || !f.Usable {
+		t.Errorf("with root Probe = usable %v, %+v, %v", f.Usable, f.Missing, err)
+	}
 }
 
 func TestUsers(t *testing.T) {

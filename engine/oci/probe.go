@@ -140,6 +140,9 @@ func (e *Engine) try(ctx context.Context, f *found, overlay bool) (err error) {
 		if err != nil {
 			return err
 		}
+		if guest(f.chosen().runtime) {
+			return verifyGuest(said)
+		}
 		return kept.Verify(said)
 	})
 	f.works.Terminal = terminal
@@ -162,6 +165,8 @@ func (e *Engine) probeRoot(spec *engine.Spec, overlay bool) error {
 	if err != nil {
 		return err
 	}
+	// Root may keep capabilities; what is verified is what everybody else has.
+	spec.User = fmt.Sprintf("%d:%d", e.opts.UID, e.opts.GID)
 	spec.RootFS = &engine.RootFS{Path: filepath.Join(real, "rootfs")}
 	if overlay {
 		spec.RootFS.Changes = filepath.Join(real, "changes")
