@@ -49,6 +49,7 @@ const (
 	bySafefs   = "internal/safefs"
 	byCLI      = "frontend/cli, by scripts of the built program"
 	byRedact   = "keeper/redact"
+	bySelftest = "caisson selftest"
 	withVM     = "written with the first engine of virtual machines"
 	withImages = "written with the first engine of images"
 	withProxy  = "written with the first engine of proxies"

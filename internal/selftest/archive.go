@@ -23,22 +23,24 @@ import (
 func archivePath(root string) string { return root + ".tar" }
 func archiveRef(root string) string  { return "docker-archive:" + archivePath(root) }
 
-// labels look like what daemons have taken for control input.
-func labels() map[string]string {
+// labels look like what daemons, runtimes and Caisson have taken for control
+// input; program is one that must not be run because of them.
+func labels(program string) map[string]string {
 	return map[string]string{
-		"io.containerd.runc.v2.group": "../../x", "containerd.io/restart.loguri": "binary:///caisson-selftest-must-not-run",
-		"org.criu.config": "/etc/x", "run.oci.handler": "krun", "run.oci.mount_context_type": "x", "run.oci.hooks.stderr": "/tmp/x",
-		"caisson.installation": "other", "caisson.task": "../../x", "dev.caisson.sandbox": "x",
+		"containerd.io/restart.loguri": "binary://" + program, "io.containerd.runc.v2.group": "../../x",
+		"org.criu.config": program, "run.oci.handler": "krun", "run.oci.hooks.stderr": program + ".made", "run.oci.seccomp_fail_unknown_syscall": "0",
+		"run.oci.systemd.subgroup": "../x", "run.oci.keep_original_groups": "1", "io.kubernetes.cri-o.userns-mode": "host",
+		"run.caisson.installation": "other", "run.caisson.sandbox": "other", "run.caisson.task": "../../x", "run.caisson.networks": "host",
 	}
 }
 
 // writeArchive writes an image of one layer with files, as `docker save` does.
 func writeArchive(path string, files []attack.File) error {
-	return writeLayers(path, layerOf(files))
+	return writeLayers(path, nil, layerOf(files))
 }
 
-// writeLayers writes an image of these layers.
-func writeLayers(path string, layers ...[]byte) error {
+// writeLayers writes an image of these layers, with labels.
+func writeLayers(path string, labels map[string]string, layers ...[]byte) error {
 	type config struct {
 		Architecture string         `json:"architecture"`
 		OS           string         `json:"os"`
@@ -54,7 +56,7 @@ func writeLayers(path string, layers ...[]byte) error {
 	}
 	settings, err := json.Marshal(config{
 		Architecture: runtime.GOARCH, OS: "linux",
-		Config: map[string]any{"Labels": labels()}, RootFS: map[string]any{"type": "layers", "diff_ids": ids},
+		Config: map[string]any{"Labels": labels}, RootFS: map[string]any{"type": "layers", "diff_ids": ids},
 	})
 	if err != nil {
 		return err

@@ -68,7 +68,7 @@ func store(t *attack.Trial, opts *image.Options) *image.Store {
 func unpack(t *attack.Trial, opts *image.Options, layers ...[]byte) (string, error) {
 	s := store(t, opts)
 	path := filepath.Join(t.Dir, "image.tar")
-	t.OK(writeLayers(path, layers...), "making an image")
+	t.OK(writeLayers(path, nil, layers...), "making an image")
 	img, _, err := s.Load(t.Context(), &image.Request{Ref: "docker-archive:" + path, Dir: t.Dir, Trusted: true})
 	if err != nil {
 		return "", err

@@ -22,6 +22,11 @@ func tasks(x *executor.Executor, r *target) []attack.Attack {
 	}
 	return []attack.Attack{
 		{
+			ID: "A14", Name: "task/labels", Run: with(hostileLabels), Bound: "the program that labels name makes an empty file of the attack's own",
+			Tries: "labels of an image that daemons, runtimes or Caisson itself could take for control input",
+			CVE:   []string{"CVE-2026-53488"},
+		},
+		{
 			ID: "C23", Name: "task/output-links", Run: with(outputLinks), Bound: ownFolder,
 			Tries: "have the host's files staged out by links, in folders, by .. and through /proc",
 			CVE:   []string{"CVE-2018-15664", "CVE-2024-28185", "CVE-2024-28189"},
@@ -95,6 +100,31 @@ func ran(t *attack.Trial, result *caisson.Result) {
 			why = errors.New(failure.Message)
 		}
 		t.OK(why, "the task's program")
+	}
+}
+
+func hostileLabels(t *attack.Trial, x *executor.Executor, r *target) {
+	if r.base == "" {
+		t.Inapplicable("the engine runs no images")
+	}
+	marks := t.Folder("marks")
+	program := filepath.Join(marks, "program")
+	t.OK(write(program, fmt.Appendf(nil, "#!/bin/sh\ntouch %s.made\n", program)), "WriteFile")
+	files, err := r.files()
+	t.OK(err, "making an image")
+	path := filepath.Join(t.Dir, "image.tar")
+	t.OK(writeLayers(path, labels(program), layerOf(files)), "making an image")
+	out := t.Folder("results")
+	task := r.taskOf("write", "fine", "fine")
+	task.Image = "docker-archive:" + path
+	task.Outputs = []caisson.Output{{Path: "fine", To: "file:" + out + "/"}}
+	result := r.result(t, x, task)
+	ran(t, result)
+	if data, err := os.ReadFile(filepath.Join(out, "fine")); string(data) != "fine" {
+		t.Errorf("the task's output is %q, %v", data, err)
+	}
+	if entries, _ := os.ReadDir(marks); len(entries) != 1 {
+		t.Errorf("a label had a program of the host run, or a file made: %v", entries)
 	}
 }
 
