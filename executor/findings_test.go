@@ -10,6 +10,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/caissonrun/caisson"
 	"github.com/caissonrun/caisson/engine"
 	"github.com/caissonrun/caisson/engine/mem"
 )
@@ -162,4 +163,31 @@ func edit(t *testing.T, file string, change func(*finding)) {
 	if err := writeJSON(file, &f); err != nil {
 		t.Fatal(err)
 	}
+}
+
+// refusing is an engine that can't do what it said, as where a daemon has ended
+// since.
+type refusing struct{ engine.Engine }
+
+func (refusing) Create(context.Context, *engine.Spec) (engine.Sandbox, error) {
+	return nil, &caisson.Error{Op: caisson.OpCreate, Kind: caisson.ErrUnsupported, Err: errors.New("the daemon is gone")}
+}
+
+// TestFindingsRefuted holds that an engine which refuses what it could do is
+// probed again, by every process.
+func TestFindingsRefuted(t *testing.T) {
+	start, _ := programs(t)
+	first := start("a")
+	first.engine.Engine = refusing{first.engine.Engine}
+	id, err := first.Submit(t.Context(), sh("true"), &Submission{BaseDir: t.TempDir()})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := first.Attend(t.Context(), id, false); err != nil {
+		t.Fatal(err)
+	}
+	if result, err := first.Wait(t.Context(), id); err != nil || result.Status != 125 {
+		t.Errorf("Wait = %+v, %v, want status 125", result, err)
+	}
+	start("a").look(t, false, 1)
 }

@@ -163,7 +163,9 @@ func (a *attendant) make(ctx context.Context, st *step, folder string) (sb engin
 	defer a.clock(string(caisson.OpCreate))()
 	sb, err = a.createShared(ctx, spec)
 	if err != nil {
-		if kind := caisson.KindOf(err); kind == caisson.ErrUnknown || kind == caisson.ErrUnavailable || kind == caisson.ErrInternal {
+		switch caisson.KindOf(err) {
+		// Unsupported is what the engine said at first that it could do.
+		case caisson.ErrUnknown, caisson.ErrUnavailable, caisson.ErrInternal, caisson.ErrUnsupported:
 			a.engine.doubt(a.x)
 		}
 		return nil, err
