@@ -32,3 +32,14 @@ func conformance(t *testing.T, runtime string, require []string) {
 func TestConformanceCrun(t *testing.T) { conformance(t, "crun", strong) }
 
 func TestConformanceRunc(t *testing.T) { conformance(t, "runc", strong) }
+
+// TestConformanceRunsc requires less: gVisor's kernel takes part in no network of
+// others, its own processes would be counted as the task's, and files have the
+// ids on the host that they have inside.
+func TestConformanceRunsc(t *testing.T) {
+	conformance(t, "runsc", []string{
+		"rootfs", "overlay", "limits.cpus", "limits.memory", "limits.disk", "limits.log", "limits.files",
+		"networks.none", "mounts.bind", "mounts.tmpfs", "user", "secrets", "exec", "terminal", "files", "stats", "pause",
+		"isolation:" + engine.FilteredSyscalls,
+	})
+}

@@ -109,11 +109,15 @@ func (e *Engine) create(ctx context.Context, spec *engine.Spec, c *choice, f *fo
 		return nil, err
 	}
 	set.runtime = maker.forTask(c, spec.Dir)
-	if f.root {
+	if err := c.checkGuest(set.runtime); err != nil {
+		return nil, err
+	}
+	owned := f.root && !guest(set.runtime)
+	if owned {
 		set.plain = e.idmaps.Without(spec)
 	}
 	p := &kept.Plan{
-		Spec: spec, OwnIDs: f.root, Record: kept.Record{Isolation: isolation(set.runtime), Chowned: set.plain},
+		Spec: spec, OwnIDs: owned, Record: kept.Record{Isolation: isolation(set.runtime), Chowned: set.plain},
 		Keeper: func(slot int) (*keeper.Spec, error) {
 			set.slot = slot
 			return plan(spec, set)

@@ -34,6 +34,7 @@ func (o *Options) features(f *found) engine.Features {
 		ConfigSchema: configSchema, OptionsSchema: optionsSchema, Doc: doc,
 	}
 	f.net.features(&out)
+	f.chosen().reduce(&out)
 	if f.root {
 		out.MaxSandboxes = o.ids().Slots()
 	}
@@ -62,10 +63,13 @@ func (o *Options) isolates(f *found) []string {
 	if !o.Root {
 		list = append(list, engine.NoCapabilities)
 	}
+	if c := f.chosen(); c != nil && guest(c.runtime) {
+		return list
+	}
 	if f.root {
 		list = append(list, engine.IsolatedUserID)
 	}
-	if c := f.chosen(); f.support.Landlock > 0 && c != nil && !guest(c.runtime) {
+	if f.support.Landlock > 0 {
 		list = append(list, engine.RestrictedFiles)
 	}
 	return list
@@ -78,6 +82,7 @@ func (o *Options) missing(f *found) []engine.Missing {
 		list = append(list, engine.Missing{What: what, Why: why, Do: do})
 	}
 	f.missingRuntimes(add)
+	f.chosen().missing(add)
 	for _, m := range f.support.Cgroup.Missing {
 		add(m.What, m.Why, m.Do)
 	}

@@ -117,14 +117,22 @@ func less(a, b []int) bool {
 	return false
 }
 
-// staleness finds the date in a version of runsc: release-20221219.0, or
+// staleness is what is known of a version of runsc: release-20221219.0, or
 // 0.0~20221219.0 as Debian has it.
 func staleness(version string, now time.Time) []flaw {
+	day, ok := released(version)
+	if !ok || now.Sub(day) <= runscAge {
+		return nil
+	}
+	return []flaw{{"been without repairs since " + day.Format(time.DateOnly), "a release of this year"}}
+}
+
+// released returns the day that a version of runsc names.
+func released(version string) (time.Time, bool) {
 	for _, part := range strings.FieldsFunc(version, func(r rune) bool { return r < '0' || r > '9' }) {
-		day, err := time.Parse("20060102", part)
-		if err == nil && now.Sub(day) > runscAge {
-			return []flaw{{"been without repairs since " + day.Format(time.DateOnly), "a release of this year"}}
+		if day, err := time.Parse("20060102", part); err == nil {
+			return day, true
 		}
 	}
-	return nil
+	return time.Time{}, false
 }

@@ -112,6 +112,12 @@ func unbounded(s *engine.Spec) bool { return s.Limits.Disk != 0 && !s.WorkLimite
 // mapIDs gives the sandbox's ids their places on the host: with root a range of
 // its own, otherwise the caller's one.
 func (set *setting) mapIDs(box *isolate.Spec) {
+	if guest(set.runtime) {
+		// Its kernel knows ids of its own, and shows those of files as they are.
+		box.UIDs = []isolate.IDMap{{Inside: 0, Host: 0, Size: idsPerSandbox}}
+		box.GIDs = box.UIDs
+		return
+	}
 	if !set.root {
 		box.User.Groups = nil
 		box.UIDs = []isolate.IDMap{{Inside: box.User.UID, Host: set.uid, Size: 1}}

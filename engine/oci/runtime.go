@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"github.com/caissonrun/caisson"
+	"github.com/caissonrun/caisson/engine"
 	"github.com/caissonrun/caisson/engine/internal/kept"
 	"github.com/caissonrun/caisson/internal/isolate"
 )
@@ -86,13 +87,13 @@ func (c *candidate) find(ctx context.Context, o *Options, root, thorough bool) {
 	}
 	kind := filepath.Base(path)
 	known := kind == isolate.Crun || kind == isolate.Runc || kind == isolate.Runsc
-	if thorough || o.EnforceFloors || !known {
+	if thorough || o.EnforceFloors || !known || kind == isolate.Runsc {
 		if kind, c.version, err = askVersion(ctx, path); err != nil {
 			c.broken = fmt.Errorf("%s --version: %w", path, err)
 			return
 		}
 	}
-	c.runtime = &isolate.Runtime{Path: path, Kind: kind}
+	c.runtime = &isolate.Runtime{Path: path, Kind: kind, Flags: flagsFor(kind, c.version)}
 	c.flaws = flawsOf(kind, c.version, time.Now())
 	if len(c.flaws) > 0 && o.EnforceFloors {
 		c.broken = fmt.Errorf("%s: the operator wants none with known escapes (engine.oci.enforce_floors)", c.flawed())
@@ -116,6 +117,18 @@ func askVersion(ctx context.Context, path string) (kind, version string, err err
 	}
 	kind, version = readVersion(out.String())
 	return kind, version, nil
+}
+
+// overlaySince is when runsc began to keep what is written to the root for itself
+// unless it is told otherwise.
+var overlaySince = time.Date(2023, time.April, 1, 0, 0, 0, 0, time.UTC)
+
+// flagsFor are the flags that depend on a runtime's version.
+func flagsFor(kind, version string) []string {
+	if day, ok := released(version); kind == isolate.Runsc && ok && day.After(overlaySince) {
+		return []string{"--overlay2=none"}
+	}
+	return nil
 }
 
 // limited takes so many bytes and drops the rest.
@@ -211,13 +224,30 @@ func (c *candidate) forTask(ch *choice, dir string) *isolate.Runtime {
 	}
 	r := *c.runtime
 	if ch.Debug {
-		r.Flags, r.Log = []string{"--debug"}, filepath.Join(dir, runtimeLog)
+		r.Flags, r.Log = append(slices.Clone(r.Flags), "--debug"), filepath.Join(dir, runtimeLog)
 	}
 	return &r
 }
 
 // guest reports whether programs run on a kernel of the runtime's own.
 func guest(r *isolate.Runtime) bool { return r != nil && r.Kind == isolate.Runsc }
+
+// checkGuest refuses options that mean nothing to a kernel that is not the
+// host's.
+func (c *choice) checkGuest(r *isolate.Runtime) error {
+	if !guest(r) {
+		return nil
+	}
+	for name, set := range map[string]bool{
+		"options.masked_paths": len(c.MaskedPaths) > 0, "options.readonly_paths": len(c.ReadOnlyPaths) > 0,
+		"options.sysctls": len(c.Sysctls) > 0,
+	} {
+		if set {
+			return kept.Unsupported(name, errors.New("not with runtime runsc, whose kernel is its own"))
+		}
+	}
+	return nil
+}
 
 // doubt notes that a runtime which nobody had tried does not work, and reports
 // whether another one can be tried in its place.
@@ -278,4 +308,53 @@ func remedy() string {
 	}
 	return "allow user namespaces (sysctl kernel.unprivileged_userns_clone=1, user.max_user_namespaces, " +
 		"kernel.apparmor_restrict_unprivileged_userns=0), or run as root"
+}
+
+// verifyGuest reads what a probe has printed on a kernel that is not the host's,
+// and that tells less about itself.
+func verifyGuest(said []byte) error {
+	want := map[string]string{
+		"CapInh:": "0000000000000000", "CapPrm:": "0000000000000000", "CapEff:": "0000000000000000",
+		"CapBnd:": "0000000000000000", "Seccomp:": "2",
+	}
+	seen := 0
+	for line := range strings.Lines(string(said)) {
+		fields := strings.Fields(line)
+		switch {
+		case len(fields) == 2 && fields[0] == "sees":
+			return fmt.Errorf("the program sees %s", fields[1])
+		case len(fields) == 2 && want[fields[0]] != "":
+			seen++
+			if fields[1] != want[fields[0]] {
+				return fmt.Errorf("the program has %s %s, not %s", fields[0], fields[1], want[fields[0]])
+			}
+		}
+	}
+	if seen < len(want) {
+		return errors.New("the program did not tell about its isolation")
+	}
+	return nil
+}
+
+// reduce takes back what a kernel of the runtime's own can't do.
+func (c *candidate) reduce(out *engine.Features) {
+	if c == nil || !guest(c.runtime) {
+		return
+	}
+	out.Limits.PIDs, out.Devices, out.Ports = false, false, false
+	out.Networks = engine.NetworkFeatures{None: out.Networks.None, Host: out.Networks.Host}
+}
+
+// missing says why.
+func (c *candidate) missing(add func(what, why, do string)) {
+	if c == nil || !guest(c.runtime) {
+		return
+	}
+	const do = "use runtime crun, runc or builtin"
+	add(engine.WhatPIDs, "gVisor's own processes would be counted", do)
+	for _, what := range []string{engine.WhatNetwork, engine.WhatNamedNets, engine.WhatSharedNets, engine.WhatPorts} {
+		add(what, "gVisor takes part in no network of others", do)
+	}
+	add(engine.WhatDevices, "gVisor gives none", do)
+	add(engine.IsolatedUserID, "gVisor's kernel has ids of its own; files have them on the host, too", do)
 }

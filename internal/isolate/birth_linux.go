@@ -100,7 +100,7 @@ func (b *sandbox) namespaces(spec *Spec) uintptr {
 		flags |= unix.CLONE_NEWNET
 	}
 	// A runtime that brings a kernel of its own wants the rights to isolate that.
-	if b.stage && spec.Runtime.guest() {
+	if b.stage && spec.Runtime.sentry() {
 		flags &^= unix.CLONE_NEWUSER
 	}
 	return flags

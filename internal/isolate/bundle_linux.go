@@ -156,7 +156,7 @@ func bundle(spec *Spec, s *setup, late []Mount) ([]byte, error) {
 		Mounts: systemMounts(s),
 		Linux: ociLinux{
 			// The network is that of the stage.
-			Namespaces: []ociNamespace{{"mount"}, {"pid"}, {"ipc"}, {"uts"}, {"cgroup"}},
+			Namespaces: []ociNamespace{{Type: "mount"}, {Type: "pid"}, {Type: "ipc"}, {Type: "uts"}, {Type: "cgroup"}},
 			Masked:     s.masked, ReadOnly: s.readOnly, Sysctls: s.sysctls,
 		},
 	}
@@ -179,6 +179,9 @@ func bundle(spec *Spec, s *setup, late []Mount) ([]byte, error) {
 	}
 	if spec.Seccomp {
 		c.Linux.Seccomp = seccompOf(seccomp.Outline())
+	}
+	if spec.Runtime.sentry() {
+		c.forSentry(spec)
 	}
 	return json.Marshal(&c)
 }
@@ -295,17 +298,53 @@ func seccompOf(o seccomp.Profile) *ociSeccomp {
 }
 
 // runtimeArgs are the runtime's arguments to make a sandbox and leave it alone.
-func runtimeArgs(r *Runtime, name, id string) []string {
+func runtimeArgs(spec *Spec, name string) []string {
+	r := spec.Runtime
 	args := append([]string{name}, r.Flags...)
 	args = append(args, "--root", stageState)
+	handOn := []string{"--preserve-fds", "1"}
 	switch r.Kind {
 	case Crun:
 		// It is in no position to make groups, and need not: programs move
 		// themselves into Caisson's.
 		args = append(args, "--cgroup-manager=disabled")
 	case Runsc:
+		// The files of the sandbox are looked at, and some written, from outside.
+		args = append(args, "--ignore-cgroups", "--file-access=shared", "--network="+sentryNetwork(spec))
+		handOn = nil
 	default:
 		args = append(args, "--rootless=true")
 	}
-	return append(args, "run", "--detach", "--preserve-fds", "1", "--bundle", stageBundle, id)
+	args = append(append(args, "run", "--detach"), handOn...)
+	return append(args, "--bundle", stageBundle, spec.ID)
+}
+
+// sentryNetwork is what gVisor calls a sandbox's network.
+func sentryNetwork(spec *Spec) string {
+	if spec.HostNetwork {
+		return "host"
+	}
+	return "none"
+}
+
+// forSentry changes what gVisor has otherwise: its /dev is its own, the root's
+// mounts are looked at by a process outside, and there is no host's filter.
+func (c *ociConfig) forSentry(spec *Spec) {
+	c.Process.Args = []string{sentryPath, sentryWord}
+	c.Mounts = slices.DeleteFunc(c.Mounts, func(m ociMount) bool { return m.Target == containedPath })
+	// It puts a tmpfs of its own over an empty /tmp that it is not told of.
+	if tempMount(spec) {
+		c.Mounts = append(c.Mounts, ociMount{"/tmp", "bind", stageTemp, []string{"rbind", "nosuid", "nodev"}})
+	}
+	c.Root.ReadOnly = false
+	c.Linux.Seccomp = nil
+	c.Linux.Namespaces = []ociNamespace{{Type: "mount"}, {Type: "pid"}, {Type: "ipc"}, {Type: "uts"}}
+	if !spec.HostNetwork {
+		c.Linux.Namespaces = append(c.Linux.Namespaces, ociNamespace{Type: "network"})
+	}
+}
+
+// tempMount reports whether something is mounted at /tmp.
+func tempMount(spec *Spec) bool {
+	return slices.ContainsFunc(spec.Mounts, func(m Mount) bool { return m.Target == "/tmp" })
 }

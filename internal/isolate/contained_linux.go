@@ -12,7 +12,13 @@ import (
 
 // letGo gives up what a runtime has handed on besides the socket: its own
 // standard descriptors.
-func letGo() {
+//
+// A runtime that hands nothing else on has the socket as standard input; letGo
+// tells.
+func letGo() (sentry bool) {
+	if len(os.Args) == 2 {
+		sentry = unix.Dup3(0, initSocket, unix.O_CLOEXEC) == nil
+	}
 	null, err := unix.Open("/dev/null", unix.O_RDWR|unix.O_CLOEXEC, 0)
 	for fd := range 3 {
 		if err != nil || unix.Dup3(null, fd, 0) != nil {
@@ -23,10 +29,21 @@ func letGo() {
 		unix.Close(null)
 	}
 	_ = unix.CloseRange(initSocket+1, 1<<31-1, unix.CLOSE_RANGE_CLOEXEC)
+	return sentry
+}
+
+// isContained reports whether this process is the init of a sandbox that an OCI
+// runtime has made.
+func isContained() bool {
+	return os.Args[0] == containedPath && len(os.Args) == 1 ||
+		os.Args[0] == sentryPath && len(os.Args) == 2 && os.Args[1] == sentryWord
 }
 
 // standing returns the root of a view that stands already, and this process.
-func standing(s *setup) ([]int, error) {
+func standing(s *setup, sentry bool) ([]int, error) {
+	if sentry {
+		return nil, nil
+	}
 	root, err := unix.Open("/", unix.O_PATH|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
 	if err != nil {
 		return nil, err
@@ -59,8 +76,8 @@ func one(fd int, err error) ([]int, error) {
 
 // runtimeChild says what happens between fork and exec of a runtime: it keeps
 // all the rights that it has on the stage.
-func runtimeChild(program *Program, fds []int) (*child, error) {
-	c := &child{stdio: [3]int(fds[:3]), intoFD: -1, lastCap: lastCap()}
+func runtimeChild(program *Program, fds, groups []int) (*child, error) {
+	c := &child{stdio: [3]int(fds[:3]), intoFD: -1, lastCap: lastCap(), cgroups: groups}
 	if len(fds) > 3 {
 		c.extra = fds[3]
 	}

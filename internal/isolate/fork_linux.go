@@ -28,6 +28,9 @@ func runtimeAfterFork()
 // atCWD is AT_FDCWD, -100, as a number without sign.
 const atCWD = ^uintptr(99)
 
+// maxFD is the largest number of a descriptor that every kernel takes.
+const maxFD = 1<<31 - 1
+
 // The steps of a child, to say which of them failed.
 const (
 	stepSession = iota + 1
@@ -139,18 +142,18 @@ func (c *child) start(started func(pid int)) (pid, pidfd int, err error) {
 		return 0, -1, fmt.Errorf("fork: %w", errno)
 	}
 	started(pid)
-	if err := awaitReport(report[0], pidfd); err != nil {
+	if err := awaitReport(report[0], pid, pidfd); err != nil {
 		awaitExit(pidfd)
-		unix.Close(pidfd)
+		closeAll([]int{pidfd})
 		return pid, -1, err
 	}
 	return pid, pidfd, nil
 }
 
 // awaitExit waits until a process has ended, so that nobody counts it among the
-// living.
+// living. A kernel without pidfds is not asked.
 func awaitExit(pidfd int) {
-	for {
+	for pidfd >= 0 {
 		if _, err := unix.Poll([]unix.PollFd{{Fd: int32(pidfd), Events: unix.POLLIN}}, -1); err != unix.EINTR {
 			return
 		}
@@ -164,7 +167,7 @@ const startPatience = 20 * time.Second
 
 // awaitReport is readReport with an end: it kills a child that does not come
 // to run its program.
-func awaitReport(fd, pidfd int) error {
+func awaitReport(fd, pid, pidfd int) error {
 	deadline := time.Now().Add(startPatience)
 	for {
 		left := max(time.Until(deadline).Milliseconds(), 0)
@@ -173,7 +176,9 @@ func awaitReport(fd, pidfd int) error {
 		case err == unix.EINTR:
 			continue
 		case err == nil && n == 0:
-			unix.PidfdSendSignal(pidfd, unix.SIGKILL, nil, 0)
+			if pidfd < 0 || unix.PidfdSendSignal(pidfd, unix.SIGKILL, nil, 0) != nil {
+				unix.Kill(pid, unix.SIGKILL)
+			}
 			return fmt.Errorf("the program did not begin to run within %v: %w", startPatience, unix.EAGAIN)
 		}
 		return readReport(fd)
@@ -319,7 +324,7 @@ func (c *child) prepare() (step int, errno syscall.Errno) {
 		return stepFiles, errno
 	}
 	c.report = int(last)
-	if _, _, errno = syscall.RawSyscall(unix.SYS_CLOSE_RANGE, last+1, ^uintptr(0)>>32, 0); errno != 0 {
+	if _, _, errno = syscall.RawSyscall(unix.SYS_CLOSE_RANGE, last+1, maxFD, 0); errno != 0 {
 		return stepFiles, errno
 	}
 	if c.oom {
@@ -358,7 +363,8 @@ func (c *child) identify() (step int, errno syscall.Errno) {
 				return stepCapabilities, errno
 			}
 		}
-		if _, _, errno = syscall.RawSyscall6(unix.SYS_PRCTL, unix.PR_CAP_AMBIENT, unix.PR_CAP_AMBIENT_CLEAR_ALL, 0, 0, 0, 0); errno != 0 {
+		// gVisor's kernel has no ambient ones.
+		if _, _, errno = syscall.RawSyscall6(unix.SYS_PRCTL, unix.PR_CAP_AMBIENT, unix.PR_CAP_AMBIENT_CLEAR_ALL, 0, 0, 0, 0); errno != 0 && errno != syscall.EINVAL {
 			return stepCapabilities, errno
 		}
 	}

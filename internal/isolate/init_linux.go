@@ -22,8 +22,7 @@ func IsInit() bool {
 	if os.Getpid() != 1 || isGuest() {
 		return os.Getpid() == 1
 	}
-	return len(os.Args) == 1 &&
-		(os.Args[0] == initName || os.Args[0] == stageName || os.Args[0] == containedPath)
+	return len(os.Args) == 1 && (os.Args[0] == initName || os.Args[0] == stageName) || isContained()
 }
 
 // Main is pid 1 of a sandbox: it builds the root view, starts programs when it
@@ -41,9 +40,9 @@ func Main() {
 		procs: map[int]uint64{}, born: make(chan struct{}, 1),
 	}
 	p.empty.L = &p.mu
-	contained := os.Args[0] == containedPath
+	contained := isContained()
 	if contained {
-		letGo()
+		p.sentry = letGo()
 	}
 	if hide(contained) == nil {
 		p.serve()
@@ -105,6 +104,8 @@ type pid1 struct {
 	born    chan struct{} // tells the reaper that there is a child again
 	empty   sync.Cond     // there is none left
 	main    guestMainProgram
+	sentry  bool           // the kernel is gVisor's: no descriptors can be handed out of it
+	screens map[uint64]int // by request: the masters of terminals; with sentry only
 }
 
 // An order is a request that waits to be served.
@@ -137,6 +138,8 @@ func (p *pid1) serve() {
 			continue
 		case frameStats:
 			answer.body = ownStats()
+		case frameResize:
+			err = p.resize(o.frame)
 		default:
 			err = errors.New("caisson: bug: an unknown request")
 		}
@@ -165,6 +168,8 @@ func (p *pid1) receive() {
 			if alive() {
 				answer.body[0] = 1
 			}
+		case frameSignal:
+			err = p.signal(f)
 		default:
 			// Only kill changes the count, and it is called here.
 			select {
@@ -219,14 +224,17 @@ func (p *pid1) build(f, answer *frame) error {
 	var err error
 	switch {
 	case len(s.config) > 0:
-		err = buildStage(s)
+		answer.fds, err = one(buildStage(s))
 	case s.contained:
-		answer.fds, err = standing(s)
+		answer.fds, err = standing(s, p.sentry)
 	default:
 		answer.fds, err = one(buildView(s))
 	}
 	if err != nil {
 		return err
+	}
+	if p.sentry {
+		s.lastCap = ownLastCap()
 	}
 	p.setup = s
 	if s.landlock {
@@ -266,7 +274,7 @@ func (p *pid1) spawn(f order, answer *frame) (err error) {
 	master, slave := -1, -1
 	stdio := f.fds
 	if program.Terminal {
-		if master, slave, err = openTerminal(program, p.setup.uid, p.setup.gid); err != nil {
+		if master, slave, err = openTerminal(program, p.setup.uid, p.setup.gid, p.sentry); err != nil {
 			return err
 		}
 		defer unix.Close(slave)
@@ -295,6 +303,10 @@ func (p *pid1) spawn(f order, answer *frame) (err error) {
 		closeAll([]int{master})
 		return err
 	}
+	if p.sentry {
+		closeAll([]int{pidfd})
+		return p.relay(f, master)
+	}
 	answer.fds = append(answer.fds, pidfd)
 	if master >= 0 {
 		answer.fds = append(answer.fds, master)
@@ -306,7 +318,7 @@ func (p *pid1) spawn(f order, answer *frame) (err error) {
 func (p *pid1) child(program *Program, stdio []int) (*child, error) {
 	s := p.setup
 	if len(s.config) > 0 && len(stdio) >= 3 {
-		return runtimeChild(program, stdio)
+		return runtimeChild(program, stdio, s.cgroups)
 	}
 	if len(stdio) != 3 {
 		return nil, errors.New("caisson: bug: a program needs three descriptors")

@@ -102,7 +102,7 @@ func (b *plain) spawn(p *Program, stdio [3]*os.File) (*Proc, error) {
 // is no terminal.
 func (b *plain) connect(c *child, p *Program, stdio [3]*os.File, fds *lifted) (master int, err error) {
 	if p.Terminal {
-		master, slave, err := openTerminal(p, c.uid, c.gid)
+		master, slave, err := openTerminal(p, c.uid, c.gid, false)
 		if err != nil {
 			return -1, err
 		}

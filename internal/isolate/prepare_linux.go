@@ -329,11 +329,21 @@ func (p *preparation) ownerNamespace(owner *User) (int, error) {
 	if fd, ok := p.ownerUserns[key]; ok {
 		return fd, nil
 	}
-	fd, err := newUserNamespace([]IDMap{{owner.UID, uid, 1}}, []IDMap{{owner.GID, gid, 1}})
+	fd, err := newUserNamespace(p.ownerMap(owner.UID, uid), p.ownerMap(owner.GID, gid))
 	if err == nil {
 		p.ownerUserns[key] = fd
 	}
 	return fd, err
+}
+
+// ownerMap shows an owner's id as another one. Where ids are the host's, files are
+// made by root, and then given away.
+func (p *preparation) ownerMap(owner, id int) []IDMap {
+	list := []IDMap{{owner, id, 1}}
+	if p.identity && owner != 0 && id != 0 {
+		list = append(list, IDMap{0, 0, 1})
+	}
+	return list
 }
 
 // sandboxUserns returns the sandbox's own user namespace.

@@ -7,6 +7,7 @@ import (
 	"io"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"time"
 
@@ -36,8 +37,9 @@ type contained struct {
 	pid1  int // the sandbox's init
 }
 
-// guest reports whether programs run on a kernel of the runtime's.
-func (r *Runtime) guest() bool { return r.Kind == Runsc }
+// sentry reports whether programs run on a kernel of the runtime's, which gVisor
+// calls so.
+func (r *Runtime) sentry() bool { return r.Kind == Runsc }
 
 // checkRuntime refuses what no runtime can do.
 func checkRuntime(spec *Spec) error {
@@ -49,6 +51,16 @@ func checkRuntime(spec *Spec) error {
 		return invalid("runtime", fmt.Sprintf("%q is not an absolute path", r.Path))
 	case r.Kind != "" && r.Kind != Crun && r.Kind != Runc && r.Kind != Runsc:
 		return invalid("runtime", fmt.Sprintf("unknown kind %q", r.Kind))
+	case r.sentry() && spec.NetNS != "":
+		return unsupported("network", "gVisor takes part in no network of others; use none or host")
+	case r.sentry() && len(spec.Devices) > 0:
+		return unsupported("devices", "gVisor gives none")
+	case r.sentry() && spec.Landlock:
+		return unsupported("landlock", "gVisor's kernel has none")
+	case r.sentry() && len(spec.Sysctls) > 0:
+		return unsupported("sysctls", "gVisor's kernel has its own settings")
+	case r.sentry() && spec.Cgroup != nil && spec.Cgroup.PIDs > 0:
+		return unsupported("pids", "gVisor's own processes would be counted")
 	case !validName(spec.ID):
 		return invalid("runtime", fmt.Sprintf("%q is not a name that runtimes take", spec.ID))
 	}
@@ -69,9 +81,6 @@ func startContained(spec *Spec) (_ backend, err error) {
 	if err := checkRuntime(spec); err != nil {
 		return nil, err
 	}
-	if spec.Runtime.guest() {
-		return startGvisor(spec)
-	}
 	var undo cleanup.List
 	defer undo.OnError(context.Background(), &err)
 	b := &contained{sandbox: newSandbox(), stage: newSandbox()}
@@ -82,10 +91,14 @@ func startContained(spec *Spec) (_ backend, err error) {
 		undo.Add(b.group.Remove)
 	}
 
-	// The stage is made first: where the runtime runs, with the root view.
-	if err := b.makeStage(spec, &undo); err != nil {
+	// The stage is made first: where the runtime runs, with the root view. The
+	// runtime hands one end of a socket to the sandbox's init.
+	root, err := b.makeStage(spec, &undo)
+	if err != nil {
 		return nil, err
 	}
+	b.folder = os.NewFile(uintptr(root), "/")
+	undo.Add(func() error { return b.folder.Close() })
 	theirs, err := b.connect()
 	if err != nil {
 		return nil, err
@@ -108,42 +121,51 @@ func startContained(spec *Spec) (_ backend, err error) {
 		return nil, err
 	}
 	undo.Release()
+	if spec.Runtime.sentry() {
+		return &gvisor{b}, nil
+	}
 	return b, nil
 }
 
-// makeStage starts the stage's pid 1 and has it build the stage.
-func (b *contained) makeStage(spec *Spec, undo *cleanup.List) error {
+// makeStage starts the stage's pid 1 and has it build the stage, of which it
+// returns the sandbox's root.
+func (b *contained) makeStage(spec *Spec, undo *cleanup.List) (root int, err error) {
 	b.stage.stage = true
 	report, err := b.stage.fork(spec)
 	if err != nil {
-		return err
+		return -1, err
 	}
 	defer unix.Close(report)
 	undo.Add(b.stage.end)
 	go b.stage.listen()
 
-	p, err := prepareStage(spec, b.stage.init)
+	p, err := prepareStage(spec, b.stage.init, b.group)
 	if err != nil {
-		return err
+		return -1, err
 	}
-	_, err = b.stage.ask(frameSetup, p.setup.encode(), p.fds)
+	answer, err := b.stage.ask(frameSetup, p.setup.encode(), p.fds)
 	closeAll(p.fds)
 	if err != nil {
-		return setupError(err, report)
+		return -1, setupError(err, report)
 	}
-	return nil
+	if len(answer.fds) != 1 {
+		closeAll(answer.fds)
+		return -1, errors.New("caisson: bug: the stage did not hand over the root")
+	}
+	return answer.fds[0], nil
 }
 
 // prepareStage gathers all that the stage needs from the host. The caller
 // closes the descriptors.
-func prepareStage(spec *Spec, pid int) (_ *preparation, err error) {
+func prepareStage(spec *Spec, pid int, group *cgroup.Group) (_ *preparation, err error) {
 	part := *spec
 	part.Seccomp, part.Landlock = false, false // those are for programs
 	early, late := split(spec.Mounts)
 	part.Mounts = early
-	identity := spec.Runtime.guest()
+	identity := spec.Runtime.sentry()
 	if identity {
 		part.UIDs, part.GIDs, part.RootIDMap = same(spec.UIDs), same(spec.GIDs), false
+		part.Sys = false // its kernel has its own
 	}
 	p := newPreparation(&part, pid)
 	p.identity = identity
@@ -156,7 +178,13 @@ func prepareStage(spec *Spec, pid int) (_ *preparation, err error) {
 		}
 	}()
 	s := &p.setup
-	s.showGroups = spec.Runtime.Kind != Crun
+	s.showGroups = spec.Runtime.Kind != Crun && !identity
+	if identity {
+		// Its kernel can't be entered by programs alone: all of it is in the group.
+		if err := p.gatherGroup(group); err != nil {
+			return nil, err
+		}
+	}
 	s.runtimeName, s.identity = filepath.Base(spec.Runtime.Path), identity
 	if err := p.gatherPrograms(spec.Runtime); err != nil {
 		return nil, err
@@ -224,15 +252,24 @@ func (p *preparation) gatherOwn() error {
 const readOnlyFile = unix.MOUNT_ATTR_RDONLY | unix.MOUNT_ATTR_NOSUID | unix.MOUNT_ATTR_NODEV
 
 // create runs the runtime until the sandbox's init runs, with socket as its
-// descriptor 3.
+// descriptor 3, or as standard input where that is all that can be handed on.
 func (b *contained) create(spec *Spec, socket int) error {
 	r := spec.Runtime
-	name := stageTools + "/" + filepath.Base(r.Path)
-	return b.stage.command(r, runtimeArgs(r, name, spec.ID), socket)
+	args := runtimeArgs(spec, stageTools+"/"+filepath.Base(r.Path))
+	if r.sentry() {
+		return b.stage.command(r, args, []int{socket})
+	}
+	null, err := devNull()
+	if err != nil {
+		return err
+	}
+	defer null.Close()
+	return b.stage.command(r, args, []int{int(null.Fd()), socket})
 }
 
-// command runs the runtime on the stage, with a deadline.
-func (b *sandbox) command(r *Runtime, args []string, extra int) error {
+// command runs the runtime on the stage, with a deadline. fds are its standard
+// input, and what becomes descriptor 3 if there is one.
+func (b *sandbox) command(r *Runtime, args []string, fds []int) error {
 	said, err := r.openLog()
 	if err != nil {
 		return err
@@ -242,15 +279,7 @@ func (b *sandbox) command(r *Runtime, args []string, extra int) error {
 	if err != nil {
 		return err
 	}
-	null, err := devNull()
-	if err != nil {
-		return err
-	}
-	defer null.Close()
-	fds := []int{int(null.Fd()), said, said}
-	if extra >= 0 {
-		fds = append(fds, extra)
-	}
+	fds = slices.Concat(fds[:1], []int{said, said}, fds[1:])
 	proc, err := b.launch(&Program{Args: args, Env: []string{"PATH=" + defaultPath}}, fds)
 	if err != nil {
 		return r.failure(err)
@@ -308,24 +337,34 @@ func (r *Runtime) failure(err error) error {
 func (b *contained) prepareInit(spec *Spec) error {
 	p := &preparation{spec: spec, root: true}
 	defer func() { closeAll(p.fds) }()
-	if err := p.gatherContained(b.group); err != nil {
+	if err := p.gatherContained(); err != nil {
 		return err
+	}
+	if !spec.Runtime.sentry() {
+		if err := p.gatherGroup(b.group); err != nil {
+			return err
+		}
 	}
 	answer, err := b.ask(frameSetup, p.setup.encode(), p.fds)
 	if err != nil {
 		return fmt.Errorf("init of runtime %s: %w", spec.Runtime.Path, err)
 	}
+	if spec.Runtime.sentry() {
+		return nil
+	}
 	if len(answer.fds) != 2 {
 		closeAll(answer.fds)
 		return errors.New("caisson: bug: init did not hand over the root and itself")
 	}
+	// The view from inside has the runtime's mounts, too.
+	b.folder.Close()
 	b.folder = os.NewFile(uintptr(answer.fds[0]), "/")
 	b.pid1 = pidOf(answer.fds[1])
 	return unix.Close(answer.fds[1])
 }
 
 // gatherContained is gather for an init whose view is complete.
-func (p *preparation) gatherContained(group *cgroup.Group) (err error) {
+func (p *preparation) gatherContained() (err error) {
 	who := user(p.spec)
 	p.setup = setup{
 		contained: true, nested: p.spec.Nested, uid: who.UID, gid: who.GID, groups: groupsOf(who),
@@ -344,10 +383,15 @@ func (p *preparation) gatherContained(group *cgroup.Group) (err error) {
 			return err
 		}
 	}
+	return nil
+}
+
+// gatherGroup hands over what processes need to move themselves into the group,
+// into one of version 2, in which another init would be born, as well.
+func (p *preparation) gatherGroup(group *cgroup.Group) error {
 	if err := p.gatherCgroup(group); err != nil || group == nil {
 		return err
 	}
-	// A version 2 group, in which init would be born, programs enter as well.
 	dir, ok := group.FD()
 	if !ok {
 		return nil

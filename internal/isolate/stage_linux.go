@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"slices"
 
 	"golang.org/x/sys/unix"
 
@@ -30,6 +31,7 @@ const (
 	stageSys    = "/sysfs"
 	stageTools  = "/runtime" // holds the runtime's file
 	stageFiles  = "/files"
+	stageTemp   = "/temp" // the sandbox's /tmp once more
 )
 
 // hostTools are what a runtime that is not a static program may need. What is
@@ -52,16 +54,17 @@ type tool struct {
 	folder bool
 }
 
-// buildStage makes the calling process's mount namespace a stage.
-func buildStage(s *setup) error {
+// buildStage makes the calling process's mount namespace a stage, and returns
+// the sandbox's root on it as an O_PATH descriptor.
+func buildStage(s *setup) (int, error) {
 	b := &stage{view: &view{setup: s, root: -1}}
 	defer func() { closeAll(b.view.open) }()
 	for _, step := range []func() error{b.gather, b.enter, b.furnish, b.fillRoot, b.write} {
 		if err := step(); err != nil {
-			return err
+			return -1, err
 		}
 	}
-	return nil
+	return unix.FcntlInt(uintptr(b.view.root), unix.F_DUPFD_CLOEXEC, initSocket+1)
 }
 
 // gather does what needs the host's mounts.
@@ -278,7 +281,52 @@ func (b *stage) fillRoot() (err error) {
 			return fmt.Errorf("%s: %w", name, err)
 		}
 	}
+	if v.setup.identity {
+		if err := b.showInit(); err != nil {
+			return fmt.Errorf("%s: %w", sentryPath, err)
+		}
+		if err := b.showTemp(); err != nil {
+			return fmt.Errorf("/tmp: %w", err)
+		}
+	}
 	return v.seal()
+}
+
+// showInit puts this program's file into the root.
+func (b *stage) showInit() error {
+	fd, err := unix.Open(stageInit, unix.O_PATH|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return err
+	}
+	defer unix.Close(fd)
+	tree, err := b.view.keep(cloneTree(fd, readOnlyFile, -1))
+	if err != nil {
+		return err
+	}
+	at, err := b.view.strict(sentryPath, false)
+	if err != nil {
+		return err
+	}
+	defer unix.Close(at)
+	return attach(tree, at)
+}
+
+// showTemp binds what is mounted at /tmp where the runtime is told to find it.
+func (b *stage) showTemp() error {
+	v := b.view
+	if !slices.ContainsFunc(v.setup.mounts, func(m place) bool { return m.Target == "/tmp" }) {
+		return nil
+	}
+	at, err := v.target("/tmp", true)
+	if err != nil {
+		return err
+	}
+	defer unix.Close(at)
+	tree, err := v.keep(cloneTree(at, 0, -1))
+	if err != nil {
+		return err
+	}
+	return b.place(tool{name: stageTemp[1:], tree: tree, folder: true})
 }
 
 // reserve has a mount at each place, that nobody else is given.
