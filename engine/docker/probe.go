@@ -32,7 +32,6 @@ const (
 	tryTime = 30 * time.Second
 )
 
-
 // found is what the last Probe has found out.
 type found struct {
 	host    string
