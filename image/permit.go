@@ -2,7 +2,13 @@
 
 package image
 
-import "context"
+import (
+	"context"
+	"errors"
+	"strings"
+
+	"github.com/caissonrun/caisson"
+)
 
 // Permit applies the operator's policies to an image that somebody else will
 // fetch, such as a daemon. It returns the reference to fetch it by: the
@@ -15,6 +21,12 @@ func (s *Store) Permit(ctx context.Context, req *Request) (string, error) {
 	if len(src.Policies) == 0 && !src.RequireSignatures && req.TrustPrefix == "" && len(req.InsecureOptions) == 0 {
 		return req.Ref, nil // a daemon may know names that mean nothing here
 	}
+	if isID(req.Ref) {
+		return "", &caisson.Error{
+			Item: req.Ref, Kind: caisson.ErrDenied,
+			Err: errors.New("an id does not say where an image is from, which the operator's policies go by: use its name"),
+		}
+	}
 	if err := s.begin(); err != nil {
 		return "", err
 	}
@@ -24,6 +36,14 @@ func (s *Store) Permit(ctx context.Context, req *Request) (string, error) {
 	}
 	defer claim.release()
 	return s.puller.permit(ctx, req, s.blobs, claim)
+}
+
+// isID reports whether a daemon takes ref for the id of an image that it has,
+// wherever it had that from.
+func isID(ref string) bool {
+	hex := strings.TrimPrefix(strings.TrimPrefix(ref, "docker://"), "sha256:")
+	const size = 64
+	return len(hex) == size && strings.Trim(hex, "0123456789abcdef") == ""
 }
 
 // permit implements puller.
