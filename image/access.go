@@ -13,7 +13,9 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"strconv"
 	"strings"
+	"syscall"
 
 	"github.com/caissonrun/caisson/internal/atomicfile"
 	"github.com/caissonrun/caisson/internal/lockfile"
@@ -84,7 +86,7 @@ const (
 func (r *remote) access(ctx context.Context, req *Request, ref *Reference, key []byte) (string, error) {
 	switch {
 	case ref.file():
-		return accessOf(key, accessFile, ref.Path), nil
+		return "", nil // known once it is open: see fileAccess
 	case ref.Scheme != SchemeRegistry:
 		return "", nil
 	case req.hasCredentials():
@@ -105,4 +107,15 @@ func (r *remote) access(ctx context.Context, req *Request, ref *Reference, key [
 // hasCredentials reports whether the task has its own.
 func (req *Request) hasCredentials() bool {
 	return req.Username != "" || req.Password != "" || req.IdentityToken != ""
+}
+
+// fileAccess is who the pull from a file acts for: whoever names the path while
+// it belongs to the same user. Somebody else who puts his own file there has
+// nothing in common with that.
+func (p *pulling) fileAccess(info fs.FileInfo) string {
+	owner := "nobody" // never: every system that this is built for tells it
+	if stat, ok := info.Sys().(*syscall.Stat_t); ok {
+		owner = strconv.FormatUint(uint64(stat.Uid), 10)
+	}
+	return accessOf(p.key, accessFile, p.ref.Path, owner)
 }

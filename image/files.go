@@ -35,6 +35,7 @@ type part struct {
 	io.ReadSeeker
 	io.Closer
 	size int64
+	info fs.FileInfo // of a file of its own
 }
 
 // readPart returns a file of at most limit bytes.
@@ -44,6 +45,11 @@ func readPart(f files, name string, limit int64) ([]byte, error) {
 		return nil, err
 	}
 	defer p.Close()
+	return p.all(name, limit)
+}
+
+// all reads a part of at most limit bytes.
+func (p *part) all(name string, limit int64) ([]byte, error) {
 	if p.size > limit {
 		return nil, invalid("%s has %d bytes, and may have %d", shorten(name), p.size, limit)
 	}
@@ -103,7 +109,7 @@ func (f *hostFolder) open(name string) (*part, error) {
 		file.Close()
 		return nil, invalid("%s is not a regular file", shorten(name))
 	}
-	return &part{ReadSeeker: file, Closer: file, size: info.Size()}, nil
+	return &part{ReadSeeker: file, Closer: file, size: info.Size(), info: info}, nil
 }
 
 const (
@@ -318,6 +324,7 @@ func (r *remote) openFile(p *pulling) (*os.File, error) {
 		file.Close()
 		return nil, invalid("%s is not a regular file", p.ref.Path)
 	}
+	p.access = p.fileAccess(info)
 	return file, nil
 }
 
@@ -332,9 +339,20 @@ func (r *remote) openArchive(ctx context.Context, p *pulling) (source, error) {
 		return nil, err
 	}
 	if p.ref.Scheme == SchemeDockerArchive {
-		return &saved{files: a, ref: p.ref, limits: &r.limits}, nil
+		return p.saved(a), nil
 	}
-	return &layout{files: a, ref: p.ref}, nil
+	return p.layout(a)
+}
+
+// layout returns the source of a layout. It owns the files from then on, also
+// if it fails.
+func (p *pulling) layout(f files) (source, error) {
+	l := &layout{files: f, ref: p.ref}
+	if err := l.read(p); err != nil {
+		f.close()
+		return nil, err
+	}
+	return l, nil
 }
 
 // openLayout returns the source of a folder that a reference names.
@@ -343,7 +361,7 @@ func (r *remote) openLayout(p *pulling) (source, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &layout{files: f, ref: p.ref}, nil
+	return p.layout(f)
 }
 
 // seek begins to read a part at offset.

@@ -28,6 +28,7 @@ type layout struct {
 	unsigned
 	files files
 	ref   *Reference
+	data  []byte // of its index
 	index *v1.IndexManifest
 }
 
@@ -35,16 +36,26 @@ var _ source = (*layout)(nil)
 
 func (l *layout) close() { l.files.close() }
 
-// resolve implements source.
-func (l *layout) resolve(context.Context) (*document, error) {
-	data, err := readPart(l.files, indexDoc, maxDocument)
+// read reads the index. For p the layout is who owns its index.
+func (l *layout) read(p *pulling) error {
+	file, err := l.files.open(indexDoc)
 	if errors.Is(err, caisson.ErrNotFound) {
-		return nil, invalid("not an OCI layout: %w", err)
+		return invalid("not an OCI layout: %w", err)
 	}
 	if err != nil {
-		return nil, err
+		return err
 	}
-	doc, err := newDocument(data, string(types.OCIImageIndex))
+	defer file.Close()
+	if file.info != nil {
+		p.access = p.fileAccess(file.info)
+	}
+	l.data, err = file.all(indexDoc, maxDocument)
+	return err
+}
+
+// resolve implements source.
+func (l *layout) resolve(context.Context) (*document, error) {
+	doc, err := newDocument(l.data, string(types.OCIImageIndex))
 	if err != nil {
 		return nil, err
 	}

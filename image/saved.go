@@ -10,7 +10,9 @@ import (
 	"encoding/json"
 	"errors"
 	"io"
+	"path"
 	"slices"
+	"strings"
 
 	v1 "github.com/google/go-containerregistry/pkg/v1"
 	"github.com/google/go-containerregistry/pkg/v1/types"
@@ -29,11 +31,21 @@ type saved struct {
 	files  files
 	ref    *Reference
 	limits *Limits
-	entry  *savedEntry
-	parts  map[v1.Hash]string // name of the file with a blob
+	// have reports whether a blob of that size is here for the request.
+	have  func(digest v1.Hash, size int64) bool
+	entry *savedEntry
+	parts map[v1.Hash]string // name of the file with a blob
 }
 
 var _ source = (*saved)(nil)
+
+// saved returns the source of an archive of docker save.
+func (p *pulling) saved(f files) *saved {
+	have := func(digest v1.Hash, size int64) bool {
+		return p.blobs.size(digest) == size && p.blobs.granted(digest, p.access)
+	}
+	return &saved{files: f, ref: p.ref, limits: &p.remote.limits, have: have}
+}
 
 // savedEntry is an image in it.
 type savedEntry struct {
@@ -125,7 +137,8 @@ func (s *saved) compose(ctx context.Context) (*document, error) {
 }
 
 // layer describes a layer's file. One that is not compressed has the digest
-// that the configuration says; others are read to know theirs.
+// that the configuration says; others are read to know theirs, unless they are
+// called by the digest of what this file of the host has brought before.
 func (s *saved) layer(ctx context.Context, name string, diffID v1.Hash) (*v1.Descriptor, error) {
 	p, err := s.files.open(name)
 	if err != nil {
@@ -144,6 +157,11 @@ func (s *saved) layer(ctx context.Context, name string, diffID v1.Hash) (*v1.Des
 	case bytes.HasPrefix(start, zstdMagic):
 		desc.MediaType = types.OCILayerZStd
 	default:
+		return desc, nil
+	}
+	stem, _, _ := strings.Cut(path.Base(name), ".")
+	if called, err := parseDigest("sha256:" + stem); err == nil && s.have(called, p.size) {
+		desc.Digest = called
 		return desc, nil
 	}
 	sum := sha256.New()

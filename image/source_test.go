@@ -96,6 +96,40 @@ func TestFileChanges(t *testing.T) {
 	}
 }
 
+// Who puts a file of his own where another's was does not get at what that one
+// had in it, by naming its digests.
+func TestFileOfAnother(t *testing.T) {
+	if os.Geteuid() != 0 {
+		t.Skip("only root can give files away")
+	}
+	img, _, dir := pairs(t)
+	layout, file := filepath.Join(dir, "layout"), filepath.Join(dir, "a.tar")
+	imagetest.Layout(t, layout, map[string]v1.Image{"v1": img})
+	imagetest.Pack(t, layout, file)
+	s := pullStore(t, sources(t, nil))
+	mustGet(t, s, &image.Request{Ref: "oci-archive:" + file})
+
+	layers, err := img.Layers()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, layer := range layers {
+		digest, err := layer.Digest()
+		if err == nil {
+			err = os.Remove(filepath.Join(layout, "blobs/sha256", digest.Hex))
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	imagetest.Pack(t, layout, file)
+	if err := os.Chown(file, 1234, 1234); err != nil {
+		t.Fatal(err)
+	}
+	_, err = get(t, s, "oci-archive:"+file)
+	wantError(t, err, caisson.ErrNotFound, "blobs")
+}
+
 func TestDockerArchive(t *testing.T) {
 	one, two, dir := pairs(t)
 	file := filepath.Join(dir, "a.tar")

@@ -60,9 +60,9 @@ func (r *remote) openWeb(ctx context.Context, p *pulling) (source, error) {
 		return nil, err
 	}
 	if _, ok := a.members[savedIndex]; ok {
-		return &saved{files: a, ref: p.ref, limits: &r.limits}, nil
+		return p.saved(a), nil
 	}
-	return &layout{files: a, ref: p.ref}, nil
+	return p.layout(a)
 }
 
 // webFile begins to read a file at offset. It returns where the stream really
