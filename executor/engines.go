@@ -170,6 +170,9 @@ func (x *Executor) fits(ctx context.Context, p *prober, r *record, secrets map[s
 		err = x.checkEngineMounts(r)
 	}
 	if err == nil {
+		err = x.checkImage(r, p.engine)
+	}
+	if err == nil {
 		err = x.checkSpecs(r, &f, secrets)
 	}
 	if err != nil {

@@ -477,7 +477,8 @@ func (x *Executor) checkImage(r *record, e engine.Engine) error {
 	if _, err := imageOptions(e, r.Task); err != nil {
 		return err
 	}
-	if r.Sharing.RootFS && x.opts.Images == nil {
+	imaged := func(st step) bool { return st.program.Image != "" }
+	if r.Sharing.RootFS && x.opts.Images == nil && slices.ContainsFunc(stepsOf(r.Task).all(), imaged) {
 		return &caisson.Error{
 			Op: caisson.OpValidate, Item: "image", Kind: caisson.ErrUnsupported, Err: errors.New("this program has no store of images"),
 		}

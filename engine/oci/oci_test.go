@@ -331,12 +331,16 @@ func TestOptions(t *testing.T) {
 		{"Ulimits", e, `{"ulimits": {"nproc": 77, "nofile": {"soft": 50, "hard": 60}}}`, `ulimit -Sn; ulimit -Hn; ulimit -u 2>/dev/null || ulimit -p`, "50\n60\n77\n"},
 		{"Sysctls", e, `{"sysctls": {"kernel.msgmax": "4096", "net.ipv4.ip_default_ttl": "33"}}`, `cat /proc/sys/kernel/msgmax /proc/sys/net/ipv4/ip_default_ttl`, "4096\n33\n"},
 		{"NoCapabilities", e, `{}`, `while read -r k v; do case $k in Cap*) echo $v;; esac; done </proc/self/status`, strings.Repeat("0000000000000000\n", 5)},
-		{"Capabilities", lifted, `{"cap_drop": ["MKNOD"]}`, `while read -r k v; do case $k in Cap*) echo $v;; esac; done </proc/self/status`,
-			"0000000000000000\n00000000a00425fb\n00000000a00425fb\n00000000a00425fb\n0000000000000000\n"},
+		{
+			"Capabilities", lifted, `{"cap_drop": ["MKNOD"]}`, `while read -r k v; do case $k in Cap*) echo $v;; esac; done </proc/self/status`,
+			"0000000000000000\n00000000a00425fb\n00000000a00425fb\n00000000a00425fb\n0000000000000000\n",
+		},
 		{"Masked", e, `{"masked_paths": ["/proc/version"], "readonly_paths": ["/proc/uptime"]}`, `cat /proc/version /proc/interrupts | wc -c`, "0\n"},
 		{"Command", e, `{"command": "/bin/echo", "args": ["a", "b"]}`, "", "a b\n"},
-		{"NameServer", e, `{"dns_servers": ["192.0.2.53"], "dns_search_domains": ["example.org", "example.net"]}`, `cat /etc/resolv.conf`,
-			"nameserver 192.0.2.53\nsearch example.org example.net\n"},
+		{
+			"NameServer", e, `{"dns_servers": ["192.0.2.53"], "dns_search_domains": ["example.org", "example.net"]}`, `cat /etc/resolv.conf`,
+			"nameserver 192.0.2.53\nsearch example.org example.net\n",
+		},
 		{"NoNameServer", e, `{"dns_servers": ["none"]}`, `ls /etc/resolv.conf 2>/dev/null || echo none`, "none\n"},
 		{"Volume", e, `{"volumes": ["in:/data:ro"]}`, `mkdir -p /work/in; touch /data/x 2>/dev/null || echo no`, "no\n"},
 	}

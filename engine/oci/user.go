@@ -207,7 +207,7 @@ func (o *Options) who(a *accounts, user, group string) (person, error) {
 		p.Groups = nil
 	}
 	if !o.Root && p.UID == 0 {
-		if p, known, err = a.user(strconv.Itoa(o.UID)); err != nil {
+		if p, _, err = a.user(strconv.Itoa(o.UID)); err != nil {
 			return p, err
 		}
 		p.User = isolate.User{UID: o.UID, GID: o.GID}
