@@ -8,9 +8,11 @@ import (
 	"context"
 	"fmt"
 	"io"
+	"maps"
 	"net/http"
 	"os"
 	"path/filepath"
+	"syscall"
 	"testing"
 	"time"
 
@@ -108,11 +110,30 @@ func daemon(t testing.TB) *client.Client {
 // emptyImage makes an image that has folders and a shell, and returns its name.
 func emptyImage(t testing.TB, changes ...string) string {
 	t.Helper()
+	return imageOf(t, withShell(t, nil), changes...)
+}
+
+// withShell adds busybox to files.
+func withShell(t testing.TB, files map[string]string) map[string]string {
+	t.Helper()
 	busybox, err := os.ReadFile("/bin/busybox")
 	if err != nil {
 		t.Fatalf("busybox-static is needed: %v", err)
 	}
-	return imageOf(t, map[string]string{"bin/sh": string(busybox)}, changes...)
+	all := map[string]string{}
+	for _, name := range []string{"sh", "id", "sleep", "grep"} {
+		all["bin/"+name] = string(busybox)
+	}
+	maps.Copy(all, files)
+	return all
+}
+
+// owner returns who a file belongs to.
+func owner(info os.FileInfo) int {
+	if info == nil {
+		return -1
+	}
+	return int(info.Sys().(*syscall.Stat_t).Uid)
 }
 
 // imageOf makes an image with files, and returns its name.
