@@ -78,17 +78,22 @@ func accessOf(key []byte, parts ...string) string {
 const (
 	accessTask   = "task"   // credentials of a task's own for a registry
 	accessHost   = "host"   // the operator's configuration for a registry
+	accessWeak   = "weak"   // a registry that was spoken to without protection
 	accessFile   = "file"   // a file of this host
 	accessOrigin = "origin" // not a right: who had a blob, see origin
 )
 
-// access returns who the request's pull acts for: empty is everybody.
-func (r *remote) access(ctx context.Context, req *Request, ref *Reference, key []byte) (string, error) {
+// accessOfRequest returns who the request's pull acts for: empty is everybody.
+func (p *pulling) accessOfRequest() (string, error) {
+	r, req, ref, key := p.remote, p.req, p.ref, p.key
 	switch {
 	case ref.file():
 		return "", nil // known once it is open: see fileAccess
 	case ref.Scheme != SchemeRegistry:
 		return "", nil
+	case !r.sendsTo(p.insecure, ref.Host):
+		// Whoever is between here and the registry may have made what came.
+		return accessOf(key, accessWeak, ref.Host, req.Username, req.Password, req.IdentityToken), nil
 	case req.hasCredentials():
 		return accessOf(key, accessTask, ref.Host, req.Username, req.Password, req.IdentityToken), nil
 	}
@@ -102,6 +107,13 @@ func (r *remote) access(ctx context.Context, req *Request, ref *Reference, key [
 		}
 	}
 	return "", nil
+}
+
+// sendsTo reports whether a host gets the operator's credentials. One that a
+// task wants to speak to without protection does not, and what comes from it is
+// for no other task.
+func (r *remote) sendsTo(in insecure, host string) bool {
+	return !in.http && !in.tls || listed(r.sources.HTTP, host) || listed(r.sources.SkipTLS, host)
 }
 
 // hasCredentials reports whether the task has its own.

@@ -191,9 +191,16 @@ func TestAuthFile(t *testing.T) {
 			}
 		})
 	}
+	// A task that wants to do without protection does without them, too.
 	src := sources(t, reg)
+	src.AuthFile = authFile(t, fmt.Sprintf(`{"auths": {%q: {"auth": %q}}}`, reg.Host, basic("op", "secret")))
+	src.AllowInsecure = []string{"tls"}
+	_, err := pullStore(t, src).Get(t.Context(), &image.Request{Ref: ref, InsecureOptions: []string{"tls"}, Trusted: true})
+	wantError(t, err, caisson.ErrDenied, "no access")
+
+	src = sources(t, reg)
 	src.AuthFile = filepath.Join(t.TempDir(), "none")
-	_, err := get(t, pullStore(t, src), ref)
+	_, err = get(t, pullStore(t, src), ref)
 	wantError(t, err, caisson.ErrInvalid, "none")
 }
 

@@ -151,7 +151,7 @@ func (r *remote) prepare(ctx context.Context, req *Request) (*pulling, error) {
 	if p.key, err = accessKey(ctx, r.dir); err != nil {
 		return nil, sorted("the store", err)
 	}
-	p.access, err = r.access(ctx, req, p.ref, p.key)
+	p.access, err = p.accessOfRequest()
 	return p, err
 }
 

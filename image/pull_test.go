@@ -564,9 +564,17 @@ func TestSkipTLS(t *testing.T) {
 	src.SkipTLS = []string{reg.Host}
 	mustGet(t, pullStore(t, src), &image.Request{Ref: ref})
 	src.SkipTLS, src.AllowInsecure = nil, []string{"tls"}
-	mustGet(t, pullStore(t, src), &image.Request{Ref: ref, InsecureOptions: []string{"tls"}})
-	_, err := get(t, pullStore(t, src), ref)
+	s := pullStore(t, src)
+	weak := &image.Request{Ref: ref, InsecureOptions: []string{"tls"}}
+	mustGet(t, s, weak)
+	// What came so serves only those who want it so.
+	_, err := get(t, s, ref)
 	wantError(t, err, caisson.ErrDenied, "certificate")
+	before := reg.Count("GET manifests")
+	mustGet(t, s, weak)
+	if reg.Count("GET manifests") != before {
+		t.Error("what is here was asked for again")
+	}
 }
 
 // Private addresses are for those who submit on this host, or whom the operator

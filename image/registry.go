@@ -291,6 +291,9 @@ func (g *registry) connect(ctx context.Context, e *endpoint) (*http.Client, erro
 		return e.client, nil
 	}
 	auth := e.auth
+	if auth == nil && !g.remote.sendsTo(g.insecure, e.host) {
+		auth = authn.Anonymous
+	}
 	if auth == nil {
 		auths, err := g.remote.auths()
 		if err != nil {
