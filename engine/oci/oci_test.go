@@ -342,6 +342,7 @@ func TestOptions(t *testing.T) {
 			"nameserver 192.0.2.53\nsearch example.org example.net\n",
 		},
 		{"NoNameServer", e, `{"dns_servers": ["none"]}`, `ls /etc/resolv.conf 2>/dev/null || echo none`, "none\n"},
+		{"LowPorts", e, `{}`, `cat /proc/sys/net/ipv4/ip_unprivileged_port_start`, "0\n"},
 		{"Volume", e, `{"volumes": ["in:/data:ro"]}`, `mkdir -p /work/in; touch /data/x 2>/dev/null || echo no`, "no\n"},
 	}
 	for _, test := range tests {

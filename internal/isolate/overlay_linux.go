@@ -107,22 +107,32 @@ func newOverlay(lower, changes int) (fd int, err error) {
 
 // setSysctls writes the sandbox's own settings of the kernel.
 func (v *view) setSysctls() error {
+	if v.setup.loopback {
+		// No port of its own network is worth protecting from a program that is
+		// not root. A kernel without the setting has nothing to protect it with.
+		_ = v.setSysctl("net.ipv4.ip_unprivileged_port_start", "0")
+	}
 	for name, value := range v.setup.sysctls {
-		fd, err := unix.Openat2(v.proc, "sys/"+strings.ReplaceAll(name, ".", "/"), &unix.OpenHow{
-			Flags:   unix.O_WRONLY | unix.O_CLOEXEC,
-			Resolve: unix.RESOLVE_BENEATH | unix.RESOLVE_NO_SYMLINKS | unix.RESOLVE_NO_XDEV,
-		})
-		if err != nil {
-			return sysctlError(name, err)
-		}
-		file := os.NewFile(uintptr(fd), name)
-		_, err = file.WriteString(value)
-		file.Close()
-		if err != nil {
+		if err := v.setSysctl(name, value); err != nil {
 			return sysctlError(name, err)
 		}
 	}
 	return nil
+}
+
+// setSysctl writes one.
+func (v *view) setSysctl(name, value string) error {
+	fd, err := unix.Openat2(v.proc, "sys/"+strings.ReplaceAll(name, ".", "/"), &unix.OpenHow{
+		Flags:   unix.O_WRONLY | unix.O_CLOEXEC,
+		Resolve: unix.RESOLVE_BENEATH | unix.RESOLVE_NO_SYMLINKS | unix.RESOLVE_NO_XDEV,
+	})
+	if err != nil {
+		return err
+	}
+	file := os.NewFile(uintptr(fd), name)
+	defer file.Close()
+	_, err = file.WriteString(value)
+	return err
 }
 
 // sysctlError says whose mistake it is that a setting can't be made.

@@ -300,6 +300,9 @@ func makeNamespace(path string) error {
 		if err := loopbackUp(); err != nil {
 			return failure(caisson.ErrUnsupported, "network namespace", err)
 		}
+		// Programs are not root, and no port of their own network is worth
+		// protecting from them. What can't be opened up stays closed.
+		_ = os.WriteFile("/proc/sys/net/ipv4/ip_unprivileged_port_start", []byte("0"), 0o600)
 		source := "/proc/self/task/" + strconv.Itoa(unix.Gettid()) + "/ns/net"
 		if err := unix.Mount(source, path, "", unix.MS_BIND, ""); err != nil {
 			return failure(caisson.ErrDenied, path, err)
