@@ -216,6 +216,11 @@ func networkOutside(t *T) {
 	if len(near) == 5+len(hostAddresses())+2 {
 		t.Errorf("what the sandbox is attached to has no address: %+v", other.attachments())
 	}
+	devices := t.spec("report")
+	devices.Network.Mode = caisson.NetworkDefault
+	if got := t.start(devices).facts().Interfaces; len(got) < 2 {
+		t.Errorf("the sandbox has the devices %v, want more than a loopback", got)
+	}
 	var tries []string
 	for address, port := range near {
 		tries = append(tries, "say", net.JoinHostPort(address, port), ";", "try", "connect", "tcp", net.JoinHostPort(address, port), ";")

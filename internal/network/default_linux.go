@@ -176,7 +176,9 @@ func insideFilter(f *filter) string {
 
 // filterInside loads the filter of a namespace that has no devices yet.
 func (r *Record) filterInside(ctx context.Context, a *Attachment) error {
-	return inNamespace(r.Path(), func() error { return loadFilter(ctx, insideFilter(filterOf(a))) })
+	// What is near is seen from the host.
+	rules := insideFilter(filterOf(a))
+	return inNamespace(r.Path(), func() error { return loadFilter(ctx, rules) })
 }
 
 // filterOutside keeps the namespace's addresses from the host itself.

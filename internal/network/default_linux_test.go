@@ -10,6 +10,7 @@ import (
 	"path/filepath"
 	"strings"
 	"sync"
+	"syscall"
 	"testing"
 	"time"
 
@@ -165,6 +166,18 @@ func TestDefault(t *testing.T) {
 		})
 	}
 	tries.Wait()
+
+	// That does not hang on the host's own filter, which a firewall that is loaded
+	// anew may have removed.
+	host := network.TableName(other)
+	if out, err := exec.Command("nft", "delete", "table", "inet", host).CombinedOutput(); err != nil {
+		t.Fatalf("%v: %s", err, out)
+	}
+	for _, address := range []string{hostAddress, anyHostAddress(t), gateway} {
+		if _, err := w.try(other, net.JoinHostPort(address, fmt.Sprint(port))); !errors.Is(err, syscall.ECONNREFUSED) {
+			t.Errorf("without the host's filter, connecting to %s = %v, want a refusal", address, err)
+		}
+	}
 
 	// An address that the host gets later is not reached either.
 	late := "198.51.100.77"
