@@ -4,6 +4,8 @@ import (
 	"os"
 	"slices"
 	"time"
+
+	"github.com/caissonrun/caisson/engine"
 )
 
 // A Case checks one rule.
@@ -50,6 +52,14 @@ func lose(s *suite) string {
 func rooted(s *suite) string {
 	if s.h.HostPaths {
 		return "programs see the host's own files"
+	}
+	return ""
+}
+
+// sharedKernel is for what only the host's own kernel does.
+func sharedKernel(s *suite) string {
+	if slices.Contains(s.features.Isolation, engine.SeparateKernel) {
+		return "the sandbox's kernel is one process to the host's"
 	}
 	return ""
 }

@@ -104,6 +104,9 @@ func isolatedNamespaces(t *T) {
 		host, err := os.Readlink("/proc/self/ns/" + name)
 		t.ok(err, "Readlink")
 		a, b := first.Namespaces[name], second.Namespaces[name]
+		if a == "" && b == "" && slices.Contains(t.features.Isolation, engine.SeparateKernel) {
+			continue // it has no name for what it does not share
+		}
 		if a == "" || a == host || b == host {
 			t.Errorf("%s: the host's is %s, the sandboxes' are %s and %s", word, host, a, b)
 		}

@@ -18,7 +18,7 @@ func limitCases() []Case {
 		},
 		{
 			Name: "limits/memory-of-child", Rules: []int{38}, Attacks: []int{32}, Needs: []string{"limits.memory"},
-			Rule: "where the memory limit kills a child only, the program runs on and the kill is counted",
+			Rule: "where the memory limit kills a child only, the program runs on and the kill is counted", wants: []facility{sharedKernel},
 			body: limitMemoryOfChild,
 		},
 		{

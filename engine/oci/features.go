@@ -64,7 +64,7 @@ func (o *Options) isolates(f *found) []string {
 		list = append(list, engine.NoCapabilities)
 	}
 	if c := f.chosen(); c != nil && guest(c.runtime) {
-		return list
+		return append(list, engine.SeparateKernel)
 	}
 	if f.root {
 		list = append(list, engine.IsolatedUserID)

@@ -332,9 +332,16 @@ func sentryNetwork(spec *Spec) string {
 func (c *ociConfig) forSentry(spec *Spec) {
 	c.Process.Args = []string{sentryPath, sentryWord}
 	c.Mounts = slices.DeleteFunc(c.Mounts, func(m ociMount) bool { return m.Target == containedPath })
-	// It puts a tmpfs of its own over an empty /tmp that it is not told of.
-	if tempMount(spec) {
-		c.Mounts = append(c.Mounts, ociMount{"/tmp", "bind", stageTemp, []string{"rbind", "nosuid", "nodev"}})
+	// What is mounted is there already, on the stage. Once more in the list, the
+	// kernel in there knows what is read-only, and puts nothing of its own over an
+	// empty /tmp.
+	early, _ := split(spec.Mounts)
+	for i, m := range early {
+		options := []string{"rbind", "nosuid", "nodev"}
+		if m.ReadOnly {
+			options = append(options, "ro")
+		}
+		c.Mounts = append(c.Mounts, ociMount{m.Target, "bind", stageMount(i), options})
 	}
 	c.Root.ReadOnly = false
 	c.Linux.Seccomp = nil
@@ -342,9 +349,4 @@ func (c *ociConfig) forSentry(spec *Spec) {
 	if !spec.HostNetwork {
 		c.Linux.Namespaces = append(c.Linux.Namespaces, ociNamespace{Type: "network"})
 	}
-}
-
-// tempMount reports whether something is mounted at /tmp.
-func tempMount(spec *Spec) bool {
-	return slices.ContainsFunc(spec.Mounts, func(m Mount) bool { return m.Target == "/tmp" })
 }

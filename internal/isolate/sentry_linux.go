@@ -117,5 +117,20 @@ func (p *pid1) resize(f *frame) error {
 	if !ok {
 		return os.ErrProcessDone
 	}
-	return unix.IoctlSetWinsize(master, unix.TIOCSWINSZ, &size)
+	if err := unix.IoctlSetWinsize(master, unix.TIOCSWINSZ, &size); err != nil {
+		return err
+	}
+	// gVisor's kernel tells nobody. Its foreground is asked for; where that can't
+	// be had, it is the program's own group.
+	for pid, request := range p.procs {
+		if request != id {
+			continue
+		}
+		group, err := unix.IoctlGetInt(master, unix.TIOCGPGRP)
+		if err != nil || group <= 1 {
+			group = pid
+		}
+		_ = unix.Kill(-group, unix.SIGWINCH)
+	}
+	return nil
 }

@@ -4,7 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
-	"slices"
+	"strconv"
 
 	"golang.org/x/sys/unix"
 
@@ -31,7 +31,7 @@ const (
 	stageSys    = "/sysfs"
 	stageTools  = "/runtime" // holds the runtime's file
 	stageFiles  = "/files"
-	stageTemp   = "/temp" // the sandbox's /tmp once more
+	stageMounts = "/mounts" // holds the task's mounts once more
 )
 
 // hostTools are what a runtime that is not a static program may need. What is
@@ -285,8 +285,8 @@ func (b *stage) fillRoot() (err error) {
 		if err := b.showInit(); err != nil {
 			return fmt.Errorf("%s: %w", sentryPath, err)
 		}
-		if err := b.showTemp(); err != nil {
-			return fmt.Errorf("/tmp: %w", err)
+		if err := b.showMounts(); err != nil {
+			return err
 		}
 	}
 	return v.seal()
@@ -311,23 +311,37 @@ func (b *stage) showInit() error {
 	return attach(tree, at)
 }
 
-// showTemp binds what is mounted at /tmp where the runtime is told to find it.
-func (b *stage) showTemp() error {
+// showMounts binds the task's mounts where the runtime is told to find them.
+func (b *stage) showMounts() error {
 	v := b.view
-	if !slices.ContainsFunc(v.setup.mounts, func(m place) bool { return m.Target == "/tmp" }) {
-		return nil
+	if err := unix.Mkdir(stageMounts, 0o755); err != nil {
+		return err
 	}
-	at, err := v.target("/tmp", true)
+	for i := range v.setup.mounts {
+		m := &v.setup.mounts[i]
+		if err := b.showMount(m, stageMount(i)); err != nil {
+			return fmt.Errorf("mount %q: %w", m.Target, err)
+		}
+	}
+	return nil
+}
+
+func (b *stage) showMount(m *place, path string) error {
+	folder := m.folder || m.Type == Tmpfs
+	at, err := b.view.target(m.Target, folder)
 	if err != nil {
 		return err
 	}
 	defer unix.Close(at)
-	tree, err := v.keep(cloneTree(at, 0, -1))
+	tree, err := b.view.keep(cloneTree(at, 0, -1))
 	if err != nil {
 		return err
 	}
-	return b.place(tool{name: stageTemp[1:], tree: tree, folder: true})
+	return b.place(tool{name: path[1:], tree: tree, folder: folder})
 }
+
+// stageMount is where the stage has the task's mount of a number once more.
+func stageMount(i int) string { return stageMounts + "/" + strconv.Itoa(i) }
 
 // reserve has a mount at each place, that nobody else is given.
 func (v *view) reserve(places []string) error {
