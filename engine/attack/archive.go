@@ -24,7 +24,7 @@ func archives() []Attack {
 		{
 			ID: "B18", Name: "archive/put-hostile", Run: putHostile, Needs: needs, Bound: hostFolder,
 			Tries: "put an archive with .., absolute names, links that are followed, hard links to outside, devices, garbage",
-			CVE:   []string{"CVE-2018-15664", "CVE-2021-29136", "CVE-2025-47290"},
+			CVE:   []string{"CVE-2018-15664", "CVE-2021-29136", "CVE-2021-41089"},
 		},
 		{
 			ID: "B22", Name: "archive/put-through-link", Run: putThroughLink, Needs: needs, Bound: hostFolder,

@@ -272,14 +272,25 @@ func printReasons(w io.Writer, report *selftest.Report) error {
 			return err
 		}
 	}
+	alike := make(map[string][]string) // attacks, by why they could not be tried
+	var order []string
 	for _, r := range report.Results {
-		if r.Status == attack.Held {
-			continue
-		}
 		for _, why := range r.Why {
+			if r.Status == attack.NotApplicable {
+				if alike[why] == nil {
+					order = append(order, why)
+				}
+				alike[why] = append(alike[why], r.Name)
+				continue
+			}
 			if _, err := fmt.Fprintf(w, "%s: %s %s: %s: %s\n", clean(report.Engine), r.ID, r.Name, r.Status, oneLine(why)); err != nil {
 				return err
 			}
+		}
+	}
+	for _, why := range order {
+		if _, err := fmt.Fprintf(w, "%s: not applicable: %s: %s\n", clean(report.Engine), strings.Join(alike[why], ", "), oneLine(why)); err != nil {
+			return err
 		}
 	}
 	return nil

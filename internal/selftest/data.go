@@ -57,7 +57,6 @@ func data(clean func(string) string) []attack.Attack {
 		{
 			ID: "B21", Name: "http/contents", Run: httpContents, Bound: ownFolder,
 			Tries: "contents that are other, longer or shorter than declared",
-			CVE:   []string{"CVE-2019-14806"},
 		},
 		{
 			ID: "C23", Name: "collect/swap", Run: collectSwap, Bound: ownFolder,

@@ -24,7 +24,7 @@ func imageData() []attack.Attack {
 		{
 			ID: "B18", Name: "layers/outside", Run: layersOutside, Bound: ownFolder,
 			Tries: "layers with .., absolute names, links that later entries go through, hard links to outside, whiteouts of ..",
-			CVE:   []string{"CVE-2019-14271", "CVE-2021-30465", "CVE-2025-47290", "CVE-2020-27534", "CVE-2021-41089"},
+			CVE:   []string{"CVE-2019-14271", "CVE-2021-30465", "CVE-2025-47290"},
 		},
 		{
 			ID: "B18", Name: "layers/bombs", Run: layersBombs, Bound: "the store's limits are small for it, and what is unpacked is 64 MiB at most",
@@ -36,9 +36,13 @@ func imageData() []attack.Attack {
 			CVE:   []string{"CVE-2024-25621", "CVE-2021-41091"},
 		},
 		{
+			ID: "B20", Name: "images/redirected", Run: redirected, Bound: ownFolder,
+			Tries: "a registry that sends the puller to a private server, or to a file",
+			CVE:   []string{"CVE-2020-15157", "CVE-2024-3727"},
+		},
+		{
 			ID: "H50", Name: "images/digest", Run: wrongDigest, Bound: ownFolder,
 			Tries: "a registry that gives other bytes than the digest says: of a manifest, a configuration, a layer",
-			CVE:   []string{"CVE-2019-16541"},
 		},
 		{
 			ID: "H50", Name: "images/unsigned", Run: unsigned, Bound: ownFolder,

@@ -18,6 +18,7 @@ import (
 	"runtime"
 	"strings"
 	"sync"
+	"sync/atomic"
 
 	"github.com/caissonrun/caisson/engine/attack"
 	"github.com/caissonrun/caisson/image"
@@ -42,6 +43,7 @@ type registry struct {
 	asked     map[string]int // how often a manifest was asked for
 	// moved is what a tag is from the second look at it on.
 	moved map[string]string
+	away  string // where every request for a blob is sent; empty: nowhere
 }
 
 type content struct {
@@ -67,6 +69,10 @@ func (r *registry) answer(w http.ResponseWriter, req *http.Request) {
 		return
 	}
 	what, name := parts[len(parts)-2], parts[len(parts)-1]
+	if what == "blobs" && r.away != "" {
+		http.Redirect(w, req, r.away, http.StatusTemporaryRedirect)
+		return
+	}
 	if what == "blobs" {
 		if data, ok := r.blobs[name]; ok {
 			send(w, req, "application/octet-stream", data)
@@ -161,7 +167,7 @@ func (r *registry) sign(t *attack.Trial, key *ecdsa.PrivateKey, signed, tagged [
 // pull opens a store in a folder of its own and pulls from the registry. keys
 // are those of a policy for all of it; nil: there is no policy.
 func (r *registry) pull(t *attack.Trial, name string, keys *ecdsa.PublicKey, ref string) (*image.Image, error) {
-	opts := &image.Options{Dir: filepath.Join(t.Dir, "store-"+name), Sources: image.Sources{HTTP: []string{r.host}, AllowPrivate: true, Tries: 1}}
+	opts := &image.Options{Dir: filepath.Join(t.Dir, "store-"+name), Sources: image.Sources{HTTP: []string{r.host}, Tries: 1}}
 	if keys != nil {
 		dir := t.Folder("keys")
 		der, err := x509.MarshalPKIXPublicKey(keys)
@@ -229,6 +235,27 @@ func unsigned(t *attack.Trial) {
 		if _, err := r.pull(t, tag, &ours.PublicKey, "app:"+tag); err == nil {
 			t.Errorf("the image %q was accepted", tag)
 		}
+	}
+}
+
+func redirected(t *attack.Trial) {
+	r := newRegistry(t)
+	r.put("good", "good")
+	var hits atomic.Int64
+	secret := serve(t, func(w http.ResponseWriter, _ *http.Request) { hits.Add(1) })
+	for i, away := range []string{
+		fmt.Sprintf("http://127.0.0.1:%d/", secret), fmt.Sprintf("http://localhost:%d/", secret), fmt.Sprintf("http://[::ffff:127.0.0.1]:%d/", secret),
+		"file:///etc/passwd",
+	} {
+		r.mu.Lock()
+		r.away = away
+		r.mu.Unlock()
+		if _, err := r.pull(t, fmt.Sprint("away", i), nil, "app:good"); err == nil {
+			t.Errorf("a layer was taken from %s", away)
+		}
+	}
+	if n := hits.Load(); n > 0 {
+		t.Errorf("a private server was asked %d times because a registry said so", n)
 	}
 }
 
