@@ -146,13 +146,22 @@ func (e *Engine) joins(ctx context.Context, spec *engine.Spec, set *setting, p *
 		d.Network, set.joined = rec, &joined{rec}
 		p.Prepare = func(ctx context.Context, _ int, undo *cleanup.List) error {
 			undo.AddContext(rec.Remove)
-			return rec.Create(ctx)
+			return plain(rec.Create(ctx))
 		}
 	default:
 		return nil
 	}
 	var err error
 	p.Record.Data, err = json.Marshal(&d)
+	return err
+}
+
+// plain is an error without what was being done, which whoever called Create
+// says.
+func plain(err error) error {
+	if e, ok := err.(*caisson.Error); ok && e.Op == caisson.OpCreate { //nolint:errorlint // what wraps it says more
+		return &caisson.Error{Item: e.Item, Kind: e.Kind, Err: e.Err}
+	}
 	return err
 }
 
