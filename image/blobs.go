@@ -86,8 +86,8 @@ func (b *blobs) size(digest v1.Hash) int64 {
 	return info.Size()
 }
 
-// read returns a blob of at most limit bytes. Errors: ErrNotFound; ErrInvalid if
-// it is larger.
+// read returns a blob of at most limit bytes. Errors: ErrNotFound, also if it
+// was damaged, and is then removed; ErrInvalid if it is larger.
 func (b *blobs) read(digest v1.Hash, limit int64) ([]byte, error) {
 	f, err := b.open(digest)
 	if err != nil {
@@ -98,7 +98,43 @@ func (b *blobs) read(digest v1.Hash, limit int64) ([]byte, error) {
 	if err == nil && int64(len(data)) > limit {
 		return nil, problem(digest.String(), caisson.ErrInvalid, fmt.Errorf("larger than %d bytes", limit))
 	}
-	return data, sorted(digest.String(), err)
+	if err != nil {
+		return nil, sorted(digest.String(), err)
+	}
+	if sum := sha256.Sum256(data); hex.EncodeToString(sum[:]) != digest.Hex {
+		return nil, b.dropDamaged(digest)
+	}
+	return data, nil
+}
+
+// dropDamaged removes a blob that the disk has damaged, so that it is pulled
+// again.
+func (b *blobs) dropDamaged(digest v1.Hash) error {
+	path, err := b.path(digest)
+	if err == nil {
+		err = os.Remove(path)
+	}
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return sorted(digest.String(), err)
+	}
+	return problem(digest.String(), caisson.ErrNotFound, errors.New("it was damaged on disk, and is removed: pull the image again"))
+}
+
+// verify reads a whole blob. Errors: ErrNotFound, as read.
+func (b *blobs) verify(digest v1.Hash) error {
+	f, err := b.open(digest)
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	sum := sha256.New()
+	if _, err := io.Copy(sum, f); err != nil {
+		return sorted(digest.String(), err)
+	}
+	if hex.EncodeToString(sum.Sum(nil)) != digest.Hex {
+		return b.dropDamaged(digest)
+	}
+	return nil
 }
 
 // write stores data, whose digest must be the given one (ErrInvalid), and grants

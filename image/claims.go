@@ -14,6 +14,7 @@ import (
 
 	v1 "github.com/google/go-containerregistry/pkg/v1"
 
+	"github.com/caissonrun/caisson"
 	"github.com/caissonrun/caisson/internal/atomicfile"
 	"github.com/caissonrun/caisson/internal/crash"
 	"github.com/caissonrun/caisson/internal/lockfile"
@@ -88,19 +89,33 @@ func (s *Store) claimed() (map[string]bool, error) {
 	}
 	for _, e := range entries {
 		path := filepath.Join(s.path(claimsDir), e.Name())
-		held, err := lockfile.Held(path)
+		gone, err := dropDead(path)
+		if err == nil && !gone {
+			err = readWords(path, words)
+		}
 		if err != nil {
-			return nil, sorted(path, err)
-		}
-		if !held {
-			os.Remove(path)
-			continue
-		}
-		if err := readWords(path, words); err != nil {
 			return nil, sorted(path, err)
 		}
 	}
 	return words, nil
+}
+
+// dropDead removes a claim that nobody holds. Only who has the lock may say so:
+// a claim that was just made is not locked yet.
+func dropDead(path string) (bool, error) {
+	held, err := lockfile.Held(path)
+	if held || err != nil {
+		return false, err
+	}
+	lock, err := lockfile.Try(path)
+	if errors.Is(err, caisson.ErrExists) {
+		return false, nil
+	}
+	if err != nil {
+		return false, err
+	}
+	defer lock.Release()
+	return true, os.Remove(path)
 }
 
 func readWords(path string, words map[string]bool) error {

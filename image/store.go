@@ -166,7 +166,7 @@ func (s *Store) Get(ctx context.Context, req *Request) (*Image, error) {
 		return nil, err
 	}
 	if req.Pull != PullAlways {
-		img, err := s.have(req)
+		img, err := s.have(ctx, req)
 		if img != nil || err != nil {
 			return img, err
 		}
@@ -178,7 +178,7 @@ func (s *Store) Get(ctx context.Context, req *Request) (*Image, error) {
 }
 
 // have returns the image if the store has it and it can be used as it is.
-func (s *Store) have(req *Request) (*Image, error) {
+func (s *Store) have(ctx context.Context, req *Request) (*Image, error) {
 	name, err := fullName(req.Ref, req.Dir)
 	if err != nil {
 		return nil, err
@@ -190,7 +190,7 @@ func (s *Store) have(req *Request) (*Image, error) {
 	if err != nil {
 		return nil, err
 	}
-	ok, err := s.puller.check(context.Background(), req, &known{name: r.Name, digest: r.hash(), platform: r.Platform, access: r.Access})
+	ok, err := s.puller.check(ctx, req, &known{name: r.Name, digest: r.hash(), platform: r.Platform, access: r.Access})
 	if err != nil {
 		return nil, err
 	}

@@ -696,3 +696,42 @@ func useOnce(ctx context.Context, s *image.Store, user, round int) error {
 		return s.Unlease(ctx, owner)
 	}
 }
+
+// TestDamagedOnDisk holds that what the disk has damaged is told apart from a
+// bad image, and comes anew.
+func TestDamagedOnDisk(t *testing.T) {
+	s := openStore(t, nil, map[string]v1.Image{"app": imageOf(t, entries{file("a", strings.Repeat("1", 10_000))})})
+	img := fetched(t, s, "app")
+	use := func() error {
+		root, err := s.RootFS(t.Context(), img, &image.Lease{Owner: "x"})
+		if err == nil && !slices.Equal(tree(t, root.Path), []string{"a = " + strings.Repeat("1", 10_000)}) {
+			t.Errorf("the image is damaged: %q", tree(t, root.Path))
+		}
+		return errors.Join(err, s.Unlease(t.Context(), "x"))
+	}
+	for _, path := range glob(t, s, "blobs", "*") { // manifest, configuration and layer
+		data, err := os.ReadFile(path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		data[len(data)/2] ^= 1
+		if err := os.WriteFile(path, data, 0o600); err != nil {
+			t.Fatal(err)
+		}
+		if err := use(); err != nil && !errors.Is(err, caisson.ErrNotFound) {
+			t.Errorf("RootFS = %v, want ErrNotFound", err)
+		}
+		img = fetched(t, s, "app")
+		if err := use(); err != nil {
+			t.Error(err)
+		}
+		if now, err := os.ReadFile(path); err != nil || bytes.Equal(now, data) {
+			t.Errorf("%s is still damaged, %v", path, err)
+		}
+		for _, tree := range glob(t, s, "trees", "*") {
+			if err := os.RemoveAll(tree); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+}

@@ -4,6 +4,7 @@ package image
 
 import (
 	"bufio"
+	"cmp"
 	"context"
 	"crypto/sha256"
 	"encoding/hex"
@@ -145,6 +146,10 @@ func (s *Store) unpackLayers(ctx context.Context, img *Image, trees *safefs.Root
 		crash.Point(crash.LayerBefore)
 		digest := img.manifest.Layers[i].Digest
 		if err := s.unpackLayer(u, digest, img.diffIDs[i], p); err != nil {
+			if errors.Is(err, caisson.ErrInvalid) {
+				// Who is to blame: who made the layer, or this disk?
+				err = cmp.Or(s.blobs.verify(digest), err)
+			}
 			return layerError(img, digest, err)
 		}
 	}
@@ -214,6 +219,8 @@ func (s *Store) unpackLayer(u *unpacker, digest, diffID v1.Hash, p *progress) er
 	}
 	plain = readAhead(plain)
 	defer plain.Close()
+	// A file that is one large hole is small in the stream, too.
+	u.most = u.bytes + info.Size()*int64(s.opts.Limits.Ratio) + ratioFree
 	stream := &layerStream{
 		rd: plain, u: u, sum: sha256.New(),
 		most: min(info.Size()*int64(s.opts.Limits.Ratio)+ratioFree, int64(s.opts.Limits.Bytes)-u.streamed),

@@ -51,6 +51,7 @@ type unpacker struct {
 
 	entries  int
 	bytes    int64             // of files
+	most     int64             // of files, once this layer is done
 	streamed int64             // of tar streams
 	folders  map[uint64]folder // by inode: what they get at the end
 	made     map[uint64]bool   // inodes that this layer has made, named, or something in
@@ -400,6 +401,9 @@ func (u *unpacker) file(dir *safefs.Root, base string, header *tar.Header, rd io
 	if header.Size > int64(u.limits.Bytes)-u.bytes {
 		return overLimit("bytes", int64(u.limits.Bytes))
 	}
+	if header.Size > u.most-u.bytes {
+		return overLimit("times as many bytes as were sent", int64(u.limits.Ratio))
+	}
 	u.bytes += header.Size
 	owner, err := u.ownerOf(header)
 	if err != nil {
@@ -545,6 +549,9 @@ func (u *unpacker) hardLink(dir *safefs.Root, base string, header *tar.Header) e
 func (u *unpacker) noTarget(header *tar.Header, err error) error {
 	if errors.Is(err, fs.ErrNotExist) || errors.Is(err, unix.ENOTDIR) {
 		return refused(header.Name, "it is a link to %q, which is not there", shorten(header.Linkname))
+	}
+	if errors.Is(err, unix.EMLINK) {
+		return refused(header.Name, "%q has more names than the file system can give it", shorten(header.Linkname))
 	}
 	return broken(header.Name, err)
 }

@@ -327,6 +327,7 @@ func TestUnpackBombs(t *testing.T) {
 		"Implied":         {image.Limits{Entries: 50}, []entries{{file(strings.Repeat("d/", 100)+"x", "")}}},
 		"Depth":           {image.Limits{Depth: 10}, []entries{{file(strings.Repeat("d/", 20)+"x", "")}}},
 		"Bytes":           {image.Limits{Bytes: 1 << 20}, []entries{{file("zeros", zeros)}}},
+		"Ratio":           {image.Limits{Ratio: 1}, []entries{{file("a", strings.Repeat("\x00", 300<<20))}}},
 		"BytesOfLayers":   {image.Limits{Bytes: 5 << 20}, []entries{{file("a", zeros)}, {file("b", zeros)}}},
 	} {
 		t.Run(name, func(t *testing.T) {
