@@ -25,8 +25,8 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-	"path/filepath"
 	"os"
+	"path/filepath"
 
 	"github.com/caissonrun/caisson"
 	"github.com/caissonrun/caisson/engine"
@@ -84,7 +84,7 @@ type Options struct {
 // An App is Caisson wired together for one state folder.
 type App struct {
 	Executor *executor.Executor
-	Volumes  *volume.Store   // named volumes
+	Volumes  *volume.Store // named volumes
 	Images   *image.Store
 	Engines  []string        // names of all engines, in order of preference
 	All      []engine.Engine // the engines themselves
