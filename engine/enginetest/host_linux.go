@@ -14,13 +14,19 @@ import (
 func (t *T) smallDisk(size int64) string {
 	dir := filepath.Join(t.dir, "small")
 	t.ok(os.Mkdir(dir, 0o700), "Mkdir")
+	t.mountTmpfs(dir, size)
+	return dir
+}
+
+// mountTmpfs mounts so many bytes of memory on a folder of the host, until the
+// case ends. Only root can.
+func (t *T) mountTmpfs(dir string, size int64) {
 	t.ok(unix.Mount("none", dir, "tmpfs", 0, fmt.Sprintf("size=%d", size)), "mounting a small tmpfs")
 	t.after(func() {
 		if err := unix.Unmount(dir, unix.MNT_DETACH); err != nil {
 			t.Errorf("unmounting the small tmpfs: %v", err)
 		}
 	})
-	return dir
 }
 
 // locked reports whether a process holds a lock on a file, as the inside

@@ -10,6 +10,9 @@ func (t *T) smallDisk(int64) string {
 	return ""
 }
 
+// mountTmpfs needs one too.
+func (t *T) mountTmpfs(string, int64) { t.Fatalf("only Linux has a tmpfs") }
+
 // locked needs flock.
 func locked(string) (bool, error) { return false, errors.ErrUnsupported }
 

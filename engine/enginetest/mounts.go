@@ -64,6 +64,11 @@ func mountCases() []Case {
 			body: mountStays,
 		},
 		{
+			Name: "mounts/private", Rules: []int{84}, Needs: append(bind, "exec", isolation(engine.IsolatedMounts)), wants: []facility{root, rooted},
+			Rule: "what the host mounts in a bind's source is not seen by a sandbox that is there already",
+			body: mountPrivate,
+		},
+		{
 			Name: "mounts/tmpfs", Rules: []int{85, 128}, Needs: []string{"mounts.tmpfs"},
 			Rule: "a tmpfs is empty, writable, of its mode, and holds no more than its size",
 			body: mountTmpfs,
@@ -297,6 +302,18 @@ func mountStays(t *T) {
 	b.says("ready")
 	t.destroy(b.Sandbox)
 	t.unchanged(dir)
+}
+
+func mountPrivate(t *T) {
+	dir, below := t.folder("data"), t.folder("data/below")
+	t.ok(os.WriteFile(filepath.Join(below, "f"), []byte("before"), 0o644), "WriteFile")
+	b := t.start(t.with([]engine.Mount{binding(dir, "/data", false)}, "say ready ; hold"))
+	b.says("ready")
+	t.mountTmpfs(below, 1<<20)
+	t.ok(os.WriteFile(filepath.Join(below, "f"), []byte("after"), 0o644), "WriteFile")
+	if out, stderr, exit := b.exec("read /data/below/f").finish(); out != "before" {
+		t.Errorf("the sandbox reads %q, want what was there before (%s, %+v)", out, stderr, exit)
+	}
 }
 
 func mountTmpfs(t *T) {
