@@ -56,7 +56,7 @@ func TestParseReferenceErr(t *testing.T) {
 		"https://h/a.tar": caisson.ErrInvalid, "https://h/a.tar#sha256=12": caisson.ErrInvalid, "https://u:p@h/a#sha256=" + someHex: caisson.ErrInvalid,
 		"https:///a#sha256=" + someHex: caisson.ErrInvalid, "https://h/a#md5=12": caisson.ErrInvalid, "http://h/a.tar#sha256=" + someHex: caisson.ErrInvalid,
 		strings.Repeat("a", 5000):       caisson.ErrInvalid,
-		"coreos.com/etcd,version=3.1.0": caisson.ErrUnsupported, "https://h/etcd.aci": caisson.ErrUnsupported, "etcd.aci": caisson.ErrUnsupported,
+		"example.com/etcd,version=3.1.0": caisson.ErrUnsupported, "https://h/etcd.aci": caisson.ErrUnsupported, "etcd.aci": caisson.ErrUnsupported,
 		"sha512-0123456789abcdef": caisson.ErrUnsupported, "docker-daemon:busybox": caisson.ErrUnsupported, "ftp://h/x": caisson.ErrUnsupported,
 	} {
 		ref, err := image.ParseReference(text)
@@ -66,7 +66,7 @@ func TestParseReferenceErr(t *testing.T) {
 			t.Errorf("ParseReference(%.80q): more than a line: %v", text, err)
 		}
 	}
-	_, err := image.ParseReference("coreos.com/etcd,version=3.1.0")
+	_, err := image.ParseReference("example.com/etcd,version=3.1.0")
 	if !errors.Is(err, caisson.ErrUnsupported) || !strings.Contains(err.Error(), "ACI") {
 		t.Errorf("an ACI image is not refused by its name: %v", err)
 	}
