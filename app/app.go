@@ -77,6 +77,8 @@ type Options struct {
 	AttendEnv []string
 	// Progress is told how far the staging of inputs is, see executor.Options.
 	Progress func(task string, input int, done, total int64)
+	// Pulled is told how much of an image is there, see executor.Options.
+	Pulled func(task, ref string, p image.Progress)
 	// Logger is told what no caller is told. Nil: discard.
 	Logger *slog.Logger
 }
@@ -131,7 +133,7 @@ func New(cfg *Config, opts *Options) (*App, error) {
 		State: cfg.State, Runtime: cfg.Runtime,
 		Engines: engines, Prefer: cfg.Executor.Prefer, LogLimit: cfg.Executor.LogLimit,
 		Mounters: mounters, Stagers: stagers, Images: images,
-		Attend: opts.Attend, AttendEnv: opts.AttendEnv, Progress: opts.Progress, Logger: logger,
+		Attend: opts.Attend, AttendEnv: opts.AttendEnv, Progress: opts.Progress, Pulled: opts.Pulled, Logger: logger,
 		Fingerprint: fingerprint(cfg),
 	})
 	if err != nil {

@@ -66,7 +66,7 @@ func (ext *Extension) open(_ context.Context, setup *cli.Setup) (*cli.Host, erro
 		return nil, err
 	}
 	opts.Attend, opts.AttendEnv = append([]string{self}, setup.Attend...), setup.AttendEnv
-	opts.Progress = setup.Progress
+	opts.Progress, opts.Pulled = setup.Progress, setup.Pulled
 	if opts.Logger == nil {
 		opts.Logger = setup.Logger
 	}

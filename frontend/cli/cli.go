@@ -50,6 +50,9 @@ type Setup struct {
 	// Progress is told how far the staging of inputs is, as
 	// executor.Options.Progress is.
 	Progress func(task string, input int, done, total int64)
+	// Pulled is told how much of a task's image is there, as
+	// executor.Options.Pulled is.
+	Pulled func(task, ref string, p image.Progress)
 	// AttendEnv are the variables, NAME=value, that attendants need for that.
 	AttendEnv []string
 }
@@ -213,7 +216,7 @@ func (c *command) openQuietly(ctx context.Context) (*Host, error) {
 	}
 	host, err := c.caller.Open(ctx, &Setup{
 		Config: cfg, Logger: logger,
-		Attend: c.attendArgs(cfg), AttendEnv: c.attendEnv(cfg), Progress: c.progress.update,
+		Attend: c.attendArgs(cfg), AttendEnv: c.attendEnv(cfg), Progress: c.progress.update, Pulled: c.progress.pulled,
 	})
 	if err != nil {
 		return nil, err

@@ -474,15 +474,34 @@ func (c *command) completeImages(cmd *cobra.Command, _ []string, _ string) ([]st
 }
 
 // An imageLine shows on a terminal how far an image is: one line that is gone
-// when it is there.
+// when it is there. It is used by one goroutine at a time.
 type imageLine struct {
 	line  progressLine
 	name  string
+	parts imageParts
+}
+
+// imageParts adds up how far the parts of one image are. Its zero value is of
+// none.
+type imageParts struct {
+	ref   string
 	parts map[string]image.Progress
 }
 
+// add returns how much there is of all parts that are known.
+func (i *imageParts) add(ref string, p image.Progress) (sum image.Progress) {
+	if i.ref != ref || i.parts == nil {
+		i.ref, i.parts = ref, map[string]image.Progress{}
+	}
+	i.parts[p.Digest] = p
+	for _, part := range i.parts {
+		sum.Done, sum.Total = sum.Done+part.Done, sum.Total+part.Total
+	}
+	return sum
+}
+
 func (c *command) imageProgress(name string) *imageLine {
-	l := &imageLine{name: name, parts: map[string]image.Progress{}}
+	l := &imageLine{name: name}
 	if f := file(c.caller.Stderr); isTerminal(f) {
 		l.line.w = f
 	}
@@ -494,11 +513,7 @@ func (l *imageLine) update(p image.Progress) {
 	if l.line.w == nil {
 		return
 	}
-	l.parts[p.Digest] = p
-	var sum image.Progress
-	for _, part := range l.parts {
-		sum.Done, sum.Total = sum.Done+part.Done, sum.Total+part.Total
-	}
+	sum := l.parts.add(l.name, p)
 	l.line.draw(l.name, int64(sum.Done), int64(sum.Total))
 }
 

@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/caissonrun/caisson"
+	"github.com/caissonrun/caisson/image"
 )
 
 // progressEvery bounds how often the line is drawn.
@@ -24,6 +25,7 @@ type progressLine struct {
 	inputs []caisson.Input
 
 	mu    sync.Mutex
+	image imageParts
 	drawn bool      // there is a line
 	last  time.Time // when it was drawn
 }
@@ -39,6 +41,21 @@ func (p *progressLine) update(_ string, input int, done, total int64) {
 		return
 	}
 	p.draw(p.inputs[input].To, done, total)
+}
+
+// pulled is told how much there is of a part of an image.
+func (p *progressLine) pulled(_, ref string, part image.Progress) {
+	if p.w == nil {
+		return
+	}
+	p.mu.Lock()
+	sum := p.image.add(ref, part)
+	p.mu.Unlock()
+	if sum.Total > 0 && sum.Done >= sum.Total {
+		p.clear()
+		return
+	}
+	p.draw("image "+ref, int64(sum.Done), int64(sum.Total))
 }
 
 // draw shows how much there is of something, unless it was shown just now.
