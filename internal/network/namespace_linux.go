@@ -282,6 +282,10 @@ func (o *Options) Forget(ctx context.Context, id string) error {
 	return rec.Remove(ctx)
 }
 
+// lowPorts is the first port that any user may listen at, in the namespace of the
+// thread that writes it.
+const lowPorts = "/proc/sys/net/ipv4/ip_unprivileged_port_start"
+
 // makeNamespace makes a namespace that is bound at path.
 func makeNamespace(path string) error {
 	f, err := os.OpenFile(path, os.O_CREATE|os.O_EXCL|os.O_WRONLY, 0o600)
@@ -303,6 +307,9 @@ func makeNamespace(path string) error {
 		// Programs are not root, and no port of their own network is worth
 		// protecting from them. What can't be opened up stays closed.
 		_ = os.WriteFile("/proc/sys/net/ipv4/ip_unprivileged_port_start", []byte("0"), 0o600)
+		// No port of its own network is worth protecting from a program that is not
+		// root. A kernel without the setting has nothing to protect it with.
+		_ = os.WriteFile(lowPorts, []byte("0"), 0)
 		source := "/proc/self/task/" + strconv.Itoa(unix.Gettid()) + "/ns/net"
 		if err := unix.Mount(source, path, "", unix.MS_BIND, ""); err != nil {
 			return failure(caisson.ErrDenied, path, err)

@@ -218,6 +218,19 @@ func TestNamespace(t *testing.T) {
 	if now, _ := os.Readlink("/proc/thread-self/ns/net"); now != own {
 		t.Errorf("the caller is in %s, before it was in %s", now, own)
 	}
+	const lowPorts = "/proc/sys/net/ipv4/ip_unprivileged_port_start"
+	before, err := os.ReadFile(lowPorts)
+	if err != nil {
+		t.Fatal(err)
+	}
+	inside(t, rec.Path(), func() {
+		if text, err := os.ReadFile(lowPorts); string(text) != "0\n" {
+			t.Errorf("the first port for every user is %q, %v, want 0", text, err)
+		}
+	})
+	if after, err := os.ReadFile(lowPorts); string(after) != string(before) {
+		t.Errorf("the host's first port for every user was %q and is %q, %v", before, after, err)
+	}
 	serve(t, rec.Path(), "127.0.0.1:7", "hello")
 	c, err := network.Dial(t.Context(), rec.Path(), 7)
 	if err != nil {
