@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
-	"net/netip"
 	"os"
 	"path"
 	"path/filepath"
@@ -15,6 +14,7 @@ import (
 	"github.com/caissonrun/caisson/engine"
 	"github.com/caissonrun/caisson/engine/internal/kept"
 	"github.com/caissonrun/caisson/internal/isolate"
+	"github.com/caissonrun/caisson/internal/network"
 	"github.com/caissonrun/caisson/internal/safefs"
 	"github.com/caissonrun/caisson/keeper"
 )
@@ -66,29 +66,7 @@ func permit(o *Options, f *found, features *engine.Features, s *engine.Spec) err
 	if s.Limits.Disk != 0 && s.Work != "" && !s.WorkLimited {
 		return kept.Unsupported("limits.disk", errors.New("this engine can't bound a work folder that is there already"))
 	}
-	return checkDNS(s.DNS)
-}
-
-// checkDNS refuses what would make another resolv.conf than it says.
-func checkDNS(dns *caisson.DNS) error {
-	if dns == nil {
-		return nil
-	}
-	word := len(dns.Servers) == 1 && (dns.Servers[0] == "host" || dns.Servers[0] == "none")
-	if word && len(dns.Search)+len(dns.Options) > 0 {
-		return kept.Invalid("dns", fmt.Errorf("with %q as the server there is nothing to add to", dns.Servers[0]))
-	}
-	for _, server := range dns.Servers {
-		if _, err := netip.ParseAddr(server); err != nil && !word {
-			return kept.Invalid("dns.servers", fmt.Errorf("%q is not an address", server))
-		}
-	}
-	for _, text := range append(append([]string{}, dns.Search...), dns.Options...) {
-		if text == "" || strings.ContainsAny(text, " \t\n\r\x00#;") {
-			return kept.Invalid("dns", fmt.Errorf("%q is not one word", text))
-		}
-	}
-	return nil
+	return network.CheckDNS(s.DNS)
 }
 
 // create makes the sandbox, and leaves nothing if it can't.

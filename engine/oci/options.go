@@ -11,6 +11,7 @@ import (
 	"github.com/caissonrun/caisson"
 	"github.com/caissonrun/caisson/engine"
 	"github.com/caissonrun/caisson/engine/internal/kept"
+	"github.com/caissonrun/caisson/internal/network"
 )
 
 // A choice is what a task may say in its options. Those with the names of
@@ -47,15 +48,9 @@ type port struct {
 }
 
 // UnmarshalJSON reads any of its forms.
-func (p *port) UnmarshalJSON(data []byte) error {
-	text := strings.Trim(string(data), `"`)
-	number, protocol, _ := strings.Cut(text, "-")
-	n, err := parseID(number)
-	if err != nil || n < 1 || n > 65535 || protocol != "" && protocol != "tcp" && protocol != "udp" {
-		return fmt.Errorf("port %s: use a number of 1 to 65535, or one with its protocol such as \"53-udp\"", data)
-	}
-	p.number, p.protocol = n, protocol
-	return nil
+func (p *port) UnmarshalJSON(data []byte) (err error) {
+	p.number, p.protocol, err = network.ParsePort(strings.Trim(string(data), `"`))
+	return err
 }
 
 // A ulimit is a resource limit: a number, or soft and hard ones.
@@ -169,30 +164,17 @@ func (c *choice) applyNet(s *engine.Spec) error {
 	}
 	s.Network = caisson.Network{}
 	for _, text := range c.Net {
-		name, args, _ := strings.Cut(text, ":")
-		switch {
-		case name == caisson.NetworkHost || name == caisson.NetworkNone || name == caisson.NetworkDefault:
-			if len(c.Net) > 1 || args != "" {
-				return kept.Invalid("options.net", fmt.Errorf("%s stands alone", name))
-			}
-			s.Network.Mode = name
-			return nil
-		case name == "":
-			return kept.Invalid("options.net", errors.New("a network has no name"))
+		attach, err := network.ParseAttach(text)
+		if err != nil {
+			return at("options.net", err)
 		}
-		attach := caisson.NetworkAttach{Name: name}
-		for arg := range strings.SplitSeq(args, ";") {
-			key, value, ok := strings.Cut(arg, "=")
-			if arg == "" {
-				continue
+		switch attach.Name {
+		case caisson.NetworkHost, caisson.NetworkNone, caisson.NetworkDefault:
+			if len(c.Net) > 1 || len(attach.Args) > 0 {
+				return kept.Invalid("options.net", fmt.Errorf("%s stands alone", attach.Name))
 			}
-			if !ok || key == "" {
-				return kept.Invalid("options.net", fmt.Errorf("%q: arguments are NAME=VALUE, with ; between them", text))
-			}
-			if attach.Args == nil {
-				attach.Args = map[string]string{}
-			}
-			attach.Args[key] = value
+			s.Network.Mode = attach.Name
+			return nil
 		}
 		s.Network.Attach = append(s.Network.Attach, attach)
 	}
