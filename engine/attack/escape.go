@@ -73,6 +73,12 @@ func escapes() []Attack {
 			CVE:   []string{"CVE-2022-24769", "CVE-2020-14386"},
 		},
 		{
+			ID: "A9", Name: "escape/host-devices", Run: hostDevices,
+			Bound: "a change of a device's owner or mode is what the sandbox itself asks for, inside",
+			Tries: "have the host's /dev/null, /dev/tty and the like change their owner or mode when they are put into a sandbox, or by chmod",
+			CVE:   []string{"CVE-2025-31133"},
+		},
+		{
 			ID: "A11", Name: "isolation/root-view", Run: rootView,
 			Bound: "names are listed; what is written is a file of one byte with a name of its own",
 			Tries: "see homes, state and sockets of the host, read shadow, write to the system's folders",
@@ -257,6 +263,34 @@ func capabilities(t *Trial) {
 	t.deny("mount-tmpfs mount-proc remount umount unshare-mount unshare-net chroot pivot-root mknod " +
 		"setuid-0 sethostname settimeofday reboot swapon init-module kexec iopl bpf open-by-handle " +
 		"raw-socket packet-socket")
+}
+
+// devicesOf tells the owners and modes of the devices that sandboxes have too.
+func devicesOf() string {
+	var all strings.Builder
+	for _, name := range []string{"null", "zero", "full", "random", "urandom", "tty", "ptmx", "console"} {
+		info, err := os.Stat("/dev/" + name)
+		if err != nil {
+			continue
+		}
+		uid, gid := ownerOf(info)
+		fmt.Fprintf(&all, "%s %v %d:%d\n", name, info.Mode(), uid, gid)
+	}
+	return all.String()
+}
+
+func hostDevices(t *Trial) {
+	before := devicesOf()
+	b := t.launch("try chmod 777 /dev/null ; try chmod 600 /dev/zero ; try chmod 600 /dev/tty ; say ready ; hold")
+	b.says("ready")
+	if has, _ := t.Features.Has("exec"); has {
+		b.exec(&engine.ExecSpec{Args: t.Argv("exit 0")})
+	}
+	b.kill()
+	b.destroy()
+	if after := devicesOf(); after != before {
+		t.Errorf("the host's devices were %q and are %q", before, after)
+	}
 }
 
 func rootView(t *Trial) {
