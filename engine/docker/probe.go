@@ -125,7 +125,7 @@ func (e *Engine) suits(f *found) error {
 	case versions.LessThan(f.api, leastAPI):
 		return fmt.Errorf("the daemon's API is of version %s; %s is needed, of Docker 20.10", f.api, leastAPI)
 	case os.Geteuid() != 0:
-		return errors.New("Caisson must run as root for this engine: it shares folders with containers as their users")
+		return errors.New("only root can share folders with containers as their users")
 	}
 	return nil
 }

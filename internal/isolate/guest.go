@@ -1,10 +1,6 @@
 package isolate
 
-import (
-	"time"
-
-	"github.com/caissonrun/caisson"
-)
+import "time"
 
 // A guest is a sandbox that somebody else has made, such as a container
 // daemon, with this program's init as its pid 1. It outlives the process that
@@ -30,12 +26,3 @@ type GuestSpec struct {
 	Files   int64
 	Seccomp bool
 }
-
-func guestGone(why string) error {
-	return &caisson.Error{Item: "sandbox", Kind: caisson.ErrUnavailable, Err: guestError(why)}
-}
-
-type guestError string
-
-// Error implements error.
-func (e guestError) Error() string { return string(e) }

@@ -12,14 +12,16 @@ func OpenGuest(*GuestSpec) (*Guest, error) {
 	return nil, refused("guest", "sandboxes of a container daemon can be held on Linux only")
 }
 
+var errNoGuest = refused("guest", "there is none")
+
 // Main returns nothing.
 func (g *Guest) Main() (*Proc, time.Time) { return nil, time.Time{} }
 
 // SpawnMain returns an error.
-func (g *Guest) SpawnMain(*Program) (*Proc, error) { return nil, guestGone("there is none") }
+func (g *Guest) SpawnMain(*Program) (*Proc, error) { return nil, errNoGuest }
 
 // Lost returns false.
 func (g *Guest) Lost() bool { return false }
 
 // Mark returns an error.
-func (g *Guest) Mark([]byte) error { return guestGone("there is none") }
+func (g *Guest) Mark([]byte) error { return errNoGuest }

@@ -77,7 +77,7 @@ func open(spec *wire.Spec, openers map[string]Opener) (*keeper, error) {
 		}
 	}
 	k := &keeper{
-		spec:  spec, openers: openers,
+		spec: spec, openers: openers,
 		conns: map[*conn]struct{}{},
 		hurry: make(chan struct{}),
 		over:  make(chan struct{}),
