@@ -39,6 +39,7 @@ const (
 	WhatDisplays   = "displays"
 	WhatExec       = "exec"
 	WhatTerminals  = "terminals"
+	WhatEndOfInput = "end of input at a terminal"
 	WhatStats      = "stats"
 	WhatPause      = "pause"
 )

@@ -56,6 +56,16 @@ func rooted(s *suite) string {
 	return ""
 }
 
+// endOfInput is for terminals with a ^D that ends the input.
+func endOfInput(s *suite) string {
+	for _, m := range s.features.Missing {
+		if m.What == engine.WhatEndOfInput {
+			return m.Why
+		}
+	}
+	return ""
+}
+
 // sharedKernel is for what only the host's own kernel does.
 func sharedKernel(s *suite) string {
 	if slices.Contains(s.features.Isolation, engine.SeparateKernel) {

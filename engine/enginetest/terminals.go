@@ -27,7 +27,7 @@ func terminalCases() []Case {
 			body: terminalKeys,
 		},
 		{
-			Name: "terminal/end-of-input", Rules: []int{64, 68}, Needs: needs,
+			Name: "terminal/end-of-input", Rules: []int{64, 68}, Needs: needs, wants: []facility{endOfInput},
 			Rule: "closing stdin is a ^D and nothing else: a program that runs on is not killed",
 			body: terminalEnd,
 		},

@@ -87,7 +87,7 @@ func (e *Engine) create(ctx context.Context, spec *engine.Spec, c *choice, f *fo
 		return nil, err
 	}
 	set.runtime = maker.forTask(c, spec.Dir)
-	if err := c.checkGuest(set.runtime); err != nil {
+	if err := c.checkGuest(spec, set.runtime); err != nil {
 		return nil, err
 	}
 	owned := f.root && !guest(set.runtime)

@@ -232,11 +232,15 @@ func (c *candidate) forTask(ch *choice, dir string) *isolate.Runtime {
 // guest reports whether programs run on a kernel of the runtime's own.
 func guest(r *isolate.Runtime) bool { return r != nil && r.Kind == isolate.Runsc }
 
-// checkGuest refuses options that mean nothing to a kernel that is not the
-// host's.
-func (c *choice) checkGuest(r *isolate.Runtime) error {
+// checkGuest refuses what a kernel that is not the host's can't do.
+func (c *choice) checkGuest(s *engine.Spec, r *isolate.Runtime) error {
 	if !guest(r) {
 		return nil
+	}
+	for _, secret := range s.Secrets {
+		if secret.As == caisson.SecretFile && secret.Once {
+			return kept.Unsupported("secrets."+secret.Name+".once", errors.New("not with runtime runsc, whose pipes do not lead out of it; use as: env"))
+		}
 	}
 	for name, set := range map[string]bool{
 		"options.masked_paths": len(c.MaskedPaths) > 0, "options.readonly_paths": len(c.ReadOnlyPaths) > 0,
@@ -356,5 +360,6 @@ func (c *candidate) missing(add func(what, why, do string)) {
 		add(what, "gVisor takes part in no network of others", do)
 	}
 	add(engine.WhatDevices, "gVisor gives none", do)
+	add(engine.WhatEndOfInput, "gVisor's terminals do not know ^D", "type exit")
 	add(engine.IsolatedUserID, "gVisor's kernel has ids of its own; files have them on the host, too", do)
 }

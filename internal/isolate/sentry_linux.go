@@ -1,6 +1,7 @@
 package isolate
 
 import (
+	"bytes"
 	"errors"
 	"os"
 
@@ -70,7 +71,7 @@ func (p *pid1) relay(f order, master int) error {
 		_ = unix.Shutdown(socket, unix.SHUT_RDWR)
 	}()
 	go func() {
-		pump(socket, master)
+		pumpKeys(socket, master, func(sig unix.Signal) { p.interrupt(f.id, master, sig) })
 		p.mu.Lock()
 		delete(p.screens, f.id)
 		p.mu.Unlock()
@@ -86,23 +87,96 @@ func (p *pid1) relay(f order, master int) error {
 func pump(from, to int) {
 	buf := make([]byte, 16<<10)
 	for {
-		n, err := unix.Read(from, buf)
+		n := readSome(from, buf)
+		if n == 0 || !writeAll(to, buf[:n]) {
+			return
+		}
+	}
+}
+
+// pumpKeys is pump for what is typed. gVisor's terminals know no keys that send
+// signals, so they are looked for here, as the program has set them.
+func pumpKeys(from, master int, signal func(unix.Signal)) {
+	buf := make([]byte, 4096)
+	for {
+		n := readSome(from, buf)
+		if n == 0 {
+			return
+		}
+		rest := buf[:n]
+		keys := signalKeys(master)
+		for {
+			at := bytes.IndexFunc(rest, func(r rune) bool { return r < 128 && keys[byte(r)] != 0 })
+			if at < 0 {
+				break
+			}
+			if !writeAll(master, rest[:at]) {
+				return
+			}
+			signal(keys[rest[at]])
+			rest = rest[at+1:]
+		}
+		if !writeAll(master, rest) {
+			return
+		}
+	}
+}
+
+// signalKeys are the keys that send signals at a terminal.
+func signalKeys(master int) map[byte]unix.Signal {
+	t, err := unix.IoctlGetTermios(master, unix.TCGETS)
+	if err != nil || t.Lflag&unix.ISIG == 0 {
+		return nil
+	}
+	keys := map[byte]unix.Signal{
+		t.Cc[unix.VINTR]: unix.SIGINT, t.Cc[unix.VQUIT]: unix.SIGQUIT, t.Cc[unix.VSUSP]: unix.SIGTSTP,
+	}
+	delete(keys, 0) // the key is switched off
+	return keys
+}
+
+// readSome reads what there is; 0 says that there will be no more.
+func readSome(fd int, buf []byte) int {
+	for {
+		n, err := unix.Read(fd, buf)
 		if err == unix.EINTR {
 			continue
 		}
-		if err != nil || n <= 0 {
-			return
+		if err != nil {
+			return 0
 		}
-		for rest := buf[:n]; len(rest) > 0; {
-			n, err := unix.Write(to, rest)
-			if err == unix.EINTR {
-				continue
-			}
-			if err != nil {
-				return
-			}
-			rest = rest[n:]
+		return max(n, 0)
+	}
+}
+
+func writeAll(fd int, data []byte) bool {
+	for len(data) > 0 {
+		n, err := unix.Write(fd, data)
+		if err == unix.EINTR {
+			continue
 		}
+		if err != nil {
+			return false
+		}
+		data = data[n:]
+	}
+	return true
+}
+
+// interrupt sends a signal to the foreground of a program's terminal. Where that
+// can't be had, it is the program's own group.
+func (p *pid1) interrupt(id uint64, master int, sig unix.Signal) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	for pid, request := range p.procs {
+		if request != id {
+			continue
+		}
+		group, err := unix.IoctlGetInt(master, unix.TIOCGPGRP)
+		if err != nil || group <= 1 {
+			group = pid
+		}
+		_ = unix.Kill(-group, sig)
 	}
 }
 
@@ -112,25 +186,14 @@ func (p *pid1) resize(f *frame) error {
 	id := uint64(d.int())
 	size := unix.Winsize{Col: uint16(d.int()), Row: uint16(d.int())}
 	p.mu.Lock()
-	defer p.mu.Unlock()
 	master, ok := p.screens[id]
+	p.mu.Unlock()
 	if !ok {
 		return os.ErrProcessDone
 	}
 	if err := unix.IoctlSetWinsize(master, unix.TIOCSWINSZ, &size); err != nil {
 		return err
 	}
-	// gVisor's kernel tells nobody. Its foreground is asked for; where that can't
-	// be had, it is the program's own group.
-	for pid, request := range p.procs {
-		if request != id {
-			continue
-		}
-		group, err := unix.IoctlGetInt(master, unix.TIOCGPGRP)
-		if err != nil || group <= 1 {
-			group = pid
-		}
-		_ = unix.Kill(-group, unix.SIGWINCH)
-	}
+	p.interrupt(id, master, unix.SIGWINCH) // gVisor's kernel tells nobody
 	return nil
 }
