@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -308,5 +309,34 @@ func TestSecretsAreNotInspected(t *testing.T) {
 	handle, err := os.ReadFile(filepath.Join(s.Dir, engine.HandleFile))
 	if err != nil || strings.Contains(string(handle), "-secret") {
 		t.Errorf("the handle has a secret: %s, %v", handle, err)
+	}
+}
+
+// Labels of an image say nothing about who has made a container of it.
+func TestSweepTrustsNoLabels(t *testing.T) {
+	opts := options(t)
+	e := newEngine(t, opts)
+	image := imageOf(t, withShell(t, nil),
+		"LABEL run.caisson.installation="+opts.Installation, "LABEL run.caisson.sandbox=theirs", `CMD ["/bin/sleep", "1000"]`)
+	c := daemon(t)
+	foreign := "foreign-" + opts.Installation
+	_, err := c.ContainerCreate(t.Context(), client.ContainerCreateOptions{Name: foreign, Image: image})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if _, err := c.ContainerRemove(context.Background(), foreign, client.ContainerRemoveOptions{Force: true}); err != nil {
+			t.Errorf("the foreign container: %v", err)
+		}
+	})
+	// A task with the same image is swept all the same.
+	s := newSpec(t, image, "/bin/sh", "-c", "exec sleep 1000")
+	start(t, e, s)
+	removed, err := e.Sweep(soon(t), nil)
+	if err != nil || !slices.Contains(removed, s.ID) || slices.Contains(removed, "theirs") {
+		t.Errorf("Sweep = %q, %v, want %s alone", removed, err, s.ID)
+	}
+	if _, err := c.ContainerInspect(t.Context(), foreign, client.ContainerInspectOptions{}); err != nil {
+		t.Errorf("Sweep took a foreign container: %v", err)
 	}
 }

@@ -4,8 +4,10 @@ import (
 	"context"
 	"errors"
 	"slices"
+	"strings"
 	"time"
 
+	"github.com/moby/moby/api/types/container"
 	"github.com/moby/moby/client"
 
 	"github.com/caissonrun/caisson/engine"
@@ -55,7 +57,7 @@ func (e *Engine) sweepContainers(ctx context.Context, live []string) (removed []
 	var all []error
 	for _, c := range r.Items {
 		id := c.Labels[labelSandbox]
-		if c.Labels[labelInstallation] != e.opts.Installation || slices.Contains(live, id) || e.probing(id) || id == lookLabel {
+		if !e.made(&c, id) || slices.Contains(live, id) || e.probing(id) {
 			continue
 		}
 		if err := e.daemon.remove(ctx, c.ID); err != nil {
@@ -65,6 +67,22 @@ func (e *Engine) sweepContainers(ctx context.Context, live []string) (removed []
 		removed = append(removed, id)
 	}
 	return removed, errors.Join(all...)
+}
+
+// lookTime is far longer than a container lives that is made to look into its
+// image.
+const lookTime = 10 * time.Minute
+
+// made reports whether a container is one that this installation made, and that
+// is not just being used. Its labels may be its image's, its name can't.
+func (e *Engine) made(c *container.Summary, id string) bool {
+	if c.Labels[labelInstallation] != e.opts.Installation {
+		return false
+	}
+	looking := id == lookLabel && time.Since(time.Unix(c.Created, 0)) > lookTime
+	return slices.ContainsFunc(c.Names, func(name string) bool {
+		return name == "/"+e.containerName(id) || looking && strings.HasPrefix(name, "/"+e.containerName(lookLabel)+"-")
+	})
 }
 
 // sweepNetworks removes networks that nobody owns.
