@@ -19,7 +19,8 @@ func needRoot(t *testing.T) {
 	}
 }
 
-// TestOrdinaryUser runs this package's tests again as a user without rights.
+// TestOrdinaryUser runs this package's tests again as a user without rights, in
+// short.
 func TestOrdinaryUser(t *testing.T) {
 	needRoot(t)
 	const nobody = 65534
@@ -48,7 +49,7 @@ func TestOrdinaryUser(t *testing.T) {
 	cmd.Dir = base
 	cmd.Env = []string{
 		"PATH=" + os.Getenv("PATH"), "HOME=" + home, "TMPDIR=" + home,
-		keeperPath + "=" + theKeeper[0], insidePath + "=" + filepath.Join(base, "inside"), fullTest + "=1",
+		keeperPath + "=" + theKeeper[0], insidePath + "=" + filepath.Join(base, "inside"),
 	}
 	cmd.SysProcAttr = &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: nobody, Gid: nobody}}
 	if out, err := cmd.CombinedOutput(); err != nil {
