@@ -98,12 +98,12 @@ func startContained(spec *Spec) (_ backend, err error) {
 		return nil, err
 	}
 	b.folder = os.NewFile(uintptr(root), "/")
-	undo.Add(func() error { return b.folder.Close() })
+	undo.Add(func() error { b.folder.Close(); return nil }) // perhaps once more
 	theirs, err := b.connect()
 	if err != nil {
 		return nil, err
 	}
-	undo.Add(b.socket.Close)
+	undo.Add(func() error { b.socket.Close(); return nil })
 	err = b.create(spec, theirs)
 	unix.Close(theirs)
 	if err != nil {
@@ -346,8 +346,11 @@ func (b *contained) prepareInit(spec *Spec) error {
 		}
 	}
 	answer, err := b.ask(frameSetup, p.setup.encode(), p.fds)
+	if errors.Is(err, errGone) {
+		err = errors.New("the sandbox that it made has no init that answers")
+	}
 	if err != nil {
-		return fmt.Errorf("init of runtime %s: %w", spec.Runtime.Path, err)
+		return spec.Runtime.failure(err)
 	}
 	if spec.Runtime.sentry() {
 		return nil
