@@ -51,8 +51,11 @@ func newBench() (*bench, error) {
 	if err := os.WriteFile(b.config(), []byte(settings), 0o600); err != nil {
 		return nil, err
 	}
-	b.app, err = b.open()
-	return b, err
+	if b.app, err = b.open(); err != nil {
+		os.RemoveAll(dir)
+		return nil, err
+	}
+	return b, nil
 }
 
 // open wires a Caisson on the bench's state folder.
