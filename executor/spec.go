@@ -11,6 +11,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strconv"
+	"strings"
 
 	"github.com/caissonrun/caisson"
 	"github.com/caissonrun/caisson/engine"
@@ -93,6 +94,11 @@ func (b *blueprint) spec(st *step, folder string) (*engine.Spec, error) {
 	if b.record.Sharing.RootFS && s.Image != "" {
 		// Which one it is shows once it is pulled.
 		s.Image, s.RootFS = "", &engine.RootFS{Path: "/"}
+	}
+	// An engine that brings images itself does not know the document's folder.
+	const archive = "docker-archive:"
+	if file, ok := strings.CutPrefix(s.Image, archive); ok && !filepath.IsAbs(file) && b.record.BaseDir != "" {
+		s.Image = archive + filepath.Join(b.record.BaseDir, file)
 	}
 	s.ImageEntrypoint = s.Image != "" && len(s.Args) > 0 && len(st.program.Entrypoint) == 0
 	b.addSecrets(s)
