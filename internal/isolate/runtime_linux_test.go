@@ -38,7 +38,7 @@ func TestRuntimes(t *testing.T) {
 	}
 	// gVisor's kernel has other files in /proc, other ids on the host, and neither
 	// devices nor control groups for single programs.
-	const onGvisor = "^Test(Descriptors|ExecErrors|Exit|Kill|Orphans|ReadOnlyStays|Entries|HostileImage|HostileWork|DeviceNodes|Gvisor.*)$"
+	const onGvisor = "^Test(Descriptors|ExecErrors|Exit|Kill|Orphans|ReadOnlyStays|Entries|HostileImage|HostileWork|DeviceNodes)$"
 	for name, filter := range map[string]string{
 		isolate.Crun: "-test.skip=^Test(Runtimes|Plain.*|Gvisor.*)$", isolate.Runc: "-test.skip=^Test(Runtimes|Plain.*|Gvisor.*)$",
 		isolate.Runsc: "-test.run=" + onGvisor,
