@@ -3,6 +3,7 @@
 package server
 
 import (
+	"bytes"
 	"encoding/binary"
 	"encoding/json"
 	"errors"
@@ -90,9 +91,12 @@ func readSpec(input io.Reader) (*wire.Spec, error) {
 		return nil, invalidSpec(err)
 	}
 	spec := new(wire.Spec)
-	if err := json.Unmarshal(body, spec); err != nil {
+	// A field that this keeper does not know may be one that isolates.
+	dec := json.NewDecoder(bytes.NewReader(body))
+	dec.DisallowUnknownFields()
+	if err := dec.Decode(spec); err != nil {
 		// The error may quote a value, and some are secret.
-		return nil, invalidSpec(errors.New("not the JSON of a spec"))
+		return nil, invalidSpec(errors.New("not the JSON of a spec that this keeper knows; it may be of another version than the program"))
 	}
 	return spec, spec.Check()
 }
