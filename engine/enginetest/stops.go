@@ -55,7 +55,7 @@ func stopCases() []Case {
 			body: stopAgainstTimeout,
 		},
 		{
-			Name: "stop/tree", Rules: []int{50}, Attacks: []int{31}, Needs: append(shared, isolation(engine.KilledTogether)),
+			Name: "stop/tree", wants: []facility{sharedKernel}, Rules: []int{50}, Attacks: []int{31}, Needs: append(shared, isolation(engine.KilledTogether)),
 			Rule: "no process that the program started outlives it, however it hides: children, sessions, orphans, deaf to signals",
 			body: stopTree,
 		},
