@@ -153,7 +153,7 @@ func TestRecord(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if record.Version != 1 || record.PID != status.PID || record.StartTime == 0 || len(record.BootID) != 36 || record.Socket != k.spec.Socket {
+	if record.Version != 2 || record.PID != status.PID || record.StartTime == 0 || len(record.BootID) != 36 || record.Socket != k.spec.Socket {
 		t.Errorf("keeper.json = %s", data)
 	}
 	proc := filepath.Join("/proc", itoa(status.PID))
