@@ -3,11 +3,13 @@
 package selftest
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
 	"strings"
+	"time"
 
 	"github.com/caissonrun/caisson"
 	"github.com/caissonrun/caisson/engine/attack"
@@ -53,6 +55,9 @@ func tasks(x *executor.Executor, r *target) []attack.Attack {
 	}
 }
 
+// leaving is how long the removing of a task may take.
+const leaving = time.Minute
+
 // taskOf returns a task of an engine whose program is the one that attacks run.
 func (r *target) taskOf(args ...string) *caisson.Task {
 	task := &caisson.Task{
@@ -82,10 +87,17 @@ func (r *target) result(t *attack.Trial, x *executor.Executor, task *caisson.Tas
 	}
 	id, err := x.Submit(t.Context(), task, &executor.Submission{BaseDir: t.Dir, Trusted: true})
 	t.OK(err, "Submit")
+	// Whatever becomes of it, nothing of the task stays.
+	t.After(func() {
+		ctx, cancel := context.WithTimeout(context.WithoutCancel(t.Context()), leaving)
+		defer cancel()
+		if err := x.Remove(ctx, id, true); err != nil && !errors.Is(err, caisson.ErrNotFound) {
+			t.Errorf("the task can't be removed: %v", err)
+		}
+	})
 	t.OK(x.Attend(t.Context(), id, false), "Attend")
 	result, err := x.Wait(t.Context(), id)
 	t.OK(err, "Wait")
-	t.OK(x.Remove(t.Context(), id, true), "Remove")
 	return result
 }
 
