@@ -55,7 +55,7 @@ func TestParseReferenceErr(t *testing.T) {
 		"oci:": caisson.ErrInvalid, "oci:dir:": caisson.ErrInvalid, "docker-archive:": caisson.ErrInvalid,
 		"https://h/a.tar": caisson.ErrInvalid, "https://h/a.tar#sha256=12": caisson.ErrInvalid, "https://u:p@h/a#sha256=" + someHex: caisson.ErrInvalid,
 		"https:///a#sha256=" + someHex: caisson.ErrInvalid, "https://h/a#md5=12": caisson.ErrInvalid, "http://h/a.tar#sha256=" + someHex: caisson.ErrInvalid,
-		strings.Repeat("a", 5000):       caisson.ErrInvalid,
+		strings.Repeat("a", 5000):        caisson.ErrInvalid,
 		"example.com/etcd,version=3.1.0": caisson.ErrUnsupported, "https://h/etcd.aci": caisson.ErrUnsupported, "etcd.aci": caisson.ErrUnsupported,
 		"sha512-0123456789abcdef": caisson.ErrUnsupported, "docker-daemon:busybox": caisson.ErrUnsupported, "ftp://h/x": caisson.ErrUnsupported,
 	} {

@@ -42,8 +42,6 @@ const (
 	// DefaultUID and DefaultGID are who programs run as in non-root mode.
 	DefaultUID = 1000
 	DefaultGID = 1000
-	// DefaultNetwork is the daemon's own.
-	DefaultNetwork = "bridge"
 )
 
 // Options configures an Engine. Runtime, State, Keeper and Init are required.
@@ -57,8 +55,8 @@ type Options struct {
 	// AllowPrivileged, AllowDevices, AllowGPUs and AllowHostNetwork let tasks
 	// ask for these.
 	AllowPrivileged, AllowDevices, AllowGPUs, AllowHostNetwork bool
-	// Network is the daemon's network that network default means. Empty:
-	// DefaultNetwork.
+	// Network is the daemon's network that network default means. Empty: there
+	// is none, because Docker's own bridge reaches the host and what is near it.
 	Network string
 	// Networks are the daemon's networks that tasks may name; empty: all but
 	// host and none.
@@ -114,9 +112,6 @@ func New(opts *Options) (*Engine, error) {
 	e := &Engine{opts: *opts}
 	o := &e.opts
 	o.Networks = slices.Clone(o.Networks)
-	if o.Network == "" {
-		o.Network = DefaultNetwork
-	}
 	if o.Installation == "" {
 		o.Installation = "0"
 	}

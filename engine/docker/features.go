@@ -84,7 +84,11 @@ func (o *Options) missing(f *found, out *engine.Features) []engine.Missing {
 	add(!out.Limits.Memory, engine.WhatMemory, kernel, "")
 	add(!out.Limits.PIDs, engine.WhatPIDs, kernel, "")
 	add(!out.Limits.Disk, engine.WhatDisk, "the daemon's storage driver can't bound a container's files", "use overlay2 on XFS with pquota")
-	add(!out.Networks.Default, engine.WhatNetwork, fmt.Sprintf("the daemon has no network %q", o.Network), "set engine.docker.network")
+	if o.Network == "" {
+		add(true, engine.WhatNetwork, "what the daemon's own bridge reaches is not bounded", "name a network, such as network: bridge, or set engine.docker.network")
+	} else {
+		add(!out.Networks.Default, engine.WhatNetwork, fmt.Sprintf("the daemon has no network %q", o.Network), "set engine.docker.network")
+	}
 	add(!out.Networks.Host, engine.WhatHostNet, "the operator does not permit it", "set engine.docker.allow_host_network")
 	add(!out.Networks.Named, engine.WhatNamedNets, "the daemon has no network driver bridge", "")
 	add(!out.Privileged, engine.WhatPrivileged, "the operator does not permit it", "set engine.docker.allow_privileged")

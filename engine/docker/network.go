@@ -46,6 +46,8 @@ func (e *Engine) MakeNetwork(ctx context.Context, spec *engine.NetworkSpec) erro
 	switch mode := spec.Network.Mode; {
 	case !f.networks:
 		return refuse(caisson.ErrUnsupported, "this daemon can't make networks")
+	case mode == caisson.NetworkDefault && !f.network:
+		return refuse(caisson.ErrUnsupported, "there is no default network here (engine.docker.network)")
 	case len(spec.Network.Attach) > 0, mode != "" && mode != caisson.NetworkNone && mode != caisson.NetworkDefault:
 		return refuse(caisson.ErrUnsupported, "this engine shares networks of mode none and default only")
 	}

@@ -380,7 +380,7 @@ func (set *setting) networks(s *engine.Spec, b *boxSpec) error {
 	default:
 		first("none", nil)
 		if len(s.Ports) > 0 {
-			return kept.Invalid("ports", errors.New("without a network there are none to publish; set network: default or a named one"))
+			return kept.Invalid("ports", errors.New("without a network there are none to publish; name one, such as network: bridge"))
 		}
 	}
 	return set.ports(s, b)

@@ -112,7 +112,7 @@ func (e *Engine) look(ctx context.Context) (*found, error) {
 	if f.broken = e.suits(f); f.broken != nil {
 		return f, nil
 	}
-	f.network = e.has(asking, e.opts.Network)
+	f.network = e.opts.Network != "" && e.has(asking, e.opts.Network)
 	f.networks = slices.Contains(f.info.Plugins.Network, "bridge")
 	return f, nil
 }

@@ -39,8 +39,8 @@ func dockerSection() *fields.Type {
 		fields.Field{Name: "allow_gpus", Type: toggle(), Default: "false", Also: []string{"gpus"}, Doc: "Lets tasks ask for `gpus`."},
 		fields.Field{Name: "allow_host_network", Type: toggle(), Default: "false", Doc: "Lets tasks ask for the host's network: `network: host`."},
 		fields.Field{
-			Name: "network", Type: text("the name of a network"), Default: "bridge", Examples: []any{"tasks"},
-			Doc: "The daemon's network that `network: default` means. What it reaches is up to the daemon.",
+			Name: "network", Type: text("the name of a network"), Default: "none", Examples: []any{"tasks"},
+			Doc: "The daemon's network that `network: default` means. What it reaches is up to the daemon: its own `bridge` reaches the host and what is near it, too.",
 		},
 		fields.Field{
 			Name: "networks", Type: list(text("the name of a network")), Default: "all but `host` and `none`", Examples: []any{[]any{"tasks"}},
