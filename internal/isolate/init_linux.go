@@ -64,6 +64,11 @@ func hide(contained bool) error {
 	if err := unix.Prctl(unix.PR_SET_NAME, uintptr(unsafe.Pointer(&name[0])), 0, 0, 0); err != nil {
 		return err
 	}
+	// That names this thread. The process is shown by the name of its first one,
+	// which this need not be. It is for people only, so it may fail.
+	if unix.Gettid() != os.Getpid() {
+		_ = os.WriteFile("/proc/self/comm", name[:len(initName)], 0)
+	}
 	// Its memory, descriptors and root can't be opened through /proc/1.
 	if err := unix.Prctl(unix.PR_SET_DUMPABLE, 0, 0, 0, 0); err != nil {
 		return err
