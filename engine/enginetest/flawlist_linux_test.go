@@ -36,7 +36,7 @@ func flawsOfLife() []flaw {
 		{
 			name: "a goroutine is left", find: "lifecycle/run", how: "left behind: goroutine",
 			create: func(e *broken, ctx context.Context, spec *engine.Spec) (engine.Sandbox, error) {
-				go func() { time.Sleep(time.Second) }()
+				go func() { time.Sleep(3 * time.Second) }()
 				return e.wrap(spec)(e.Engine.Create(ctx, spec))
 			},
 		},
@@ -47,14 +47,14 @@ func flawsOfLife() []flaw {
 				if err != nil {
 					return nil, err
 				}
-				time.AfterFunc(time.Second, func() { left.Close() })
+				time.AfterFunc(3*time.Second, func() { left.Close() })
 				return e.wrap(spec)(e.Engine.Create(ctx, spec))
 			},
 		},
 		{
 			name: "a process is left", find: "lifecycle/run", how: "left behind: process",
 			create: func(e *broken, ctx context.Context, spec *engine.Spec) (engine.Sandbox, error) {
-				if err := leaveProcess(time.Second); err != nil {
+				if err := leaveProcess(3 * time.Second); err != nil {
 					return nil, err
 				}
 				return e.wrap(spec)(e.Engine.Create(ctx, spec))
@@ -264,7 +264,7 @@ func flawsOfEnds() []flaw {
 			return nil
 		}},
 		{name: "a process lives on", find: "stop/tree", how: "after the end", wait: exits(func(p *brokenProcess, _ *caisson.Exit) {
-			holdLock(filepath.Join(p.sandbox.spec.Work, "lock2"), time.Second)
+			holdLock(filepath.Join(p.sandbox.spec.Work, "lock2"), 3*time.Second)
 		})},
 		{name: "an aborted program is called killed", find: "stop/destroy", wait: exits(func(_ *brokenProcess, e *caisson.Exit) {
 			if e.Reason == caisson.ReasonAborted {
