@@ -19,7 +19,7 @@ type Docker struct {
 	Verify           bool             `json:"verify"`             // try each image that was pulled
 }
 
-func defaultDocker() Docker { return Docker{NonRoot: true, Network: "bridge"} }
+func defaultDocker() Docker { return Docker{NonRoot: true} }
 
 func dockerSection() *fields.Type {
 	text := func(want string) *fields.Type { return &fields.Type{Form: fields.Text, Want: want, NotEmpty: true} }
