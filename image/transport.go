@@ -14,13 +14,12 @@ import (
 	"net/http"
 	"strconv"
 	"strings"
-	"sync"
-	"sync/atomic"
 	"time"
 
 	"github.com/google/go-containerregistry/pkg/v1/remote/transport"
 
 	"github.com/caissonrun/caisson"
+	"github.com/caissonrun/caisson/internal/idle"
 	"github.com/caissonrun/caisson/internal/netguard"
 )
 
@@ -113,13 +112,13 @@ func (w *web) RoundTrip(req *http.Request) (*http.Response, error) {
 	if w.skipTLS(req.URL.Host) {
 		client = w.noTLS
 	}
-	ctx, idle := watch(req.Context(), w.idle)
+	ctx, timer := idle.Watch(req.Context(), w.idle)
 	resp, err := client.RoundTrip(req.WithContext(ctx))
 	if err != nil {
-		idle.stop()
-		return nil, connectError(idle.blame(err))
+		timer.Stop()
+		return nil, connectError(blame(timer, err))
 	}
-	resp.Body = &body{ReadCloser: resp.Body, idle: idle, left: bodyLimit(req.Context())}
+	resp.Body = &body{ReadCloser: resp.Body, idle: timer, left: bodyLimit(req.Context())}
 	return resp, nil
 }
 
@@ -140,7 +139,7 @@ func bodyLimit(ctx context.Context) int64 {
 // A body is an answer's that ends when nothing comes for too long.
 type body struct {
 	io.ReadCloser
-	idle *idleTimer
+	idle *idle.Timer
 	left int64
 }
 
@@ -150,52 +149,22 @@ func (b *body) Read(p []byte) (int, error) {
 	}
 	n, err := b.ReadCloser.Read(p[:min(int64(len(p)), b.left)])
 	b.left -= int64(n)
-	b.idle.reset()
+	b.idle.Reset()
 	if err != nil && !errors.Is(err, io.EOF) {
-		err = &passing{err: cutOff(b.idle.blame(err))}
+		err = &passing{err: cutOff(blame(b.idle, err))}
 	}
 	return n, err
 }
 
 func (b *body) Close() error {
-	b.idle.stop()
+	b.idle.Stop()
 	return b.ReadCloser.Close()
 }
 
-// errIdle says that a server was silent for too long.
-var errIdle = errors.New("the server is silent")
-
-// An idleTimer ends a context when nothing happens for a while.
-type idleTimer struct {
-	timer  *time.Timer
-	after  time.Duration
-	cancel context.CancelFunc
-	fired  atomic.Bool
-	once   sync.Once
-}
-
-func watch(ctx context.Context, after time.Duration) (context.Context, *idleTimer) {
-	ctx, cancel := context.WithCancel(ctx)
-	i := &idleTimer{after: after, cancel: cancel}
-	i.timer = time.AfterFunc(after, func() {
-		i.fired.Store(true)
-		cancel()
-	})
-	return ctx, i
-}
-
-// reset says that something has happened.
-func (i *idleTimer) reset() { i.timer.Reset(i.after) }
-
-func (i *idleTimer) stop() {
-	i.timer.Stop()
-	i.once.Do(i.cancel)
-}
-
-// blame turns the error that the timer caused into one that says so.
-func (i *idleTimer) blame(err error) error {
-	if i.fired.Load() {
-		return fmt.Errorf("%w for %v", errIdle, i.after)
+// blame turns the error that a silent server caused into one that says so.
+func blame(t *idle.Timer, err error) error {
+	if silent := t.Err(); silent != nil {
+		return silent
 	}
 	return err
 }

@@ -19,7 +19,7 @@ const insidePath = "CAISSON_TEST_INSIDE"
 
 // harness is an engine's harness for the conformance suite.
 func harness(t *testing.T, opts native.Options) enginetest.Harness {
-	reapOrphans(t)
+	enginetest.ReapOrphans(t)
 	opts.Runtime = filepath.Join(t.TempDir(), "run")
 	engineOf := func(installation string) func(testing.TB) engine.Engine {
 		return func(t testing.TB) engine.Engine {

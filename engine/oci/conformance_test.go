@@ -16,7 +16,7 @@ import (
 // harness is an engine's harness for the conformance suite: programs run in an
 // overlay on one root that all sandboxes share.
 func harness(t *testing.T, opts oci.Options) enginetest.Harness {
-	reapOrphans(t)
+	enginetest.ReapOrphans(t)
 	opts.Runtime = filepath.Join(t.TempDir(), "run")
 	engineOf := func(installation string) func(testing.TB) engine.Engine {
 		return func(t testing.TB) engine.Engine {

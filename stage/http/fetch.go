@@ -15,6 +15,7 @@ import (
 	"time"
 
 	"github.com/caissonrun/caisson"
+	"github.com/caissonrun/caisson/internal/idle"
 	"github.com/caissonrun/caisson/internal/safefs"
 	"github.com/caissonrun/caisson/stage"
 	"github.com/caissonrun/caisson/stage/internal/landing"
@@ -146,17 +147,17 @@ func sleep(ctx context.Context, d time.Duration) error {
 
 // try makes one request and takes what comes.
 func (t *transfer) try(ctx context.Context) error {
-	ctx, idle := watch(ctx, t.opts.Idle)
-	defer idle.stop()
+	ctx, timer := idle.Watch(ctx, t.opts.Idle)
+	defer timer.Stop()
 	resp, err := t.get(ctx)
 	if err != nil {
-		return idle.blame(err)
+		return blame(timer, err)
 	}
 	defer resp.Body.Close()
 	if err := t.accept(resp); err != nil {
 		return err
 	}
-	return idle.blame(t.receive(resp.Body, idle))
+	return blame(timer, t.receive(resp.Body, timer))
 }
 
 // accept looks at an answer and gets the file ready for its body.
@@ -203,11 +204,11 @@ func (t *transfer) checkRange(header string) error {
 }
 
 // receive writes a body to the end of the file.
-func (t *transfer) receive(body io.Reader, idle *idleTimer) error {
+func (t *transfer) receive(body io.Reader, timer *idle.Timer) error {
 	buf := make([]byte, 256<<10)
 	for {
 		n, readErr := body.Read(buf)
-		idle.reset()
+		timer.Reset()
 		if n > 0 {
 			if _, err := t.meter.Write(buf[:n]); err != nil {
 				return err

@@ -13,10 +13,10 @@ import (
 	"net/url"
 	"strconv"
 	"strings"
-	"sync/atomic"
 	"time"
 
 	"github.com/caissonrun/caisson"
+	"github.com/caissonrun/caisson/internal/idle"
 	"github.com/caissonrun/caisson/internal/netguard"
 )
 
@@ -179,40 +179,11 @@ func validator(h http.Header) string {
 	return h.Get("Last-Modified")
 }
 
-// errIdle says that a server was silent for too long.
-var errIdle = errors.New("the server is silent")
-
-// An idleTimer ends a context when nothing happens for a while.
-type idleTimer struct {
-	timer  *time.Timer
-	after  time.Duration
-	cancel context.CancelFunc
-	fired  atomic.Bool
-}
-
-func watch(ctx context.Context, after time.Duration) (context.Context, *idleTimer) {
-	ctx, cancel := context.WithCancel(ctx)
-	i := &idleTimer{after: after, cancel: cancel}
-	i.timer = time.AfterFunc(after, func() {
-		i.fired.Store(true)
-		cancel()
-	})
-	return ctx, i
-}
-
-// reset says that something has happened.
-func (i *idleTimer) reset() { i.timer.Reset(i.after) }
-
-func (i *idleTimer) stop() {
-	i.timer.Stop()
-	i.cancel()
-}
-
-// blame turns the error that the timer caused into one that says so.
-func (i *idleTimer) blame(err error) error {
+// blame turns the error that a silent server caused into one that says so.
+func blame(t *idle.Timer, err error) error {
 	var pass *passing
-	if i.fired.Load() && errors.As(err, &pass) {
-		return &passing{err: fmt.Errorf("%w for %v", errIdle, i.after)}
+	if silent := t.Err(); silent != nil && errors.As(err, &pass) {
+		return &passing{err: silent}
 	}
 	return err
 }

@@ -1,4 +1,4 @@
-package oci_test
+package enginetest
 
 import (
 	"bytes"
@@ -11,10 +11,10 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// reapOrphans does what a host's init does: it reaps what was left behind by
+// ReapOrphans does what a host's init does: it reaps what was left behind by
 // keepers that have ended. The suite makes this process the parent of those.
 // Keepers themselves are the engine's to reap.
-func reapOrphans(t *testing.T) {
+func ReapOrphans(t testing.TB) {
 	done, ended := make(chan struct{}), make(chan struct{})
 	t.Cleanup(func() {
 		close(done)
