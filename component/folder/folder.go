@@ -1,0 +1,175 @@
+//go:build unix
+
+package folder
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+
+	"github.com/caissonrun/caisson"
+	"github.com/caissonrun/caisson/internal/safefs"
+)
+
+// Limits of what is read into memory.
+const (
+	MaxDocument = 1 << 20  // bytes of a state, a usage or a result
+	MaxManifest = 16 << 20 // bytes of a manifest
+	MaxEntries  = 200_000  // files and folders in out/tables, with slices, or in out/files
+	MaxArtifact = 1 << 30  // bytes of all artifacts of a kind
+	maxName     = 255 - len(ManifestSuffix)
+)
+
+// ManifestSuffix ends the name of a manifest: it lies beside what it describes.
+const ManifestSuffix = ".manifest"
+
+// A Part is one of the two places for data in in/ and out/.
+type Part string
+
+// The parts.
+const (
+	Tables Part = "tables"
+	Files  Part = "files"
+)
+
+// A Format is how documents for a component are written.
+type Format string
+
+// The formats, as in a component's configuration_format.
+const (
+	JSON Format = "json"
+	YAML Format = "yaml"
+)
+
+// Options says how a folder is made. The zero value is JSON and the caller's own
+// files.
+type Options struct {
+	Format Format
+	// Owner is who the files belong to on disk; nil: the caller. It is what
+	// mount.Request says (UID and GID) of a place that is Owned.
+	Owner *safefs.Owner
+}
+
+// A Folder is the data folder of one row. Its methods must not be called at the
+// same time, but for Create, CreateSlice, PutManifest, PutTable and those that
+// only read.
+type Folder struct {
+	root *safefs.Root // W
+	path string       // of W on the host
+	opts Options
+	meta meta // guarded by its own mutex
+}
+
+// Make makes the folder at path, whose parent exists and is the caller's. What
+// is there already is removed. After a crash, call Open or Make.
+func Make(ctx context.Context, path string, opts *Options) (*Folder, error) {
+	if err := os.Mkdir(path, 0o700); err != nil && !errors.Is(err, fs.ErrExist) {
+		return nil, safefs.Sorted(caisson.OpStageIn, path, err)
+	}
+	f, err := attach(path, opts)
+	if err != nil {
+		return nil, err
+	}
+	if err := f.fill(ctx); err != nil {
+		f.Close()
+		return nil, safefs.Sorted(caisson.OpStageIn, path, err)
+	}
+	return f, nil
+}
+
+// Open returns a folder that Make has made, perhaps in an earlier life of this
+// program. Errors: ErrNotFound.
+func Open(path string, opts *Options) (*Folder, error) {
+	f, err := attach(path, opts)
+	if err != nil {
+		return nil, err
+	}
+	if err := f.readMeta(); err != nil {
+		f.Close()
+		return nil, err
+	}
+	return f, nil
+}
+
+func attach(path string, opts *Options) (*Folder, error) {
+	path, err := filepath.Abs(path)
+	if err != nil {
+		return nil, err
+	}
+	root, err := safefs.Open(path, nil)
+	if err != nil {
+		return nil, safefs.Sorted(caisson.OpStageIn, path, err)
+	}
+	f := &Folder{root: root, path: path}
+	if opts != nil {
+		f.opts = *opts
+	}
+	if f.opts.Format == "" {
+		f.opts.Format = JSON
+	}
+	return f, nil
+}
+
+// fill empties the folder and makes what is always in it.
+func (f *Folder) fill(ctx context.Context) error {
+	if err := f.root.RemoveAll(ctx, "."); err != nil {
+		return err
+	}
+	for _, dir := range []string{"data/in/tables", "data/in/files", "data/in/user", "data/out/tables", "data/out/files"} {
+		if err := f.root.MkdirAll(dir, 0o755, f.opts.Owner); err != nil {
+			return err
+		}
+	}
+	return f.root.MkdirAll("tmp", 0o755, f.opts.Owner)
+}
+
+// Data returns the path on the host of what is mounted at /data.
+func (f *Folder) Data() string { return filepath.Join(f.path, "data") }
+
+// Tmp returns the path on the host of what is mounted at /tmp.
+func (f *Folder) Tmp() string { return filepath.Join(f.path, "tmp") }
+
+// Close lets go of the folder; its files stay.
+func (f *Folder) Close() error { return f.root.Close() }
+
+// Remove removes everything that is in the folder, then the folder, and closes
+// it. It can be called again after a crash: see Remove the function.
+func (f *Folder) Remove(ctx context.Context) error {
+	err := f.root.RemoveAll(ctx, ".")
+	f.Close()
+	if err == nil {
+		err = os.Remove(f.path)
+	}
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	return safefs.Sorted(caisson.OpDestroy, f.path, err)
+}
+
+// Remove removes the folder at path. That it is not there is no error.
+func Remove(ctx context.Context, path string) error {
+	f, err := attach(path, nil)
+	if errors.Is(err, caisson.ErrNotFound) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	return f.Remove(ctx)
+}
+
+// document returns the name that a document has in this folder's format.
+func (f *Folder) document(name string) string {
+	if f.opts.Format == YAML {
+		return name + ".yml"
+	}
+	return name + ".json"
+}
+
+// invalid is a user's error about something in the folder.
+func invalid(op caisson.Op, item, format string, args ...any) error {
+	return &caisson.Error{Op: op, Item: item, Kind: caisson.ErrInvalid, Err: fmt.Errorf(format, args...)}
+}
