@@ -6,11 +6,11 @@ package folder
 
 import (
 	"context"
-	"encoding/json"
 	"io"
 	"os"
 
 	"github.com/caissonrun/caisson"
+	"github.com/caissonrun/caisson/component"
 	"github.com/caissonrun/caisson/internal/safefs"
 )
 
@@ -22,37 +22,21 @@ func (f *Folder) readMeta() error { return caisson.ErrUnsupported }
 
 // ---- what RUN writes before a step
 
-// A ConfigFile is what a step's config.json is made of.
-type ConfigFile struct {
-	// Config is the row's configuration: strictly parsed already, resolved and in
-	// plain, in the order in which it was written. For a processor it is
-	// {"parameters": ...} of its entry.
-	Config    json.RawMessage
-	Processor bool
-	// ImageParameters are those of the component of this very image, in plain.
-	ImageParameters json.RawMessage
-	Action          string          // empty: run
-	OAuth           json.RawMessage // credentials that were looked up by oauth_api.id; nil: none
-	Workspace       json.RawMessage // authorization.workspace; nil: none
-	Context         json.RawMessage // authorization.context; nil: none
-	// EmptyArrays has nested empty objects written as [] and 1.0 as 1, as PHP
-	// does: for components that count on it.
-	EmptyArrays bool
-}
+// WriteConfig writes data/config.json (config.yml), in place of the former one:
+// what component.Config.File or component.ProcessorFile returned.
+func (f *Folder) WriteConfig(config *component.Value) error { return caisson.ErrUnsupported }
 
-// Render returns the file. Errors: ErrInvalid if the configuration names a
-// secret of the image parameters.
-func (c *ConfigFile) Render(format Format) ([]byte, error) { return nil, caisson.ErrUnsupported }
-
-// WriteConfig writes data/config.json (config.yml), in place of the former one.
-func (f *Folder) WriteConfig(c *ConfigFile) error { return caisson.ErrUnsupported }
+// CheckSecrets says whether a configuration has a secret of the image parameters
+// under one of its own # keys: it would be shown to whoever can read what the
+// component does with its parameters. Errors: ErrInvalid.
+func CheckSecrets(config, imageParameters *component.Value) error { return caisson.ErrUnsupported }
 
 // RemoveConfig removes it: secrets are in it.
 func (f *Folder) RemoveConfig() error { return caisson.ErrUnsupported }
 
 // WriteState writes in/state.json: the component's part of the stored state, in
 // plain; {} for nil.
-func (f *Folder) WriteState(state json.RawMessage) error { return caisson.ErrUnsupported }
+func (f *Folder) WriteState(state *component.Value) error { return caisson.ErrUnsupported }
 
 // ---- what MAP writes
 
@@ -114,7 +98,7 @@ type Bind struct {
 func (f *Folder) Binds() []Bind { return nil }
 
 // PutManifest writes in/PART/NAME.manifest in the folder's format: pretty JSON.
-// Times in it are to be Times.
+// Times in it are as component.FormatTime writes them.
 func (f *Folder) PutManifest(part Part, name string, manifest any) error {
 	return caisson.ErrUnsupported
 }
@@ -133,30 +117,20 @@ func (f *Folder) Mend(ctx context.Context, mine func(uid, gid int) bool) error {
 	return caisson.ErrUnsupported
 }
 
-// ReadState returns out/state.json as JSON, and false if there is none. Errors:
-// an application's error if it is no JSON object or too large.
-func (f *Folder) ReadState() (json.RawMessage, bool, error) {
-	return nil, false, caisson.ErrUnsupported
-}
+// ReadState returns out/state.json, and nil if there is none. Errors: the
+// application's, if it is no JSON object or too large.
+func (f *Folder) ReadState() (*component.Value, error) { return nil, caisson.ErrUnsupported }
 
 // DropState removes out/state.json, so that no later step sees it.
 func (f *Folder) DropState() error { return caisson.ErrUnsupported }
 
-// A Metric is an element of out/usage.json.
-type Metric struct {
-	Metric json.RawMessage `json:"metric"`
-	Value  json.RawMessage `json:"value"`
-}
+// ReadUsage returns out/usage.json; nil if there is none. Errors: the
+// application's.
+func (f *Folder) ReadUsage() ([]component.Usage, error) { return nil, caisson.ErrUnsupported }
 
-// ReadUsage returns out/usage.json; nil if there is none. Errors: an
-// application's error.
-func (f *Folder) ReadUsage() ([]Metric, error) { return nil, caisson.ErrUnsupported }
-
-// ReadResult returns the variables of out/result.json; nil if there is none.
-// Errors: for people to be warned with; they fail nothing.
-func (f *Folder) ReadResult() (map[string]json.RawMessage, error) {
-	return nil, caisson.ErrUnsupported
-}
+// ReadResult returns out/result.json; nil if there is none. Errors: for people to
+// be warned with; they fail nothing.
+func (f *Folder) ReadResult() (*component.ResultDoc, error) { return nil, caisson.ErrUnsupported }
 
 // An Item is a table or a file in out/PART.
 type Item struct {
@@ -194,10 +168,14 @@ func (f *Folder) OpenSlice(part Part, s *Slice) (*os.File, error) {
 	return nil, caisson.ErrUnsupported
 }
 
-// ReadManifest returns the manifest of out/PART/NAME, as JSON also where it was
-// written in YAML. Errors: ErrNotFound; ErrInvalid if it can't be parsed or is
-// larger than MaxManifest.
-func (f *Folder) ReadManifest(part Part, name string) (json.RawMessage, error) {
+// TableManifest returns the manifest of the table name in out/tables. Errors:
+// ErrNotFound if there is none; ErrInvalid if it is not one or is too large.
+func (f *Folder) TableManifest(name string) (*component.TableManifest, error) {
+	return nil, caisson.ErrUnsupported
+}
+
+// FileManifest is TableManifest for a file in out/files.
+func (f *Folder) FileManifest(name string) (*component.FileManifest, error) {
 	return nil, caisson.ErrUnsupported
 }
 
@@ -236,6 +214,6 @@ func (f *Folder) Artifact(ctx context.Context, kind string, w io.Writer) (bool, 
 // Archive writes the whole of data/ as a zip: stage_<i>.zip or stage_output.zip.
 // In config and states what is under # keys is [hidden], and secrets are taken
 // out of every file.
-func (f *Folder) Archive(ctx context.Context, w io.Writer, secrets [][]byte) error {
+func (f *Folder) Archive(ctx context.Context, w io.Writer, secrets []string) error {
 	return caisson.ErrUnsupported
 }

@@ -3,9 +3,8 @@
 package folder
 
 import (
-	"encoding/json"
-
 	"github.com/caissonrun/caisson"
+	"github.com/caissonrun/caisson/component"
 )
 
 // DataDir is KBC_DATADIR: some components put a name right behind it.
@@ -37,7 +36,7 @@ type Environment struct {
 	LoggerAddr                      string // optional; of a GELF listener
 	LoggerPort                      int
 	// Parameters are the configuration's, for ConfigID and Inject.
-	Parameters json.RawMessage
+	Parameters *component.Value
 	Inject     bool // inject_environment: each root parameter is KBC_PARAMETER_NAME
 }
 

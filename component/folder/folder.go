@@ -11,6 +11,7 @@ import (
 	"path/filepath"
 
 	"github.com/caissonrun/caisson"
+	"github.com/caissonrun/caisson/component"
 	"github.com/caissonrun/caisson/internal/safefs"
 )
 
@@ -35,19 +36,12 @@ const (
 	Files  Part = "files"
 )
 
-// A Format is how documents for a component are written.
-type Format string
-
-// The formats, as in a component's configuration_format.
-const (
-	JSON Format = "json"
-	YAML Format = "yaml"
-)
-
 // Options says how a folder is made. The zero value is JSON and the caller's own
 // files.
 type Options struct {
-	Format Format
+	Format component.Format // of the component; empty: JSON
+	// Encoding is how JSON is written: what old components need.
+	Encoding component.Encoding
 	// Owner is who the files belong to on disk; nil: the caller. It is what
 	// mount.Request says (UID and GID) of a place that is Owned.
 	Owner *safefs.Owner
@@ -108,7 +102,7 @@ func attach(path string, opts *Options) (*Folder, error) {
 		f.opts = *opts
 	}
 	if f.opts.Format == "" {
-		f.opts.Format = JSON
+		f.opts.Format = component.JSON
 	}
 	return f, nil
 }
@@ -163,7 +157,7 @@ func Remove(ctx context.Context, path string) error {
 
 // document returns the name that a document has in this folder's format.
 func (f *Folder) document(name string) string {
-	if f.opts.Format == YAML {
+	if f.opts.Format == component.YAML {
 		return name + ".yml"
 	}
 	return name + ".json"
