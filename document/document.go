@@ -17,6 +17,7 @@ import (
 
 	"github.com/caissonrun/caisson"
 	"github.com/caissonrun/caisson/internal/fields"
+	reader "github.com/caissonrun/caisson/internal/source"
 )
 
 // MaxSize is the most bytes that a document may have.
@@ -36,6 +37,15 @@ func Parse(name string, data []byte) (*caisson.Task, error) {
 		return nil, asProblems(problems)
 	}
 	return build(plain)
+}
+
+// source reads data into a value. Where it returns problems the value may be
+// nil.
+func source(name string, data []byte) (*fields.Value, []fields.Problem) {
+	return reader.Read(name, data, reader.Options{
+		MaxSize: MaxSize, Second: "task",
+		Empty: `the document is empty; it needs at least a "run", "cmd" or "image"`,
+	})
 }
 
 // build makes a task of what the table has found to be right.

@@ -1,4 +1,8 @@
-package document
+// Package source reads YAML and JSON text into values for package fields, each
+// with its place. Of YAML 1.2 everything may be used but tags of its own, binary
+// values and several documents in a text. It is bounded in time, memory and
+// stack, whoever wrote the text.
+package source
 
 import (
 	"bytes"
@@ -11,21 +15,32 @@ import (
 	"github.com/caissonrun/caisson/internal/fields"
 )
 
-// Bounds of a document, so that none can use up time, memory or stack.
-const (
-	maxDepth  = 64      // of lists and mappings in each other
-	maxValues = 100_000 // with what aliases stand for
-	maxText   = 4 * MaxSize
-)
+// maxDepth is how deep lists and mappings may lie in each other.
+const maxDepth = 64
 
-// source reads data into a value. Where it returns problems the value may be
-// nil.
-func source(name string, data []byte) (*fields.Value, []fields.Problem) {
+// Options are what is particular to one kind of text.
+type Options struct {
+	MaxSize   int    // bytes
+	MaxValues int    // with what aliases stand for; 0: 100000
+	Empty     string // what is said of a text with nothing in it; empty: "the document is empty"
+	Second    string // what a file holds one of; empty: "document"
+	// AnyJSON takes every character that JSON takes: the text comes from a
+	// program, not from a person.
+	AnyJSON bool
+}
+
+// Read reads data into a value. Name, such as a file's path, is what problems
+// are reported under; a name that ends in .json takes JSON only. Where it
+// returns problems the value may be nil.
+func Read(name string, data []byte, o Options) (*fields.Value, []fields.Problem) {
 	data = bytes.TrimPrefix(data, []byte("\uFEFF"))
-	s := &sourceReader{file: name}
+	if o.MaxValues == 0 {
+		o.MaxValues = 100_000
+	}
+	s := &sourceReader{file: name, options: o}
 	switch {
-	case len(data) > MaxSize:
-		s.add(0, 0, "the document is larger than %d MiB", MaxSize>>20)
+	case len(data) > o.MaxSize:
+		s.add(0, 0, "the document is larger than %d MiB", o.MaxSize>>20)
 	case !s.readable(data):
 	case json.Valid(data):
 		return s.json(data), s.problems
@@ -45,6 +60,7 @@ func source(name string, data []byte) (*fields.Value, []fields.Problem) {
 // sourceReader turns text into values and counts what it makes.
 type sourceReader struct {
 	file     string
+	options  Options
 	problems []fields.Problem
 	values   int // made so far
 	text     int // bytes of text in them
@@ -61,13 +77,13 @@ func (s *sourceReader) add(line, column int, format string, args ...any) {
 func (s *sourceReader) count(line, column, text int) bool {
 	s.values++
 	s.text += text
-	if s.values <= maxValues && s.text <= maxText {
+	if s.values <= s.options.MaxValues && s.text <= 4*s.options.MaxSize {
 		return true
 	}
 	if !s.tooLarge {
 		s.tooLarge = true
 		s.add(line, column, "the document has more than %d values or %d MiB of text, with what its aliases stand for",
-			maxValues, maxText>>20)
+			s.options.MaxValues, 4*s.options.MaxSize>>20)
 	}
 	return false
 }
@@ -83,7 +99,7 @@ func (s *sourceReader) readable(data []byte) bool {
 			return false
 		case c == '\n':
 			line, column = line+1, 0
-		case c != '\t' && c != '\r' && c != '\u0085' && unicode.Is(unicode.Cc, c):
+		case !s.options.AnyJSON && c != '\t' && c != '\r' && c != '\u0085' && unicode.Is(unicode.Cc, c):
 			s.add(line, column, "the control character %U can't stand in a document; "+
 				"in double quotes write it as an escape", c)
 			return false

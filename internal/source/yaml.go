@@ -1,7 +1,8 @@
-package document
+package source
 
 import (
 	"bytes"
+	"cmp"
 	"errors"
 	"io"
 	"strings"
@@ -26,7 +27,7 @@ func (s *sourceReader) yaml(data []byte) *fields.Value {
 	err = loader.Load(&first)
 	switch {
 	case err == io.EOF || err == nil && empty(&first):
-		s.add(0, 0, "the document is empty; it needs at least a \"run\", \"cmd\" or \"image\"")
+		s.add(0, 0, "%s", cmp.Or(s.options.Empty, "the document is empty"))
 		return nil
 	case err != nil:
 		s.yamlError(err)
@@ -34,7 +35,7 @@ func (s *sourceReader) yaml(data []byte) *fields.Value {
 	}
 	switch err := loader.Load(&second); {
 	case err == nil:
-		s.add(second.Line, second.Column, "a second document begins here; a file holds one task")
+		s.add(second.Line, second.Column, "a second document begins here; a file holds one %s", cmp.Or(s.options.Second, "document"))
 	case err != io.EOF:
 		s.yamlError(err)
 	}
