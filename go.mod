@@ -3,6 +3,8 @@ module github.com/caissonrun/caisson
 go 1.26.0
 
 require (
+	filippo.io/age v1.3.2
+	github.com/cbroglie/mustache v1.4.2
 	github.com/bmatcuk/doublestar/v4 v4.10.4
 	github.com/creack/pty v1.1.24
 	github.com/google/go-cmp v0.7.0
@@ -16,6 +18,11 @@ require (
 	golang.org/x/sys v0.49.0
 	golang.org/x/term v0.47.0
 	golang.org/x/text v0.41.0
+)
+
+require (
+	filippo.io/hpke v0.4.0 // indirect
+	golang.org/x/crypto v0.55.0 // indirect
 )
 
 require (
