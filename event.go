@@ -1,6 +1,9 @@
 package caisson
 
-import "time"
+import (
+	"encoding/json"
+	"time"
+)
 
 // An Event tells what has just happened to a task. Events of one task are
 // numbered from 1 without gaps. They are the lines of `caisson events`, of
@@ -33,6 +36,14 @@ type Event struct {
 	Sandbox string `json:"sandbox,omitempty"`
 	// Boot is the host's boot id, in EventAttempt: an attempt does not outlive it.
 	Boot string `json:"boot,omitempty"`
+	// Child is the id of a task that was made as a part of this one, in
+	// EventChild; Step is then what this one calls it. Offset is how many bytes
+	// of this one's log come before the child's, or, in EventMessage, before the
+	// message.
+	Child  string `json:"child,omitempty"`
+	Offset int64  `json:"offset,omitempty"`
+	// Component is what a component's run tells of its end, in EventExited.
+	Component json.RawMessage `json:"component,omitempty"`
 	// Progress is what the task wrote to $CAISSON_PROGRESS, 0 to 1.
 	Progress float64 `json:"progress,omitempty"`
 }
@@ -48,6 +59,8 @@ const (
 	EventCreated    EventType = "created"     // a step's sandbox exists
 	EventStarted    EventType = "started"     // a step's program runs
 	EventExited     EventType = "exited"      // a step's program has ended
+	EventChild      EventType = "child"       // a task is made as a part of this one
+	EventMessage    EventType = "message"     // a component's run says something once, in its log
 	EventProgress   EventType = "progress"    // $CAISSON_PROGRESS changed
 	EventOutput     EventType = "output"      // bytes of the log; run --json only
 	EventStagedOut  EventType = "staged-out"  // outputs are at their places

@@ -1,6 +1,9 @@
 package caisson
 
-import "time"
+import (
+	"encoding/json"
+	"time"
+)
 
 // A State is where a task is in its life.
 type State string
@@ -42,6 +45,8 @@ type Result struct {
 	Output string `json:"output,omitempty"`
 	// Outputs lists the files that were staged out.
 	Outputs []OutputFile `json:"outputs,omitempty"`
+	// Component is what a component's run tells besides: see docs/components.md.
+	Component json.RawMessage `json:"component,omitempty"`
 	// Usage sums what all steps of the deciding attempt used; PeakMemory is
 	// the largest of them.
 	Usage Usage `json:"usage,omitzero"`

@@ -31,6 +31,9 @@ type Task struct {
 
 	Program
 
+	// Component is a run of a data component, in place of a program.
+	Component *ComponentRun `json:"component,omitempty"`
+
 	Module  string   `json:"module,omitempty"`  // a WebAssembly module: path, URL or OCI artifact
 	Machine *Machine `json:"machine,omitempty"` // a virtual machine
 
@@ -74,6 +77,40 @@ type Program struct {
 	Files      map[string]string `json:"files,omitempty"`   // path in the work folder (or absolute) to contents
 	Workdir    string            `json:"workdir,omitempty"` // relative paths start at the work folder
 	User       string            `json:"user,omitempty"`    // "uid", "uid:gid" or names of the image
+}
+
+// Modes of a component's run.
+const (
+	ComponentRunMode = "run"     // the default
+	ComponentDebug   = "debug"   // as run, and the data folder is kept at every stage
+	ComponentInput   = "input"   // the data folder is made, and nothing runs
+	ComponentSandbox = "sandbox" // as input, with few rows of each table
+	ComponentDryRun  = "dry-run" // as run, and nothing is stored
+)
+
+// A ComponentRun says which data component runs on what: see
+// docs/components.md. Relative paths start at the document's folder.
+type ComponentRun struct {
+	// Config is the configuration: a file, or a folder that holds one.
+	Config string `json:"config,omitempty"`
+	// Definition is the component: a file with its definition, or its id in the
+	// registry. Empty: what the configuration names.
+	Definition string `json:"definition,omitempty"`
+	Registry   string `json:"registry,omitempty"` // a folder of definitions; empty: the operator's
+	// Storage is where tables and files are: a folder or a URL. Empty: the
+	// operator's, or the folder "storage" beside the configuration.
+	Storage string   `json:"storage,omitempty"`
+	Action  string   `json:"action,omitempty"` // empty: run
+	Rows    []string `json:"rows,omitempty"`   // ids of rows; empty: all that are not disabled
+	Mode    string   `json:"mode,omitempty"`   // empty: ComponentRunMode
+	Tag     string   `json:"tag,omitempty"`    // of the image, in place of the definition's
+	// Variables are values for this run, in place of the configuration's;
+	// VariableValues names a set of the configuration's. At most one is set.
+	Variables      map[string]string `json:"variables,omitempty"`
+	VariableValues string            `json:"variable_values,omitempty"`
+	// StrictMapping refuses what a component leaves in its output folder and
+	// nothing maps.
+	StrictMapping bool `json:"strict_mapping,omitempty"`
 }
 
 // A Step is a program before, after or beside the main one.

@@ -47,6 +47,8 @@ type Options struct {
 	AttendEnv []string
 	// LogLimit bounds the log of a step where the task sets no limit. 0: none.
 	LogLimit caisson.Bytes
+	// Composite carries out tasks with a component. Nil: they are refused.
+	Composite Composite
 	// Proxies are the upstreams that tasks may name in their proxies, by name.
 	Proxies map[string]http.Handler
 	// Progress is told how much of an input, by its number in the task, has

@@ -51,6 +51,9 @@ func (x *Executor) Submit(ctx context.Context, task *caisson.Task, sub *Submissi
 		Owner:   ownerOf(task),
 		Secrets: len(task.Secrets) > 0,
 	}
+	if task.Component != nil {
+		return "", &caisson.Error{Op: caisson.OpValidate, Item: "component", Kind: caisson.ErrUnsupported, Err: errors.New("not yet")}
+	}
 	if err := x.check(ctx, r, sub); err != nil {
 		return "", err
 	}
