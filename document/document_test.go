@@ -275,7 +275,7 @@ func TestCheck(t *testing.T) {
 	t.Run("ErrInvalid", func(t *testing.T) {
 		task := &caisson.Task{Inputs: []caisson.Input{{From: "file:x", To: "../x"}}}
 		err := document.Check(task)
-		want := "nothing to run; give a script as \"run\", a program as \"cmd\", or an \"image\", \"module\", \"machine\" or \"options\"\n" +
+		want := "nothing to run; give a script as \"run\", a program as \"cmd\", or an \"image\", \"module\", \"machine\", \"component\" or \"options\"\n" +
 			`inputs[0].to: "../x" leads out of the work folder`
 		if err == nil || err.Error() != want {
 			t.Errorf("Check = %v, want %s", err, want)

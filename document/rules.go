@@ -13,9 +13,9 @@ import (
 
 // taskRules are about fields of a task that must agree with each other.
 func taskRules() []fields.Rule {
-	const nothing = `nothing to run; give a script as "run", a program as "cmd", or an "image", "module", "machine" or "options"`
+	const nothing = `nothing to run; give a script as "run", a program as "cmd", or an "image", "module", "machine", "component" or "options"`
 	return []fields.Rule{
-		fields.AnyOf(nothing, "run", "cmd", "entrypoint", "image", "module", "machine", "options"),
+		fields.AnyOf(nothing, "run", "cmd", "entrypoint", "image", "module", "machine", "component", "options"),
 		fields.Exclusive("run", "cmd"),
 		fields.Exclusive("module", "image"),
 		fields.Exclusive("module", "machine"),

@@ -20,6 +20,7 @@ func taskType() *fields.Type {
 	for _, g := range groups {
 		t.Fields = append(t.Fields, g...)
 	}
+	t.Rules = append(t.Rules, alone("component", t.Fields, besideComponent))
 	return t
 }
 
@@ -131,6 +132,7 @@ func formFields() []fields.Field {
 	}
 	options := &fields.Type{Form: fields.Open, Want: "a mapping of the engine's own options"}
 	return []fields.Field{
+		componentField(),
 		{
 			Name: "module", Type: line("a WebAssembly module's path, URL or name in a registry"),
 			Also:     []string{"wasm"},

@@ -23,7 +23,7 @@ var wrong = []struct {
 	{"JustText", "run", `1:1: is the text "run"; want a mapping of a task's fields`, true},
 	{"TwoDocuments", "run: x\n---\nrun: y\n", "2:1: a second document begins here; a file holds one task", false},
 	{"SecondDocumentBroken", "run: x\n---\n[", "4:1: not valid YAML: while parsing a flow node: did not find expected node content", false},
-	{"NoProgram", "name: x", `1:1: nothing to run; give a script as "run", a program as "cmd", or an "image", "module", "machine" or "options"`, true},
+	{"NoProgram", "name: x", `1:1: nothing to run; give a script as "run", a program as "cmd", or an "image", "module", "machine", "component" or "options"`, true},
 	{"UnknownKey", "run: x\nmemroy: 5", `2:1: memroy: unknown key "memroy"`, true},
 	{"UnknownKeyInside", "run: x\nlimits: {memroy: 5}", `2:10: limits.memroy: unknown key "memroy"; did you mean "memory"?`, true},
 	{"UnknownKeySynonym", "run: x\nvolumes: []", `2:1: volumes: unknown key "volumes"; did you mean "mounts"?`, true},
@@ -52,6 +52,12 @@ var wrong = []struct {
 	{"MachineList", "machine: [a]", "1:10: machine: is a list; want a disk image or a mapping with a machine's fields", true},
 	{"MachineFirmware", "machine: {firmware: bois}", `1:21: machine.firmware: "bois" is not known; did you mean "bios"? known are "bios" and "uefi"`, true},
 	{"MachineKernel", "machine: {kernel: ../vmlinuz}", `1:19: machine.kernel: "../vmlinuz" is not valid; want a kernel's name`, true},
+	{"ComponentAndRun", "component: a\nrun: x", `2:6: run: does not go with "component", whose definition says what is run and how; leave out one of them`, true},
+	{"ComponentAndMounts", "component: {config: a}\nmounts: []", `2:9: mounts: does not go with "component", whose definition says what is run and how; leave out one of them`, true},
+	{"ComponentNoConfig", "component: {mode: run}", `1:12: component: the key "config" is missing`, true},
+	{"ComponentMode", "component: {config: a, mode: dry}", `1:30: component.mode: "dry" is not known; did you mean "dry-run"? known are "run", "debug", "input", "sandbox" and "dry-run"`, true},
+	{"ComponentVariables", "component: {config: a, variables: {a: 1}, variable_values: b}", `1:60: component.variable_values: can't stand beside "variables"; use one of them`, true},
+	{"ComponentKey", "component: {conf: a}", `1:13: component.conf: unknown key "conf"; did you mean "config"?`, true},
 	{"VersionNew", "run: x\nversion: 2", "2:10: version: 2 is out of range; want 1, the version of the document that this program reads", true},
 	{"NameLong", "run: x\nname: aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa", "2:7: name: is longer than 256 characters", true},
 	{"NameNewline", "run: x\nname: \"a\\nb\"", `2:7: name: "a\nb" has a control character`, true},
@@ -220,7 +226,7 @@ var wrong = []struct {
 	{"KeyOutside", "run: x\nmemory: 5", `2:1: memory: unknown key "memory"; did you mean "limits.memory"?`, true},
 	{"RegistryPassword", "run: x\nregistry: {username: me, password: 'hunter2!'}", "2:36: registry.password: the value is not valid; want a secret's name: letters, digits and _ . -, beginning with a letter or _\n2:36: registry.password: there is no such secret; name one of \"secrets\"", true},
 	{"JSONEnd", `{"run": "x"`, "1:12: not valid JSON: unexpected end of JSON input", false},
-	{"AllAtOnce", "nmae: x\nlimits: {memory: 1x}\nenv: {A: }\ninputs: [{to: ../a}]\ntimeout: soon", "1:1: nmae: unknown key \"nmae\"; did you mean \"name\"?\n1:1: nothing to run; give a script as \"run\", a program as \"cmd\", or an \"image\", \"module\", \"machine\" or \"options\"\n2:18: limits.memory: size \"1x\": unknown unit \"x\", use k, m, g or t\n3:10: env.A: has no value; want text, or remove the key\n4:10: inputs[0]: the data is missing; give its URL as \"from\" or the contents as \"text\"\n4:15: inputs[0].to: \"../a\" leads out of the work folder\n5:10: timeout: duration \"soon\": use a number with a unit such as 250ms, 30s, 10m or 1h30m", true},
+	{"AllAtOnce", "nmae: x\nlimits: {memory: 1x}\nenv: {A: }\ninputs: [{to: ../a}]\ntimeout: soon", "1:1: nmae: unknown key \"nmae\"; did you mean \"name\"?\n1:1: nothing to run; give a script as \"run\", a program as \"cmd\", or an \"image\", \"module\", \"machine\", \"component\" or \"options\"\n2:18: limits.memory: size \"1x\": unknown unit \"x\", use k, m, g or t\n3:10: env.A: has no value; want text, or remove the key\n4:10: inputs[0]: the data is missing; give its URL as \"from\" or the contents as \"text\"\n4:15: inputs[0].to: \"../a\" leads out of the work folder\n5:10: timeout: duration \"soon\": use a number with a unit such as 250ms, 30s, 10m or 1h30m", true},
 }
 
 func TestParseRefuses(t *testing.T) {
