@@ -35,7 +35,7 @@ var besideComponent = []string{"version", "name", "engine", "component", "timeou
 func componentType() *fields.Type {
 	values := &fields.Type{
 		Form: fields.Table, Want: "a mapping of names to values",
-		Key:  line("a variable's name"),
+		Key: line("a variable's name"),
 		Elem: &fields.Type{
 			Form: fields.Text, Want: "text", Lines: true, Numbers: fields.AnyNumbers, Bools: true, Private: true,
 		},
