@@ -55,7 +55,7 @@ var wrong = []struct {
 	{"ComponentAndRun", "component: a\nrun: x", `2:6: run: does not go with "component", whose definition says what is run and how; leave out one of them`, true},
 	{"ComponentAndMounts", "component: {config: a}\nmounts: []", `2:9: mounts: does not go with "component", whose definition says what is run and how; leave out one of them`, true},
 	{"ComponentNoConfig", "component: {mode: run}", `1:12: component: the key "config" is missing; want a configuration's file or folder`, true},
-	{"ComponentMode", "component: {config: a, mode: dry}", `1:30: component.mode: "dry" is not known; want "run", "debug", "input", "sandbox" and "dry-run"`, true},
+	{"ComponentMode", "component: {config: a, mode: dry}", `1:30: component.mode: "dry" is not known; want "run", "debug", "input", "sandbox" or "dry-run"`, true},
 	{"ComponentVariables", "component: {config: a, variables: {a: 1}, variable_values: b}", `1:60: component.variable_values: can't stand beside "variables"; use one of them`, true},
 	{"ComponentKey", "component: {config: a, acton: b}", `1:24: component.acton: unknown key "acton"; did you mean "action"?`, true},
 	{"VersionNew", "run: x\nversion: 2", "2:10: version: 2 is out of range; want 1, the version of the document that this program reads", true},
