@@ -35,8 +35,9 @@ type Storage interface {
 	// Tables lists the tables, in the order of their ids.
 	Tables(ctx context.Context) ([]Table, error)
 
-	// Export selects rows of a table. The caller closes the Export. Errors:
-	// ErrNotFound; ErrInvalid for a column that the table does not have.
+	// Export selects rows of a table as it is now, whatever is loaded later. The
+	// caller closes the Export; ctx bounds it until then. Errors: ErrNotFound;
+	// ErrInvalid for a column that the table does not have.
 	Export(ctx context.Context, id string, q *Query) (*Export, error)
 
 	// Load puts rows into a table: all of them, with what goes before and after,
@@ -111,8 +112,8 @@ type Query struct {
 	WhereColumn  string
 	WhereValues  []string
 	WhereNot     bool      // rows whose value is none of WhereValues
-	ChangedSince time.Time // zero: whenever they were changed
-	ChangedUntil time.Time // zero: until now
+	ChangedSince time.Time // rows changed after it, so that a Table's LastImport tells what is new; zero: all
+	ChangedUntil time.Time // rows changed at it or before; zero: all
 	Limit        int64     // 0: none
 }
 
@@ -139,22 +140,27 @@ type Load struct {
 	Table string // its id; bucket and table are made if they are not there
 
 	// Columns are the columns of every slice, in order. Those that the table does
-	// not have are added to it; those that it has and the load has not are an
-	// error.
+	// not have are added to it, with empty values in its rows; those that it has
+	// and the load has not are an error, also where the load replaces all rows.
+	// Case does not matter: a table keeps the names that it has.
 	Columns []string
 	Slices  []Slice
 	// Delimiter and Enclosure are of the slices' CSV; 0: ',' and '"'.
 	Delimiter, Enclosure byte
 
-	Incremental bool     // keep the rows that are there
-	PrimaryKey  []string // with Incremental a row replaces the one of the same key
-	// SetPrimaryKey says that the table is to have PrimaryKey; without it a table
-	// that is there keeps its own.
+	Incremental bool // keep the rows that are there
+	// PrimaryKey is the key of a table that this load makes. In a table with a
+	// key one row of each is kept, the last of a load; a row that was there and is
+	// the same keeps the time of its change.
+	PrimaryKey []string
+	// SetPrimaryKey says that a table that is there is to have PrimaryKey, which
+	// may be empty; without it, it keeps its own. Rows that the new key can't tell
+	// apart are a warning, and the table keeps its key.
 	SetPrimaryKey bool
 	AddColumns    []string // that the table is to have besides
 	Delete        []Delete // rows that go before; nothing of a table that is not there
 	// Insert says that rows of the same key are all kept where the table's key
-	// is not enforced (deduplication_strategy insert).
+	// is not enforced (deduplication_strategy insert). A storage may enforce all.
 	Insert bool
 
 	Types          map[string]Type // of columns, for a storage with Features.Types
