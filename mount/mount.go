@@ -49,6 +49,16 @@ type Env struct {
 	Trusted bool   // sources act with the caller's rights, as on the command line
 	UID     int    // who the contents belong to on disk
 	GID     int
+	// Parent is what the task that this one is a part of lends it. Nil: it is
+	// part of none. No document can set it.
+	Parent *Parent
+}
+
+// A Parent is what a task lends to those that are made as parts of it.
+type Parent struct {
+	Dir     string            // its folder for them, absolute
+	Private string            // the same in memory, for what must not be on disk
+	Links   map[string]string // files of the host that may be read, by name
 }
 
 // A Request is one mount of one attempt.

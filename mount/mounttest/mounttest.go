@@ -22,6 +22,8 @@ type Harness struct {
 	New func(t *testing.T) mount.Mounter
 	// Mount returns a good mount but for Type and Target.
 	Mount caisson.Mount
+	// Parent is what the task is lent that the mounts are of.
+	Parent *mount.Parent
 	// Invalid lists mounts that are to be refused, by what is wrong.
 	Invalid map[string]caisson.Mount
 	// Persistent says that contents outlive the attempt.
@@ -73,7 +75,7 @@ func (c *check) request(change ...func(*caisson.Mount)) (*mount.Request, *[]moun
 	}
 	var saved []mount.Place
 	req := &mount.Request{
-		Env: mount.Env{BaseDir: c.TempDir(), Trusted: true, UID: os.Geteuid(), GID: os.Getegid()}, Mount: m,
+		Env: mount.Env{BaseDir: c.TempDir(), Trusted: true, UID: os.Geteuid(), GID: os.Getegid(), Parent: c.h.Parent}, Mount: m,
 		Task: caisson.NewTaskID(time.Now()), Attempt: 1, Dir: c.TempDir(),
 		Save: func(p *mount.Place) error { saved = append(saved, reread(c.T, p)); return nil },
 	}
