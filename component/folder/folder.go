@@ -9,19 +9,18 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"sync"
 
 	"github.com/caissonrun/caisson"
 	"github.com/caissonrun/caisson/component"
 	"github.com/caissonrun/caisson/internal/safefs"
 )
 
-// Limits of what is read into memory.
+// Limits besides those of package component.
 const (
-	MaxDocument = 1 << 20  // bytes of a state, a usage or a result
-	MaxManifest = 16 << 20 // bytes of a manifest
-	MaxEntries  = 200_000  // files and folders in out/tables, with slices, or in out/files
-	MaxArtifact = 1 << 30  // bytes of all artifacts of a kind
-	maxName     = 255 - len(ManifestSuffix)
+	MaxEntries  = 200_000 // files in out/tables with all slices, or in out/files
+	MaxFiles    = 1 << 20 // files and folders in the whole of data/ and tmp/
+	MaxArtifact = 1 << 30 // bytes of all artifacts of a kind
 )
 
 // ManifestSuffix ends the name of a manifest: it lies beside what it describes.
@@ -47,14 +46,15 @@ type Options struct {
 	Owner *safefs.Owner
 }
 
-// A Folder is the data folder of one row. Its methods must not be called at the
-// same time, but for Create, CreateSlice, PutManifest, PutTable and those that
-// only read.
+// A Folder is the data folder of one row. What puts data into in/ and what only
+// reads may be called by several goroutines; no step must run meanwhile.
 type Folder struct {
 	root *safefs.Root // W
 	path string       // of W on the host
 	opts Options
-	meta meta // guarded by its own mutex
+
+	mu   sync.Mutex
+	note note
 }
 
 // Make makes the folder at path, whose parent exists and is the caller's. What
@@ -81,7 +81,7 @@ func Open(path string, opts *Options) (*Folder, error) {
 	if err != nil {
 		return nil, err
 	}
-	if err := f.readMeta(); err != nil {
+	if err := f.readNote(); err != nil {
 		f.Close()
 		return nil, err
 	}
@@ -112,13 +112,38 @@ func (f *Folder) fill(ctx context.Context) error {
 	if err := f.root.RemoveAll(ctx, "."); err != nil {
 		return err
 	}
-	for _, dir := range []string{"data/in/tables", "data/in/files", "data/in/user", "data/out/tables", "data/out/files"} {
-		if err := f.root.MkdirAll(dir, 0o755, f.opts.Owner); err != nil {
+	for _, part := range []Part{Tables, Files} {
+		if err := f.mkdir("data/in/" + string(part)); err != nil {
 			return err
 		}
 	}
-	return f.root.MkdirAll("tmp", 0o755, f.opts.Owner)
+	if err := f.fresh(ctx); err != nil {
+		return err
+	}
+	if err := f.root.MkdirAll(pinsName, 0o700, nil); err != nil {
+		return err
+	}
+	return f.writeNote()
 }
+
+// fresh makes what each step finds new: an empty out/, in/user and /tmp.
+func (f *Folder) fresh(ctx context.Context) error {
+	for _, dir := range []string{"data/in/user", "tmp"} {
+		if err := f.root.RemoveAll(ctx, dir); err != nil {
+			return err
+		}
+	}
+	for _, dir := range []string{"data/out/tables", "data/out/files", "data/in/user", "tmp"} {
+		if err := f.mkdir(dir); err != nil {
+			return err
+		}
+	}
+	return f.root.SetMode("tmp", 0o777|fs.ModeSticky)
+}
+
+// mkdir makes a folder for steps. Anybody may write to it, because an image may
+// run its program as any user; W itself lets nobody else in.
+func (f *Folder) mkdir(name string) error { return f.root.MkdirAll(name, 0o777, f.opts.Owner) }
 
 // Data returns the path on the host of what is mounted at /data.
 func (f *Folder) Data() string { return filepath.Join(f.path, "data") }
