@@ -66,6 +66,8 @@ type Options struct {
 	Engines  []engine.Engine
 	Mounters []mount.Mounter
 	Stagers  []stage.Stager
+	// Composite carries out tasks with a component. Nil: Caisson's own.
+	Composite executor.Composite
 	// Keeper is the argv that starts a keeper. Empty: the keeper that is part of
 	// this program, or this program itself, see Reexec.
 	Keeper []string
@@ -134,7 +136,7 @@ func New(cfg *Config, opts *Options) (*App, error) {
 		Engines: engines, Prefer: cfg.Executor.Prefer, LogLimit: cfg.Executor.LogLimit,
 		Mounters: mounters, Stagers: stagers, Images: images,
 		Attend: opts.Attend, AttendEnv: opts.AttendEnv, Progress: opts.Progress, Pulled: opts.Pulled, Logger: logger,
-		Fingerprint: fingerprint(cfg),
+		Fingerprint: fingerprint(cfg), Composite: opts.Composite,
 	})
 	if err != nil {
 		return nil, err

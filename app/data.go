@@ -5,6 +5,7 @@ import (
 	"github.com/caissonrun/caisson/mount"
 	"github.com/caissonrun/caisson/mount/bind"
 	"github.com/caissonrun/caisson/mount/cache"
+	"github.com/caissonrun/caisson/mount/component"
 	"github.com/caissonrun/caisson/mount/tmpfs"
 	"github.com/caissonrun/caisson/mount/volume"
 	"github.com/caissonrun/caisson/stage"
@@ -29,7 +30,7 @@ func mounters(cfg *Config, opts *Options, folder *state.Folder, volumes *volume.
 		return nil, err
 	}
 	// The executor refuses two that would serve the same type and engine.
-	return append([]mount.Mounter{volume.New(volumes), caches, binds, tmpfs.New()}, opts.Mounters...), nil
+	return append([]mount.Mounter{volume.New(volumes), caches, binds, tmpfs.New(), component.New()}, opts.Mounters...), nil
 }
 
 // stagers returns Caisson's own stagers and those of opts.

@@ -96,9 +96,11 @@ func (x *Executor) attendant(t state.Task, detach bool) (*attendant, error) {
 	if err != nil {
 		return nil, err
 	}
-	p, err := x.engine(r.Engine)
-	if err != nil {
-		return nil, err
+	var p *prober // a composite task has none
+	if !r.composite() {
+		if p, err = x.engine(r.Engine); err != nil {
+			return nil, err
+		}
 	}
 	boot, err := x.bootID()
 	if err != nil {
@@ -179,10 +181,13 @@ func (a *attendant) do(ctx context.Context, act action) (leave bool, err error) 
 		return false, a.begin(act.attempt)
 	case doStage:
 		return false, a.stage(ctx)
+	case doStep:
+		if a.record.composite() {
+			return false, a.runComposite(ctx)
+		}
+		return a.runStep(ctx, act.step)
 	case doSidecar:
 		return false, a.runSidecar(ctx, act.step)
-	case doStep:
-		return a.runStep(ctx, act.step)
 	case doStopSidecar:
 		return false, a.stopSidecar(ctx, act.step)
 	case doStageOut:
@@ -308,6 +313,7 @@ func (a *attendant) finish() error {
 	}
 	crash.Point(crash.EndedAfter)
 	a.log.Info("ended", "success", result.Success, "status", result.Status, "reason", result.Exit.Reason)
+	a.wakeParent()
 	return nil
 }
 

@@ -32,6 +32,11 @@ func exists(path string) (bool, error) {
 func (a *attendant) cleanAttempt(ctx context.Context) error {
 	ctx = context.WithoutCancel(ctx)
 	crash.Point(crash.CleanBefore)
+	if a.record.composite() {
+		if err := a.cleanJob(ctx); err != nil {
+			return err
+		}
+	}
 	names, err := a.sandboxes()
 	errs := []error{err}
 	for _, name := range names {

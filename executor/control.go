@@ -122,7 +122,7 @@ func exitAsked(asked []request) caisson.Exit {
 // something: before outputs were staged and finally steps begun.
 func (v *view) aborted() bool {
 	for _, r := range v.asked {
-		if r.aborts() && v.h.out == nil && (v.h.finally == 0 || r.Seq < v.h.finally) {
+		if r.aborts() && v.h.out == nil && !v.composed() && (v.h.finally == 0 || r.Seq < v.h.finally) {
 			return true
 		}
 	}
@@ -143,6 +143,12 @@ func (x *Executor) Stop(ctx context.Context, id string, stop engine.Stop) error 
 	default:
 		return invalid("reason", fmt.Errorf("%q can't be asked for", stop.Reason))
 	}
+	return x.stop(ctx, id, stop)
+}
+
+// stop is Stop for every reason, such as that the time of the task is up that
+// this one is a part of.
+func (x *Executor) stop(ctx context.Context, id string, stop engine.Stop) error {
 	t, err := x.find(id)
 	if err != nil {
 		return err
@@ -157,6 +163,7 @@ func (x *Executor) Stop(ctx context.Context, id string, stop engine.Stop) error 
 		return err
 	}
 	h := newHistory(events)
+	asked := x.now()
 	if err := x.ask(t, h, stop); err != nil {
 		if ended, _ := state.Exists(t.Result()); ended {
 			return taskEnded(t.ID) // and put away, meanwhile
@@ -164,7 +171,7 @@ func (x *Executor) Stop(ctx context.Context, id string, stop engine.Stop) error 
 		return err
 	}
 	x.hub.wake(t.ID)
-	x.stopNow(ctx, t, h, stop)
+	x.stopNow(ctx, t, h, stop, asked)
 
 	// Whoever attends to the task sees the request; if nobody does, somebody has
 	// to, but for a program whose keeper starts an attendant when it ends.
@@ -188,10 +195,16 @@ func (x *Executor) ask(t state.Task, h *history, stop engine.Stop) error {
 	return writeRequest(t, &request{Version: requestVersion, At: x.now(), Seq: h.last, Stop: stop})
 }
 
-// stopNow stops the program that runs, without waiting for an attendant to do
+// stopNow stops the program that runs, or the children of a composite task, without waiting for an attendant to do
 // it. Errors do not matter: the request is durable, and whoever attends to the
 // task sees to it.
-func (x *Executor) stopNow(ctx context.Context, t state.Task, h *history, stop engine.Stop) {
+func (x *Executor) stopNow(ctx context.Context, t state.Task, h *history, stop engine.Stop, asked time.Time) {
+	if len(h.children) > 0 {
+		for _, p := range h.children {
+			x.stopPart(ctx, x.folder.Task(p.id), []request{{At: asked, Stop: stop}})
+		}
+		return
+	}
 	name := h.current()
 	if name == "" || kindOf(name) == kindSidecar {
 		return

@@ -167,10 +167,7 @@ func (a *attendant) readOutput(work *safefs.Root) (string, error) {
 
 // redact takes the values of the task's secrets out of texts.
 func (a *attendant) redact(texts ...*string) error {
-	values := make([][]byte, 0, len(a.secrets))
-	for _, v := range a.secrets {
-		values = append(values, v)
-	}
+	values := redactable(a.secrets)
 	if len(values) == 0 {
 		return nil
 	}

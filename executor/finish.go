@@ -69,6 +69,9 @@ func (a *attendant) verdict(out *outcome) *caisson.Result {
 			}
 		}
 	}
+	if p := a.h.steps[string(kindMain)]; a.record.composite() && p.over() {
+		r.Output, r.Outputs, r.Component = p.end.Output, p.end.Outputs, p.end.Component
+	}
 	for _, p := range a.h.steps {
 		if p.exit == nil {
 			continue

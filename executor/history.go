@@ -12,13 +12,16 @@ import (
 
 // A history is what a task's journal says, up to some event.
 type history struct {
-	last     int64 // number of the last event
-	state    caisson.State
-	started  time.Time // the first attempt's beginning
-	asked    int       // how many requests to end it the journal tells of
-	progress float64
-	attempt  int // the newest one's number; 0: none has begun
-	open     bool
+	last    int64 // number of the last event
+	state   caisson.State
+	started time.Time // the first attempt's beginning
+	// startedMain is when the newest attempt's main program began, or the work of
+	// a composite task.
+	startedMain time.Time
+	asked       int // how many requests to end it the journal tells of
+	progress    float64
+	attempt     int // the newest one's number; 0: none has begun
+	open        bool
 	// Of the newest attempt:
 	boot    string
 	staged  *caisson.Event // inputs and mounts are in place, or could not be
@@ -27,8 +30,11 @@ type history struct {
 	out     *caisson.Event // outputs are at their places, or could not be
 	finally int64          // number of the first event of a finally step
 	phases  []caisson.Phase
-	verdict *caisson.Result // once it is over
-	retry   *caisson.Event  // that another attempt will follow it
+	// Of a composite task's:
+	children []part
+	said     map[string]int64 // messages by their keys: where in the log they begin
+	verdict  *caisson.Result  // once it is over
+	retry    *caisson.Event   // that another attempt will follow it
 	// ended is the task's last event.
 	ended *caisson.Event
 }
@@ -40,6 +46,14 @@ type past struct {
 	started bool // its program runs, or has run
 	exit    *caisson.Exit
 	failure *caisson.Failure // Caisson could not do its part
+	end     *caisson.Event   // that tells it
+}
+
+// A part is a child of an attempt.
+type part struct {
+	key    string
+	id     string
+	offset int64 // of the parent's log: how much of that comes before the child's
 }
 
 // over reports whether the step has ended. A nil past has not begun.
@@ -74,9 +88,19 @@ func (h *history) add(ev *caisson.Event) {
 		p.created, p.sandbox = true, ev.Sandbox
 	case caisson.EventStarted:
 		h.step(ev).started = true
+		if kindOf(ev.Step) == kindMain {
+			h.startedMain = ev.Time
+		}
 	case caisson.EventExited:
 		p := h.step(ev)
-		p.exit, p.failure = ev.Exit, ev.Error
+		p.exit, p.failure, p.end = ev.Exit, ev.Error, ev
+	case caisson.EventChild:
+		h.children = append(h.children, part{key: ev.Step, id: ev.Child, offset: ev.Offset})
+	case caisson.EventMessage:
+		if h.said == nil {
+			h.said = make(map[string]int64)
+		}
+		h.said[ev.Step] = ev.Offset
 	case caisson.EventStopAsked:
 		h.asked++
 	case caisson.EventProgress:

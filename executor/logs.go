@@ -32,6 +32,9 @@ type LogRecord struct {
 	tasklog.Record
 	Attempt int
 	Step    string // its name in the document, or "pre-0" and so on
+	// Task is the part of the task that has printed it, and Step what the task
+	// calls that. Empty: the task itself.
+	Task string
 }
 
 // Logs calls f for each record of the log: the logs of an attempt's steps one
@@ -39,30 +42,48 @@ type LogRecord struct {
 // until the task, or the attempt that was asked for, has ended; then a sidecar's
 // records come while those of other steps do. f is never called twice at once.
 //
+// The log of a task that is made of others is its own, and at the place where
+// one of these was made that one's: a step is then what the task calls a part.
+//
 // Errors: ErrNotFound, also if there is no such step or attempt; f's.
 func (x *Executor) Logs(ctx context.Context, id string, opts LogOptions, f func(LogRecord) error) error {
 	w, err := x.open(id)
 	if err != nil {
 		return err
 	}
-	steps := stepsOf(w.record.Task)
-	if opts.Step != "" {
-		st := steps.find(opts.Step)
-		if st == nil {
-			return &caisson.Error{Item: fmt.Sprintf("step %q", opts.Step), Kind: caisson.ErrNotFound, Err: errors.New("the task has no such step")}
-		}
-		opts.Step = st.name
+	l, err := x.logsOf(w, opts, f)
+	if err != nil {
+		return err
 	}
-	if opts.Attempt > w.h.attempt && !opts.Follow || opts.Attempt < 0 {
-		return &caisson.Error{Item: fmt.Sprintf("attempt %d", opts.Attempt), Kind: caisson.ErrNotFound, Err: fmt.Errorf("the task has had %d", w.h.attempt)}
-	}
-	l := &logs{x: x, task: w.task, steps: steps, opts: opts, f: f, first: w.h.attempt, over: make(map[source]bool), pos: make(map[source]int64), looked: time.Now()}
 	if opts.Tail > 0 {
 		if err := l.tail(ctx); err != nil {
 			return err
 		}
 	}
 	return l.run(ctx)
+}
+
+// logsOf begins a call of Logs.
+func (x *Executor) logsOf(w *window, opts LogOptions, f func(LogRecord) error) (*logs, error) {
+	steps := stepsOf(w.record.Task)
+	composite := w.record.composite()
+	if opts.Step != "" && !composite {
+		st := steps.find(opts.Step)
+		if st == nil {
+			return nil, &caisson.Error{Item: fmt.Sprintf("step %q", opts.Step), Kind: caisson.ErrNotFound, Err: errors.New("the task has no such step")}
+		}
+		opts.Step = st.name
+	}
+	if opts.Step != "" && composite && !opts.Follow && !w.hasPart(opts.Step) {
+		return nil, &caisson.Error{Item: fmt.Sprintf("step %q", opts.Step), Kind: caisson.ErrNotFound, Err: errors.New("the task has no such part")}
+	}
+	if opts.Attempt > w.h.attempt && !opts.Follow || opts.Attempt < 0 {
+		return nil, &caisson.Error{Item: fmt.Sprintf("attempt %d", opts.Attempt), Kind: caisson.ErrNotFound, Err: fmt.Errorf("the task has had %d", w.h.attempt)}
+	}
+	return &logs{
+		x: x, task: w.task, steps: steps, opts: opts, f: f, first: w.h.attempt, composite: composite,
+		over: make(map[source]bool), pos: make(map[source]int64), parts: make(map[string]*logs), looked: time.Now(),
+	}, nil
 }
 
 // A source is the log of one step of one attempt.
@@ -80,6 +101,11 @@ type logs struct {
 	opts  LogOptions
 	first int // the newest attempt when it was called
 
+	composite bool
+	parts     map[string]*logs // those of children, by their ids
+	key       string           // of a child: what its parent calls it
+	of        int              // the parent's attempt
+
 	out sync.Mutex // held while f is called
 	f   func(LogRecord) error
 
@@ -91,6 +117,8 @@ type logs struct {
 	ended   bool
 	looked  time.Time
 	pos     map[source]int64 // of each log, read by tail
+	// children are those of each attempt, in the order in which they were made.
+	children map[int][]part
 }
 
 // run gives every source that there is, or comes.
@@ -154,6 +182,11 @@ func (l *logs) add(ev *caisson.Event) {
 	case caisson.EventCreated:
 		folder := folderOf(ev.Sandbox, l.task.ID, ev.Attempt, ev.Step)
 		l.sources = append(l.sources, source{ev.Attempt, ev.Step, folder})
+	case caisson.EventChild:
+		if l.children == nil {
+			l.children = make(map[int][]part)
+		}
+		l.children[ev.Attempt] = append(l.children[ev.Attempt], part{key: ev.Step, id: ev.Child, offset: ev.Offset})
 	case caisson.EventExited:
 		for _, s := range l.sources {
 			if s.attempt == ev.Attempt && s.step == ev.Step {
@@ -177,7 +210,7 @@ func (l *logs) known() []source {
 }
 
 func (l *logs) wanted(s source) bool {
-	if l.opts.Step != "" && s.step != l.opts.Step {
+	if l.opts.Step != "" && s.step != l.opts.Step && !l.composite {
 		return false
 	}
 	if l.opts.Attempt > 0 {
@@ -186,17 +219,23 @@ func (l *logs) wanted(s source) bool {
 	return s.attempt >= l.first
 }
 
+// isOver reports whether nothing more will be written to a source.
+func (l *logs) isOver(ctx context.Context, s source) bool {
+	if !l.opts.Follow {
+		return true
+	}
+	over, err := l.refresh(ctx)
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return over || err != nil || l.over[s]
+}
+
 // give calls f for what a source holds from where tail has left off.
 func (l *logs) give(ctx context.Context, s source) error {
-	ended := func() bool {
-		if !l.opts.Follow {
-			return true
-		}
-		over, err := l.refresh(ctx)
-		l.mu.Lock()
-		defer l.mu.Unlock()
-		return over || err != nil || l.over[s]
+	if l.composite {
+		return l.splice(ctx, s)
 	}
+	ended := func() bool { return l.isOver(ctx, s) }
 	path := l.task.Attempt(s.attempt).Log(s.folder)
 	return tasklog.Follow(ctx, path, l.pos[s], ended, func(rec tasklog.Record) error {
 		if !l.matches(&rec) {
@@ -204,7 +243,7 @@ func (l *logs) give(ctx context.Context, s source) error {
 		}
 		l.out.Lock()
 		defer l.out.Unlock()
-		return l.f(LogRecord{Record: rec, Attempt: s.attempt, Step: l.steps.label(s.step)})
+		return l.f(l.label(LogRecord{Record: rec, Attempt: s.attempt, Step: l.steps.label(s.step)}))
 	})
 }
 
@@ -218,16 +257,28 @@ func (l *logs) tail(ctx context.Context) error {
 		return err
 	}
 	end := &lastLines{max: l.opts.Tail}
+	if err := l.collect(ctx, end); err != nil {
+		return err
+	}
+	for _, rec := range end.records() {
+		if err := l.f(rec); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// collect adds what is there to end.
+func (l *logs) collect(ctx context.Context, end *lastLines) error {
 	for _, s := range l.sources {
 		if !l.wanted(s) {
 			continue
 		}
-		if err := l.readInto(s, end); err != nil {
-			return err
+		read := l.readInto
+		if l.composite {
+			read = func(s source, end *lastLines) error { return l.spliceInto(ctx, s, end) }
 		}
-	}
-	for _, rec := range end.records() {
-		if err := l.f(rec); err != nil {
+		if err := read(s, end); err != nil {
 			return err
 		}
 	}
@@ -253,7 +304,7 @@ func (l *logs) readInto(s source, end *lastLines) error {
 		}
 		l.pos[s] = rec.Pos
 		if l.matches(&rec) {
-			end.add(LogRecord{Record: rec, Attempt: s.attempt, Step: l.steps.label(s.step)})
+			end.add(l.label(LogRecord{Record: rec, Attempt: s.attempt, Step: l.steps.label(s.step)}))
 		}
 	}
 }

@@ -104,7 +104,7 @@ func (x *Executor) checkEngineMounts(r *record) error {
 func (x *Executor) checkMount(r *record, i int, mounter mount.Mounter) error {
 	m := r.Task.Mounts[i]
 	m.Target = inside(m.Target)
-	return x.guard(caisson.OpMount, func() error { return mounter.Check(m, mountEnv(r)) })
+	return x.guard(caisson.OpMount, func() error { return mounter.Check(m, x.mountEnv(r)) })
 }
 
 // errNoPlace is of a mounter that answers neither a place nor an error.

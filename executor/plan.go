@@ -125,7 +125,7 @@ func (v *view) outcome() *outcome {
 	if out == nil {
 		return nil
 	}
-	if v.h.boot != v.boot && v.h.out == nil {
+	if v.h.boot != v.boot && v.h.out == nil && !v.composed() {
 		if out.success {
 			out = &outcome{step: out.step, exit: rebooted}
 		}
@@ -136,6 +136,12 @@ func (v *view) outcome() *outcome {
 		out.exit.Reason = caisson.ReasonAborted
 	}
 	return out
+}
+
+// composed reports whether the work of a composite task's attempt is over, with
+// all that it has stored.
+func (v *view) composed() bool {
+	return v.task.Component != nil && v.h.steps[string(kindMain)].over()
 }
 
 // rebooted is the exit of an attempt that the host did not live to see the end
@@ -227,7 +233,7 @@ func (v *view) liveSidecar() *step {
 
 // stagesOut reports whether there may be something to be staged out.
 func (v *view) stagesOut(out *outcome) bool {
-	ready := v.h.staged != nil && v.h.staged.Error == nil
+	ready := v.h.staged != nil && v.h.staged.Error == nil && v.task.Component == nil
 	return ready && !out.reboot && out.exit.Reason != caisson.ReasonAborted
 }
 

@@ -37,9 +37,22 @@ type Info struct {
 	Task       *caisson.Task    `json:"task,omitempty"`   // Inspect only; secrets never in it
 	Result     *caisson.Result  `json:"result,omitempty"` // once it has ended
 	Dir        string           `json:"dir,omitempty"`    // Inspect only: the task's folder
+	// Parent is the task that this one is a part of, and Part what that calls it.
+	Parent string `json:"parent,omitempty"`
+	Part   string `json:"part,omitempty"`
+	// Parts are the tasks that the newest attempt is made of; Inspect only.
+	Parts []Part `json:"parts,omitempty"`
 }
 
-// List returns the tasks, oldest first; all includes those that have ended.
+// A Part is a task that was made as a part of another one.
+type Part struct {
+	Key   string        `json:"key"` // what the other one calls it
+	ID    string        `json:"id"`
+	State caisson.State `json:"state,omitempty"` // empty: it is still being made
+}
+
+// List returns the tasks, oldest first; all includes those that have ended, and
+// those that are parts of others.
 func (x *Executor) List(ctx context.Context, all bool) ([]Info, error) {
 	ids, err := x.folder.Tasks()
 	if err != nil {
@@ -71,7 +84,7 @@ func (x *Executor) List(ctx context.Context, all bool) ([]Info, error) {
 	}
 	list := make([]Info, 0, len(found))
 	for _, info := range found {
-		if info == nil || (!all && info.Result != nil) {
+		if info == nil || (!all && (info.Result != nil || info.Parent != "")) {
 			continue
 		}
 		info.Task, info.Dir = nil, ""
@@ -96,9 +109,23 @@ func (x *Executor) Inspect(ctx context.Context, id string) (*Info, error) {
 	if v, ok := x.liveProgress(t, info); ok {
 		info.Progress = max(info.Progress, v)
 	}
+	info.Parts = x.parts(h)
 	info.PID = x.pid(ctx, t, info, h)
 	info.Networks = x.networks(ctx, t, info, h)
 	return info, ctx.Err()
+}
+
+// parts lists the children of a composite task's newest attempt.
+func (x *Executor) parts(h *history) []Part {
+	list := make([]Part, 0, len(h.children))
+	for _, p := range h.children {
+		part := Part{Key: p.key, ID: p.id}
+		if info, _, err := x.info(x.folder.Task(p.id)); err == nil {
+			part.State = info.State
+		}
+		list = append(list, part)
+	}
+	return list
 }
 
 // pid asks the engine for the pid of the program that runs, and returns 0
@@ -149,6 +176,9 @@ func (x *Executor) info(t state.Task) (*Info, *history, error) {
 		ID: t.ID, Name: r.Task.Name, Engine: r.Engine, State: h.state, Attempt: h.attempt,
 		Step: stepsOf(r.Task).label(h.current()), AcceptedAt: r.AcceptedAt, StartedAt: h.started, Progress: h.progress,
 		Task: r.Task, Result: result, Dir: t.Dir,
+	}
+	if p := r.Parent; p != nil {
+		info.Parent, info.Part = p.ID, p.Key
 	}
 	if result != nil {
 		info.State, info.Step = caisson.StateEnded, ""

@@ -42,7 +42,21 @@ type record struct {
 	Owner      engine.Owner  `json:"owner"`             // of the work folder on disk
 	Secrets    bool          `json:"secrets,omitempty"` // there are values in the runtime folder
 	AcceptedAt time.Time     `json:"accepted_at"`
+
+	Data   json.RawMessage   `json:"data,omitempty"`   // of a composite task: its Plan's
+	Parent *parentage        `json:"parent,omitempty"` // of a child
+	Links  map[string]string `json:"links,omitempty"`  // of a child: see Child
 }
+
+// parentage says which task a child is a part of.
+type parentage struct {
+	ID      string `json:"id"`
+	Attempt int    `json:"attempt"`
+	Key     string `json:"key"`
+}
+
+// composite reports whether the task is made of other tasks.
+func (r *record) composite() bool { return r.Task.Component != nil }
 
 // sharing is how files get into and out of the engine's sandboxes, as its
 // probe said when the task was submitted.

@@ -5,7 +5,11 @@ package executor
 import (
 	"context"
 	"errors"
+	"fmt"
 	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
 	"time"
 
 	"github.com/caissonrun/caisson"
@@ -236,7 +240,7 @@ func (x *Executor) sweep(ctx context.Context) error {
 			x.log.Warn("sweep", "item", "images", "err", err)
 		}
 	}
-	if err := x.sweepSecrets(); err != nil {
+	if err := errors.Join(x.sweepSecrets(), x.sweepPrivates(ctx)); err != nil {
 		x.log.Warn("sweep", "item", "secrets", "err", err)
 	}
 	return ctx.Err()
@@ -325,11 +329,46 @@ func (x *Executor) sweepSecrets() error {
 	return errors.Join(errs...)
 }
 
+// sweepPrivates removes what composite tasks kept off the disk and no attempt
+// has any more.
+func (x *Executor) sweepPrivates(ctx context.Context) error {
+	top := filepath.Join(x.runtime, privatesDir)
+	entries, err := os.ReadDir(top)
+	if err != nil || len(entries) == 0 {
+		if errors.Is(err, os.ErrNotExist) {
+			return nil
+		}
+		return err
+	}
+	root, err := safefs.Open(top, nil)
+	if err != nil {
+		return err
+	}
+	defer root.Close()
+	var errs []error
+	for _, e := range entries {
+		id, number, _ := strings.Cut(e.Name(), "-")
+		n, err := strconv.Atoi(number)
+		if err != nil || caisson.CheckTaskID(id) != nil || x.attended(x.folder.Task(id)) {
+			continue
+		}
+		if there, err := state.Exists(x.folder.Task(id).Attempt(n).Disk()); there || err != nil {
+			errs = append(errs, err)
+			continue
+		}
+		errs = append(errs, root.RemoveAll(ctx, e.Name()))
+	}
+	return errors.Join(errs...)
+}
+
 // Remove deletes an ended task with all it left; with force it aborts one that
 // runs first. Errors: ErrExists if it runs and force is not set; ErrNotFound.
 func (x *Executor) Remove(ctx context.Context, id string, force bool) error {
 	t, err := x.find(id)
 	if err != nil {
+		return err
+	}
+	if err := x.removable(t); err != nil {
 		return err
 	}
 	ended, err := state.Exists(t.Result())
@@ -345,6 +384,53 @@ func (x *Executor) Remove(ctx context.Context, id string, force bool) error {
 		}
 	}
 	return x.removeEnded(ctx, t)
+}
+
+// removable refuses the removal of a part of another task: that may still need
+// its result, and shows its log.
+func (x *Executor) removable(t state.Task) error {
+	r, err := readRecord(t)
+	if err != nil || r.Parent == nil {
+		return err
+	}
+	if there, err := state.Exists(x.folder.Task(r.Parent.ID).Document()); !there || err != nil {
+		return err
+	}
+	return &caisson.Error{
+		Item: "task " + t.ID, Kind: caisson.ErrDenied,
+		Err: fmt.Errorf("it is a part of task %s, and goes with that", r.Parent.ID),
+	}
+}
+
+// removeChildren removes the parts of an ended task, before what tells of them.
+func (x *Executor) removeChildren(ctx context.Context, events []caisson.Event) error {
+	for i := range events {
+		if events[i].Type != caisson.EventChild {
+			continue
+		}
+		t := x.folder.Task(events[i].Child)
+		accepted, err := state.Exists(t.Document())
+		if err != nil {
+			return safefs.Sorted(caisson.OpState, t.Dir, err)
+		}
+		if !accepted {
+			if err := x.clearHalfMade(ctx, t); err != nil {
+				return err
+			}
+			continue
+		}
+		ended, err := state.Exists(t.Result())
+		if err == nil && !ended {
+			err = x.abortAndWait(ctx, t)
+		}
+		if err == nil {
+			err = x.removeEnded(ctx, t)
+		}
+		if err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // abortAndWait ends the task. It is asked twice, because a finally step ends
@@ -380,6 +466,9 @@ func (x *Executor) abortAndWait(ctx context.Context, t state.Task) error {
 func (x *Executor) removeEnded(ctx context.Context, t state.Task) error {
 	events, _, err := state.ReadJournal(t.Journal(), 0)
 	if err != nil {
+		return err
+	}
+	if err := x.removeChildren(ctx, events); err != nil {
 		return err
 	}
 	h := newHistory(events)

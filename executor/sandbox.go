@@ -75,6 +75,13 @@ func (x *Executor) running(ctx context.Context, id string) (engine.Sandbox, erro
 	if ended, err := state.Exists(w.task.Result()); ended || err != nil {
 		return nil, errors.Join(err, taskEnded(w.task.ID))
 	}
+	if w.record.composite() {
+		child, err := x.runningChild(w)
+		if err != nil {
+			return nil, err
+		}
+		return x.running(ctx, child.task.ID)
+	}
 	name := w.h.current()
 	if name == "" {
 		return nil, &caisson.Error{
@@ -87,6 +94,41 @@ func (x *Executor) running(ctx context.Context, id string) (engine.Sandbox, erro
 		return nil, &caisson.Error{Item: "task " + w.task.ID, Kind: caisson.ErrEnded, Err: errors.New("its program has ended")}
 	}
 	return sb, err
+}
+
+// runningChild opens the child of a composite task that was made last and has
+// not ended.
+//
+// Errors: ErrUnavailable if none runs right now.
+func (x *Executor) runningChild(w *window) (*window, error) {
+	for i := len(w.h.children) - 1; i >= 0; i-- {
+		child, err := x.open(w.h.children[i].id)
+		if errors.Is(err, caisson.ErrNotFound) {
+			continue // it is still being made
+		}
+		if err != nil {
+			return nil, err
+		}
+		if ended, err := state.Exists(child.task.Result()); !ended || err != nil {
+			return child, err
+		}
+	}
+	return nil, &caisson.Error{
+		Item: "task " + w.task.ID, Kind: caisson.ErrUnavailable, Err: errors.New("no program of it runs right now"),
+	}
+}
+
+// openFiles opens a task whose files are wanted, or, for a composite one, the
+// child that runs.
+func (x *Executor) openFiles(id string) (*window, error) {
+	w, err := x.open(id)
+	if err != nil || !w.record.composite() {
+		return w, err
+	}
+	if ended, err := state.Exists(w.task.Result()); ended || err != nil {
+		return nil, errors.Join(err, taskEnded(w.task.ID))
+	}
+	return x.runningChild(w)
 }
 
 // Signal sends a signal to the program that runs. Errors: ErrEnded;
@@ -150,7 +192,7 @@ func cannot(op caisson.Op, what string) error {
 // Errors: ErrNotFound if there is no such file; ErrEnded if the task has ended
 // and its files are gone.
 func (x *Executor) CopyOut(ctx context.Context, id, path string, w io.Writer) error {
-	at, err := x.open(id)
+	at, err := x.openFiles(id)
 	if err != nil {
 		return err
 	}
@@ -169,7 +211,7 @@ func (x *Executor) CopyOut(ctx context.Context, id, path string, w io.Writer) er
 // CopyIn unpacks a tar stream below the folder path, as the program's user.
 // Errors: as CopyOut; ErrInvalid if the stream would lead out of the folder.
 func (x *Executor) CopyIn(ctx context.Context, id, path string, r io.Reader) error {
-	at, err := x.open(id)
+	at, err := x.openFiles(id)
 	if err != nil {
 		return err
 	}

@@ -142,6 +142,11 @@ func (b *blueprint) addSecrets(s *engine.Spec) {
 		}
 		s.Secrets = append(s.Secrets, engine.Secret{Name: name, Value: b.secrets[name], As: as, Once: secret.Once})
 	}
+	for _, name := range slices.Sorted(maps.Keys(b.secrets)) {
+		if b.record.Parent != nil && strings.HasPrefix(name, redactPrefix) {
+			s.Secrets = append(s.Secrets, engine.Secret{Name: name, Value: b.secrets[name]})
+		}
+	}
 }
 
 // addMounts adds inputs that are bound, the task's mounts in their order, and

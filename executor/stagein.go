@@ -48,6 +48,9 @@ func (a *attendant) stageAll(ctx context.Context) error {
 			return fmt.Errorf("what an earlier try left: %w", err)
 		}
 	}
+	if a.record.composite() {
+		return a.makeJob()
+	}
 	if err := a.makeFolders(ctx); err != nil {
 		return err
 	}
@@ -231,7 +234,7 @@ func (a *attendant) mountOne(ctx context.Context, i int) error {
 		return a.places.write(a.attempt())
 	}
 	req := &mount.Request{
-		Env: mountEnv(a.record), Mount: m, Task: a.task.ID, Attempt: a.h.attempt, Index: i, Dir: dir, Save: save,
+		Env: a.x.mountEnv(a.record), Mount: m, Task: a.task.ID, Attempt: a.h.attempt, Index: i, Dir: dir, Save: save,
 	}
 	var place *mount.Place
 	err = a.x.guard(caisson.OpMount, func() (err error) {

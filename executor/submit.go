@@ -51,10 +51,12 @@ func (x *Executor) Submit(ctx context.Context, task *caisson.Task, sub *Submissi
 		Owner:   ownerOf(task),
 		Secrets: len(task.Secrets) > 0,
 	}
-	if task.Component != nil {
-		return "", &caisson.Error{Op: caisson.OpValidate, Item: "component", Kind: caisson.ErrUnsupported, Err: errors.New("not yet")}
+	if r.composite() {
+		sub, err = x.plan(ctx, r, sub)
+	} else {
+		err = x.check(ctx, r, sub)
 	}
-	if err := x.check(ctx, r, sub); err != nil {
+	if err != nil {
 		return "", err
 	}
 	lock, err := x.accept(ctx, r, sub)
@@ -173,8 +175,14 @@ func stageEnv(r *record, secrets map[string][]byte) *stage.Env {
 	return env
 }
 
-func mountEnv(r *record) mount.Env {
-	return mount.Env{BaseDir: r.BaseDir, Trusted: r.Trusted, UID: r.Owner.UID, GID: r.Owner.GID}
+func (x *Executor) mountEnv(r *record) mount.Env {
+	env := mount.Env{BaseDir: r.BaseDir, Trusted: r.Trusted, UID: r.Owner.UID, GID: r.Owner.GID}
+	if p := r.Parent; p != nil {
+		env.Parent = &mount.Parent{
+			Dir: x.folder.Task(p.ID).Attempt(p.Attempt).Job(), Private: x.privateDir(p.ID, p.Attempt), Links: r.Links,
+		}
+	}
+	return env
 }
 
 // accept makes the task durable and returns with its lock held.
@@ -185,7 +193,7 @@ func (x *Executor) accept(ctx context.Context, r *record, sub *Submission) (lock
 	// The folder, locked before anything is in it, so that nobody takes it for
 	// an orphan.
 	crash.Point(crash.FolderBefore)
-	lock, err = x.makeFolder(r)
+	lock, err = x.makeFolder(ctx, r)
 	if err != nil {
 		return nil, err
 	}
@@ -225,7 +233,7 @@ func (x *Executor) accept(ctx context.Context, r *record, sub *Submission) (lock
 
 // makeFolder makes the task's folder and locks it. Somebody who looks for
 // orphans may find the folder before it is locked: then there is another id.
-func (x *Executor) makeFolder(r *record) (*lockfile.Lock, error) {
+func (x *Executor) makeFolder(ctx context.Context, r *record) (*lockfile.Lock, error) {
 	for {
 		t := x.folder.Task(r.ID)
 		err := os.Mkdir(t.Dir, 0o700)
@@ -240,6 +248,13 @@ func (x *Executor) makeFolder(r *record) (*lockfile.Lock, error) {
 		}
 		if exists, err := state.Exists(filepath.Dir(t.Dir)); !exists {
 			return nil, safefs.Sorted(caisson.OpState, t.Dir, errors.Join(err, fs.ErrNotExist))
+		}
+		if r.Parent != nil {
+			// Its id is known to its parent, and what is there was never accepted.
+			if err := x.clearHalfMade(ctx, t); err != nil {
+				return nil, err
+			}
+			continue
 		}
 		r.ID = caisson.NewTaskID(x.now())
 	}

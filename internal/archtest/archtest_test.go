@@ -43,19 +43,23 @@ var rules = []rule{
 	{"stage", []string{".", "stage", "internal"}, "engines never touch staging, and staging never engines"},
 	{"image", []string{".", "image", "internal"}, "images know the vocabulary and internal; engines are handed a folder"},
 	{"executor", []string{".", "engine", "image", "keeper/tasklog", "keeper/redact", "mount", "stage", "internal"}, "the executor knows contracts, not implementations"},
-	{"frontend", []string{".", "document", "engine", "executor", "image", "keeper/tasklog", "mount", "frontend", "internal"}, "a front door translates to tasks and holds no execution logic"},
-	{"app", []string{".", "document", "engine", "executor", "frontend", "image", "keeper", "mount", "stage", "internal", "app"}, "app wires everything"},
+	{"component", []string{".", "component", "internal"}, "the words of components rest on the vocabulary alone"},
+	{"component/storage", []string{".", "component", "internal"}, "where tables are kept is no business of what runs"},
+	{"component/run", []string{".", "component", "engine", "executor", "image", "keeper/tasklog", "keeper/redact", "stage", "mount", "internal"}, "a component's run is a composite of the executor's tasks"},
+	{"frontend", []string{".", "component", "document", "engine", "executor", "image", "keeper/tasklog", "mount", "frontend", "internal"}, "a front door translates to tasks and holds no execution logic"},
+	{"app", []string{".", "component", "document", "engine", "executor", "frontend", "image", "keeper", "mount", "stage", "internal", "app"}, "app wires everything"},
 	{"cmd", []string{"app", "keeper", "internal"}, "main functions hold no logic"},
 	{"internal", []string{".", "internal"}, "internal packages are small nouns below everything"},
-	{"internal/bench", []string{".", "app", "document", "engine", "executor", "image", "keeper", "stage", "mount", "internal"}, "benchmarks measure the whole"},
+	{"internal/bench", []string{".", "app", "component", "document", "engine", "executor", "image", "keeper", "stage", "mount", "internal"}, "benchmarks measure the whole"},
 	{"internal/testimage", nil, "it makes images for tests of anything"},
-	{"examples", []string{".", "app", "engine", "executor", "mount", "stage"}, "an example is another program: it has what other programs may use"},
+	{"examples", []string{".", "app", "component", "engine", "executor", "mount", "stage"}, "an example is another program: it has what other programs may use"},
 	{"internal/archtest", nil, "it only looks"},
 }
 
 // forbidden are imports that a package must never have, even where a rule's
 // folders would allow them.
 var forbidden = []struct{ from, to, why string }{
+	{"executor", "component", "the executor knows tasks that are made of others, not what they are for"},
 	{"executor", "engine/native", "nobody outside an engine's folder names that engine: choices are made by Features"},
 	{"executor", "engine/mem", "nobody outside an engine's folder names that engine: choices are made by Features"},
 	{"frontend", "engine/native", "nobody outside an engine's folder names that engine: choices are made by Features"},

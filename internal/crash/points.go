@@ -30,6 +30,12 @@ const (
 	CreatedAfter    Name = "created-after"
 	StartedBefore   Name = "started-before" // after Start
 	StartedAfter    Name = "started-after"
+	ChildBefore     Name = "child-before" // of a composite task, before the child's folder
+	ChildAfter      Name = "child-after"
+	MessageBefore   Name = "message-before" // of a composite task, before what it prints once
+	MessageAfter    Name = "message-after"
+	PrintBefore     Name = "print-before" // in its log
+	PrintAfter      Name = "print-after"
 	ExitedBefore    Name = "exited-before" // after Wait
 	ExitedAfter     Name = "exited-after"
 	RetrievedBefore Name = "retrieved-before" // after each exit: files are back, sandbox about to go
@@ -50,6 +56,8 @@ const (
 	ResultAfter     Name = "result-after"
 	EndedBefore     Name = "ended-before" // last line of the journal
 	EndedAfter      Name = "ended-after"
+	WakeBefore      Name = "wake-before" // of a child: its parent's attendant is started
+	WakeAfter       Name = "wake-after"
 	ControlBefore   Name = "control-before" // what stop writes
 	ControlAfter    Name = "control-after"
 	RemoveBefore    Name = "remove-before" // a task's folder goes
@@ -80,6 +88,14 @@ func Points() []Name {
 		CleanBefore, CleanAfter, EndBefore, EndAfter, RetryBefore, RetryAfter, KeepBefore, KeepAfter,
 		ForgetBefore, ForgetAfter, ResultBefore, ResultAfter, EndedBefore, EndedAfter,
 		ControlBefore, ControlAfter, RemoveBefore, RemoveMiddle, RemoveAfter,
+	}
+}
+
+// Composite returns the points of composite tasks and their children, beside
+// those that every task passes.
+func Composite() []Name {
+	return []Name{
+		ChildBefore, ChildAfter, MessageBefore, MessageAfter, PrintBefore, PrintAfter, WakeBefore, WakeAfter,
 	}
 }
 

@@ -101,6 +101,9 @@ func (a Attempt) Volume(image string, n int) string {
 // attempt.
 func (a Attempt) Mounts() string { return filepath.Join(a.Disk(), "mounts") }
 
+// Job returns the folder of a composite task, which its children's mounts lie in.
+func (a Attempt) Job() string { return filepath.Join(a.Disk(), "job") }
+
 // Temp returns the folder of data on its way in.
 func (a Attempt) Temp() string { return filepath.Join(a.Disk(), "temp") }
 
