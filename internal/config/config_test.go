@@ -67,7 +67,7 @@ func TestDefaults(t *testing.T) {
 	want := &Config{
 		Executor: Executor{LogLimit: caisson.GiB},
 		Engine:   Engine{Native: Native{IDBase: 1879048192, IDCount: 65536, Isolation: "full"}, OCI: defaultOCI(), Docker: defaultDocker()},
-		Image:    defaultImage(),
+		Image:    defaultImage(), Component: defaultComponent(),
 	}
 	want.State, want.Runtime = "/var/lib/caisson", "/run/caisson"
 	if os.Geteuid() != 0 {

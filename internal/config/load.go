@@ -171,7 +171,7 @@ func (l *loader) defaults() (map[string]any, error) {
 	c := Config{
 		Executor: Executor{LogLimit: caisson.GiB},
 		Engine:   Engine{Native: Native{IDBase: 1879048192, IDCount: 65536, Isolation: "full"}, OCI: defaultOCI(), Docker: defaultDocker()},
-		Image:    defaultImage(),
+		Image:    defaultImage(), Component: defaultComponent(),
 	}
 	if err := l.defaultFolders(&c); err != nil {
 		return nil, err

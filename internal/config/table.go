@@ -25,6 +25,7 @@ func table() *fields.Type {
 			Default:  "`/run/caisson` for root on Linux, else `$XDG_RUNTIME_DIR/caisson`, else `run` in the state folder",
 			Doc:      "The folder of sockets and secrets. It should not be on a disk.",
 		},
+		fields.Field{Name: "component", Also: []string{"components"}, Type: componentSection(), Doc: "Data components: see docs/components.md."},
 		fields.Field{Name: "executor", Type: executorSection(), Doc: "How tasks are run, whatever the engine."},
 		fields.Field{
 			Name: "engine", Doc: "The engines, a section each.",

@@ -1,0 +1,75 @@
+package config
+
+import "github.com/caissonrun/caisson/internal/fields"
+
+// Component is the section [component].
+type Component struct {
+	Registry       []string `json:"registry"`         // folders of definitions
+	Storage        string   `json:"storage"`          // URL or folder; empty: beside the configuration
+	Keys           []string `json:"keys"`             // files of age identities
+	OAuth          string   `json:"oauth,omitempty"`  // folder of credentials
+	Project        string   `json:"project"`          // its id
+	ProjectName    string   `json:"project_name"`     // its name
+	Stack          string   `json:"stack"`            // the host that components think they run on
+	Branch         string   `json:"branch"`           // empty: components are told of none
+	User           string   `json:"user"`             // who runs components
+	TokenID        string   `json:"token_id"`         // what components that ask for it are told
+	TokenName      string   `json:"token_name"`       // the same
+	Features       []string `json:"features"`         // of the project
+	FileProvider   string   `json:"file_provider"`    // aws or azure
+	Limits         bool     `json:"limits"`           // memory and processors of definitions are limits
+	Lenient        bool     `json:"lenient"`          // unknown keys of configurations are warnings
+	PHPEmptyArrays bool     `json:"php_empty_arrays"` // nested {} is written as []
+}
+
+func defaultComponent() Component {
+	return Component{Project: "1", ProjectName: "caisson", Stack: "localhost", FileProvider: "aws", Limits: true}
+}
+
+func componentSection() *fields.Type {
+	text := func(want string) *fields.Type { return &fields.Type{Form: fields.Text, Want: want} }
+	return section("settings of data components",
+		fields.Field{
+			Name: "registry", Type: list(folder()), Default: "none", Also: []string{"registries"}, Examples: []any{[]any{"/etc/caisson/components"}},
+			Doc: "Folders of component definitions. Only a definition in one of them may have the feature `container-root-user`.",
+		},
+		fields.Field{
+			Name: "storage", Type: text("a URL or a folder"), Default: "the folder `storage` beside the configuration",
+			Examples: []any{"postgres:///data"}, Doc: "Where tables and files are that a run names no storage for.",
+		},
+		fields.Field{
+			Name: "keys", Type: list(folder()), Default: "none", Also: []string{"key", "identities"}, Examples: []any{[]any{"/etc/caisson/component.key"}},
+			Doc: "Files with age identities, which open the sealed `#` values of configurations. The first one seals new ones.",
+		},
+		fields.Field{
+			Name: "oauth", Type: folder(), Default: "none", Examples: []any{"/etc/caisson/oauth"},
+			Doc: "The folder of sealed OAuth credentials, which configurations name by id.",
+		},
+		fields.Field{Name: "project", Type: text("an id"), Default: "1", Doc: "The project's id: `KBC_PROJECTID`, and the scope of sealed values."},
+		fields.Field{Name: "project_name", Type: text("a name"), Default: "caisson", Doc: "The project's name: `KBC_PROJECTNAME`."},
+		fields.Field{Name: "stack", Type: text("a host's name"), Default: "localhost", Doc: "What components are told that they run on: `KBC_STACKID`."},
+		fields.Field{Name: "branch", Type: text("an id"), Default: "none", Doc: "The branch's id: `KBC_BRANCHID`."},
+		fields.Field{Name: "user", Type: text("a name"), Default: "none", Doc: "Who runs components: `KBC_REALUSER`."},
+		fields.Field{Name: "token_id", Type: text("an id"), Default: "none", Doc: "`KBC_TOKENID` for components with `forward_token_details`."},
+		fields.Field{Name: "token_name", Type: text("a name"), Default: "none", Doc: "`KBC_TOKENDESC` for components with `forward_token_details`."},
+		fields.Field{
+			Name: "features", Type: list(text("a feature's name")), Default: "none",
+			Doc: "The project's features: `KBC_PROJECT_FEATURE_GATES`, beside `queuev2`.",
+		},
+		fields.Field{
+			Name: "file_provider", Type: &fields.Type{Form: fields.Text, Enum: []string{"aws", "azure", "gcp"}}, Default: "aws",
+			Doc: "`KBC_STAGING_FILE_PROVIDER`.",
+		},
+		fields.Field{
+			Name: "limits", Type: toggle(), Default: "true",
+			Doc: "Memory and processors of definitions are limits: a host that can't enforce them refuses the run. Without it they are not asked for.",
+		},
+		fields.Field{
+			Name: "lenient", Type: toggle(), Default: "false", Doc: "Takes keys of configurations that it does not know, with a warning.",
+		},
+		fields.Field{
+			Name: "php_empty_arrays", Type: toggle(), Default: "false",
+			Doc: "Writes empty objects inside of `parameters` as `[]` into `config.json`, as components may expect that were written for PHP's runner.",
+		},
+	)
+}
