@@ -3,7 +3,6 @@
 package mapping
 
 import (
-	"context"
 	"time"
 
 	"github.com/caissonrun/caisson"
@@ -69,17 +68,4 @@ type FetchedFile struct {
 type Processed struct {
 	File int64    `json:"file"`
 	Tags []string `json:"tags"`
-}
-
-// Run fills the folder's in/. It can be repeated.
-//
-// Errors: ErrInvalid for what the configuration got wrong; ErrNotFound for a
-// table that is not there; the application's (see component.Application) if a
-// file can't be fetched; the storage's.
-func (in *Input) Run(ctx context.Context) (*Fetched, error) { return nil, caisson.ErrUnsupported }
-
-// MarkFiles adds their processed_tags to files, after the output is mapped. It
-// can be repeated. Files that are gone meanwhile are no error.
-func MarkFiles(ctx context.Context, st storage.Storage, files []Processed) error {
-	return caisson.ErrUnsupported
 }

@@ -3,10 +3,8 @@
 package mapping
 
 import (
-	"context"
 	"time"
 
-	"github.com/caissonrun/caisson"
 	"github.com/caissonrun/caisson/component"
 	"github.com/caissonrun/caisson/component/folder"
 	"github.com/caissonrun/caisson/component/storage"
@@ -46,23 +44,6 @@ type Who struct {
 	Run           string
 }
 
-// Plan checks everything in out/ and says what would be loaded. It changes
-// nothing in the storage.
-//
-// Errors: ErrInvalid and ErrNotFound for what the component or its configuration
-// got wrong, all of it at once where that is possible; ErrUnsupported for what
-// the storage can't do.
-func (o *Output) Plan(ctx context.Context) (*Plan, error) { return nil, caisson.ErrUnsupported }
-
-// Load does what a plan of the same folder says: files first, then tables. It
-// can be repeated after an error or a crash; what is loaded already stays so.
-// What was loaded is returned with an error, too.
-//
-// Errors: those of all loads, joined.
-func (o *Output) Load(ctx context.Context, p *Plan) (*Loaded, error) {
-	return nil, caisson.ErrUnsupported
-}
-
 // Loaded is what a plan has become.
 type Loaded struct {
 	Tables   []LoadedTable `json:"tables"`
@@ -81,16 +62,9 @@ type LoadedTable struct {
 
 // A LoadedFile is one file.
 type LoadedFile struct {
-	Source string   `json:"source"` // in out/files, or out/tables
-	ID     int64    `json:"id"`
-	Name   string   `json:"name"`
-	Tags   []string `json:"tags"`
-}
-
-// DefaultBucket returns the bucket that tables go to whose table id nobody
-// named, such as "in.c-keboola-ex-foo-123"; "" if there is none. Errors:
-// ErrInvalid if the component has one for each configuration and there is no
-// configuration id.
-func DefaultBucket(def *component.Definition, out *component.Output, configuration string) (string, error) {
-	return "", caisson.ErrUnsupported
+	Source string      `json:"source"`
+	Part   folder.Part `json:"part"` // of out/ that it was in
+	ID     int64       `json:"id"`
+	Name   string      `json:"name"`
+	Tags   []string    `json:"tags"`
 }

@@ -1,9 +1,12 @@
+//go:build unix
+
 package mapping
 
 import (
 	"time"
 
 	"github.com/caissonrun/caisson/component"
+	"github.com/caissonrun/caisson/component/folder"
 	"github.com/caissonrun/caisson/component/storage"
 )
 
@@ -20,11 +23,11 @@ type Origin string
 
 // The origins.
 const (
-	FromMapping  Origin = "mapping"        // the configuration
-	FromManifest Origin = "manifest"       // beside the data
-	FromBoth     Origin = "both"           // mapping and manifest, merged
-	FromDefault  Origin = "default"        // nobody said anything
-	FromName     Origin = "file name"      //
+	FromMapping  Origin = "mapping"  // the configuration
+	FromManifest Origin = "manifest" // beside the data
+	FromBoth     Origin = "both"     // mapping and manifest, merged
+	FromDefault  Origin = "default"  // nobody said anything
+	FromName     Origin = "file name"
 	FromBucket   Origin = "default bucket" // with a name from file or manifest
 	FromHeader   Origin = "header"         // the first line of the CSV
 	FromSchema   Origin = "schema"         // of the manifest or the mapping
@@ -59,25 +62,24 @@ type TableLoad struct {
 
 // A SliceFile is a file with rows of a table.
 type SliceFile struct {
-	Name   string `json:"name"` // relative to out/tables
-	Size   int64  `json:"size"` // bytes in the file
-	Gzip   bool   `json:"gzip,omitempty"`
-	Offset int64  `json:"offset"` // of the first row, in what is unpacked
-	Lines  int64  `json:"lines"`  // before the first row
+	File   folder.Slice `json:"file"`
+	Offset int64        `json:"offset"` // of the first row, in what is unpacked
+	Lines  int64        `json:"lines"`  // before the first row
 }
 
 // A FileLoad is one file.
 type FileLoad struct {
 	ID     string                 `json:"id"`     // storage.NewFile.Load
-	Source string                 `json:"source"` // relative to out/
-	Name   string                 `json:"name"`
-	Size   int64                  `json:"size"`
+	Part   folder.Part            `json:"part"`   // of out/
+	Source string                 `json:"source"` // its name there
+	Name   string                 `json:"name"`   // that it is given
+	File   folder.Slice           `json:"file"`
 	Tags   []string               `json:"tags"`
-	Said   component.FileManifest `json:"said"` // tags apart
+	Said   component.FileManifest `json:"said"`
 	Origin Origin                 `json:"origin"`
 }
 
-// timeOrZero is what relative dates start at.
+// timeOrNow is what relative dates start at.
 func timeOrNow(t time.Time) time.Time {
 	if t.IsZero() {
 		return time.Now().UTC()

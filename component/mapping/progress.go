@@ -64,10 +64,25 @@ func (c *counter) add(n int) {
 	}
 }
 
+// set reports how many bytes were moved, if they are more than before.
+func (c *counter) set(bytes int64) {
+	c.mu.Lock()
+	due := bytes > c.p.Bytes
+	c.p.Bytes = max(bytes, c.p.Bytes)
+	p := c.p
+	c.mu.Unlock()
+	if due {
+		c.meter.report(p)
+	}
+}
+
 // done reports the end.
 func (c *counter) done(rows int64) {
 	c.mu.Lock()
 	c.p.Rows, c.p.Done = rows, true
+	if c.p.Bytes < c.p.Total {
+		c.p.Bytes = c.p.Total
+	}
 	p := c.p
 	c.mu.Unlock()
 	c.meter.report(p)

@@ -1,0 +1,102 @@
+//go:build unix
+
+package mapping
+
+import (
+	"bufio"
+	"compress/gzip"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+
+	"github.com/caissonrun/caisson"
+	"github.com/caissonrun/caisson/component/folder"
+	"github.com/caissonrun/caisson/component/storage/csv"
+)
+
+// maxHeader is how many bytes the name of a column may have. A header may have
+// a few of that size; it is what is read into memory.
+const maxHeader = 256 << 10
+
+var errNoHeader = errors.New("it is empty: a header line is needed, or columns in its manifest or mapping")
+
+// open opens a slice at its first row. What is compressed with gzip is unpacked;
+// no text in UTF-8 begins as gzip does. The file is returned as it is otherwise,
+// so that a storage may move it without reading it.
+func (s *SliceFile) open(f *folder.Folder) (io.ReadCloser, error) {
+	file, err := f.OpenSlice(folder.Tables, &s.File)
+	if err != nil {
+		return nil, err
+	}
+	r, err := s.unpack(file)
+	if err != nil {
+		file.Close()
+		return nil, s.bad(err)
+	}
+	return r, nil
+}
+
+func (s *SliceFile) unpack(file *os.File) (io.ReadCloser, error) {
+	var magic [2]byte
+	if n, err := file.ReadAt(magic[:], 0); err != nil && err != io.EOF {
+		return nil, err
+	} else if n == 2 {
+		switch string(magic[:]) {
+		case "\x1f\x8b":
+			z, err := gzip.NewReader(bufio.NewReaderSize(file, 64<<10))
+			if err != nil {
+				return nil, err
+			}
+			r := &unzipped{s: s, z: z, file: file}
+			_, err = io.CopyN(io.Discard, r, s.Offset)
+			return r, err
+		case "\xff\xfe", "\xfe\xff":
+			return nil, errors.New("it is UTF-16 text: write UTF-8")
+		}
+	}
+	_, err := file.Seek(s.Offset, io.SeekStart)
+	return file, err
+}
+
+// bad says that the user's data are at fault.
+func (s *SliceFile) bad(err error) error {
+	if caisson.KindOf(err) != caisson.ErrUnknown {
+		return err
+	}
+	return &caisson.Error{Op: caisson.OpStageOut, Item: fmt.Sprintf("%q", s.File.Name), Kind: caisson.ErrInvalid, Err: err}
+}
+
+// unzipped is what a compressed slice has inside.
+type unzipped struct {
+	s    *SliceFile
+	z    *gzip.Reader
+	file *os.File
+}
+
+func (u *unzipped) Read(p []byte) (int, error) {
+	n, err := u.z.Read(p)
+	if err != nil && err != io.EOF {
+		err = u.s.bad(fmt.Errorf("its gzip data are damaged: %w", err))
+	}
+	return n, err
+}
+
+func (u *unzipped) Close() error { return u.file.Close() }
+
+// readHeader reads the first line, without moving the slice's Offset, and
+// reading little more than it. Errors: ErrInvalid.
+func (s *SliceFile) readHeader(f *folder.Folder, delimiter, enclosure byte) (*csv.Head, error) {
+	r, err := s.open(f)
+	if err != nil {
+		return nil, err
+	}
+	defer r.Close()
+	head, err := csv.ReadHead(r, csv.Options{
+		Name: s.File.Name, Delimiter: delimiter, Enclosure: enclosure, CellLimit: maxHeader,
+	})
+	if errors.Is(err, io.EOF) {
+		return nil, errNoHeader
+	}
+	return head, err
+}
