@@ -65,8 +65,8 @@ type ColumnType struct {
 	Type                     string `json:"type,omitempty"`
 	Destination              string `json:"destination,omitempty"`
 	Length                   string `json:"length,omitempty"`
-	Nullable                 *bool  `json:"nullable,omitempty"`
-	ConvertEmptyValuesToNull bool   `json:"convert_empty_values_to_null,omitempty"`
+	Nullable                 string `json:"nullable,omitempty"`
+	ConvertEmptyValuesToNull string `json:"convert_empty_values_to_null,omitempty"`
 	Compression              string `json:"compression,omitempty"`
 }
 

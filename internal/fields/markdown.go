@@ -128,6 +128,8 @@ func (t *Type) brief() string {
 		return "list of " + t.Elem.brief()
 	case Table:
 		return "mapping of " + t.Elem.brief()
+	case Any:
+		return "any value"
 	case Choice:
 		var forms []string
 		for _, c := range t.Choices {

@@ -58,6 +58,9 @@ func (r *reader) read(v *Value, t *Type, path string) (any, bool) {
 		r.at(v, path, "%s", wrongKind(v, t))
 		return nil, false
 	}
+	if v.Kind == Null && t.Null {
+		return nil, true
+	}
 	before := len(r.problems)
 	var out any
 	switch t.Form {
@@ -73,7 +76,7 @@ func (r *reader) read(v *Value, t *Type, path string) (any, bool) {
 		out = r.table(v, t, path)
 	case Object:
 		out = r.object(v, t, path)
-	case Open:
+	case Open, Any:
 		out = r.open(v, path)
 	case Choice:
 		for _, c := range t.Choices {
@@ -267,6 +270,9 @@ func (r *reader) object(v *Value, t *Type, path string) any {
 	found := &Found{r: r, path: path, value: v, entries: map[string]*Entry{}, Valid: map[string]any{}}
 	r.entries(v, path, func(e *Entry, at string) {
 		field := t.field(e.Key)
+		if field == nil && t.Extra {
+			return
+		}
 		if field == nil {
 			r.add(e.Line, e.Column, at, t.unknown(e.Key))
 			return
@@ -376,4 +382,10 @@ func Join(path, key string) string {
 		return key
 	}
 	return path + "." + key
+}
+
+// Number returns the number of v as JSON, and whether JSON has it.
+func Number(v *Value) (string, bool) {
+	n := jsonNumber(v.Text, v.Kind)
+	return string(n), n != ""
 }

@@ -61,11 +61,33 @@ func (w *schemaWriter) schema(t *Type, f *Field) map[string]any {
 	if f.Secret {
 		out["writeOnly"] = true
 	}
+	if f.Fill != "" {
+		out["default"] = json.RawMessage(f.Fill)
+	}
 	return out
 }
 
+// bare returns the schema of t itself.
 func (w *schemaWriter) bare(t *Type) map[string]any {
+	out := w.form(t)
+	if !t.Null {
+		return out
+	}
+	if name, one := out["type"].(string); one && out["enum"] == nil {
+		out["type"] = []string{name, "null"} // the other keywords are not about null
+		return out
+	}
+	if names, several := out["type"].([]string); several && out["enum"] == nil {
+		out["type"] = append(names, "null")
+		return out
+	}
+	return map[string]any{"anyOf": []any{out, map[string]any{"type": "null"}}}
+}
+
+func (w *schemaWriter) form(t *Type) map[string]any {
 	switch t.Form {
+	case Any:
+		return map[string]any{}
 	case Text:
 		return t.textSchema()
 	case Whole, Real:
@@ -118,7 +140,10 @@ func (w *schemaWriter) object(t *Type) map[string]any {
 			required = append(required, f.Name)
 		}
 	}
-	out := map[string]any{"type": "object", "properties": props, "additionalProperties": false}
+	out := map[string]any{"type": "object", "properties": props}
+	if !t.Extra {
+		out["additionalProperties"] = false
+	}
 	if len(required) > 0 {
 		out["required"] = required
 	}

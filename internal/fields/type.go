@@ -19,6 +19,7 @@ const (
 	Object             // a mapping of Fields; its result is a map[string]any
 	Open               // a mapping that somebody else checks; its result is a json.RawMessage
 	Choice             // the first of Choices that fits the kind of the value
+	Any                // whatever JSON can say; its result is a json.RawMessage
 )
 
 // Numbers says which numbers a Text takes without quotes.
@@ -39,6 +40,8 @@ type Type struct {
 	Name string
 	// Want says in words what would be right: "a duration such as 30s or 10m".
 	Want string
+	// Null says that no value at all is right, too; its result is nil.
+	Null bool
 
 	// Of Text.
 
@@ -71,6 +74,7 @@ type Type struct {
 
 	Fields []Field
 	Rules  []Rule
+	Extra  bool // keys that Fields does not name are taken, and are not in the result
 
 	// Of Choice: types of different kinds of values.
 
@@ -87,6 +91,7 @@ type Field struct {
 	Type     *Type
 	Required bool
 	Default  string   // in words, for the documentation; empty: none
+	Fill     string   // as JSON: what the reader of the result takes where the key is not there
 	Examples []any    // valid values
 	Also     []string // other names that people may try
 	Secret   bool     // the value is never shown
@@ -133,7 +138,12 @@ func (t *Type) field(name string) *Field {
 
 // takes reports whether a value of kind k can be right for t.
 func (t *Type) takes(k Kind) bool {
+	if k == Null && t.Null {
+		return true
+	}
 	switch t.Form {
+	case Any:
+		return true
 	case Text:
 		return k == String || k == Bool && t.Bools ||
 			k == Int && t.Numbers != NoNumbers || k == Float && t.Numbers == AnyNumbers
@@ -175,6 +185,8 @@ func (t *Type) want() string {
 		return List.String()
 	case Table, Object, Open:
 		return Map.String()
+	case Any:
+		return "any value"
 	}
 	words := ""
 	for i, c := range t.Choices {
