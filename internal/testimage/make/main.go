@@ -20,16 +20,19 @@ func main() {
 	layout := flag.String("layout", "", "add it to the OCI layout in `folder[:tag]`")
 	push := flag.String("push", "", "push it to `host/name:tag`")
 	size := flag.Int("size", 300<<20, "how large the image large is, in `bytes`")
-	user := flag.String("user", "", "the image's user")
+	var config v1.Config
+	flag.StringVar(&config.User, "user", "", "the image's user")
+	entrypoint := flag.String("entrypoint", "", "what an image of FILE.tar runs: `words`")
 	flag.Parse()
-	if err := run(flag.Arg(0), *size, *user, *archive, *ref, *layout, *push); err != nil {
+	config.Entrypoint = strings.Fields(*entrypoint)
+	if err := run(flag.Arg(0), *size, config, *archive, *ref, *layout, *push); err != nil {
 		fmt.Fprintln(os.Stderr, "testimage:", err)
 		os.Exit(1)
 	}
 }
 
-func run(kind string, size int, user, archive, ref, layout, push string) error {
-	img, err := build(kind, size, user)
+func run(kind string, size int, config v1.Config, archive, ref, layout, push string) error {
+	img, err := build(kind, size, config)
 	if err == nil && archive != "" {
 		err = testimage.WriteArchive(img, archive, ref)
 	}
@@ -46,16 +49,18 @@ func run(kind string, size int, user, archive, ref, layout, push string) error {
 	return err
 }
 
-func build(kind string, size int, user string) (v1.Image, error) {
+func build(kind string, size int, config v1.Config) (v1.Image, error) {
 	switch {
 	case kind == "busybox":
-		return testimage.Busybox(v1.Config{User: user})
+		return testimage.Busybox(config)
 	case kind == "large":
 		return testimage.Large(size)
 	case strings.HasSuffix(kind, ".tar"):
-		return testimage.FromTar(kind, v1.Config{
-			User: user, Cmd: []string{"sh"}, Env: []string{"PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"},
-		})
+		if len(config.Entrypoint) == 0 {
+			config.Cmd = []string{"sh"}
+		}
+		config.Env = []string{"PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"}
+		return testimage.FromTar(kind, config)
 	}
 	return nil, fmt.Errorf("which image? busybox, large or FILE.tar, not %q", kind)
 }
