@@ -29,6 +29,8 @@ import (
 	"path/filepath"
 
 	"github.com/caissonrun/caisson"
+	"github.com/caissonrun/caisson/component/mapping"
+	"github.com/caissonrun/caisson/component/run"
 	"github.com/caissonrun/caisson/engine"
 	"github.com/caissonrun/caisson/engine/all"
 	"github.com/caissonrun/caisson/executor"
@@ -81,6 +83,9 @@ type Options struct {
 	Progress func(task string, input int, done, total int64)
 	// Pulled is told how much of an image is there, see executor.Options.
 	Pulled func(task, ref string, p image.Progress)
+	// Moved is told how far tables and files of component runs are; see
+	// package component/mapping.
+	Moved func(task string, p mapping.Progress)
 	// Logger is told what no caller is told. Nil: discard.
 	Logger *slog.Logger
 }
@@ -90,8 +95,10 @@ type App struct {
 	Executor *executor.Executor
 	Volumes  *volume.Store // named volumes
 	Images   *image.Store
-	Engines  []string        // names of all engines, in order of preference
-	All      []engine.Engine // the engines themselves
+	// Components runs data components.
+	Components *run.Runner
+	Engines    []string        // names of all engines, in order of preference
+	All        []engine.Engine // the engines themselves
 }
 
 // binFolder is where, in the state folder, programs are put that must stay.
@@ -131,6 +138,7 @@ func New(cfg *Config, opts *Options) (*App, error) {
 	if err != nil {
 		return nil, err
 	}
+	runner := components(cfg, opts, logger)
 	x, err := executor.New(&executor.Options{
 		State: cfg.State, Runtime: cfg.Runtime,
 		Engines: engines, Prefer: cfg.Executor.Prefer, LogLimit: cfg.Executor.LogLimit,
@@ -141,7 +149,7 @@ func New(cfg *Config, opts *Options) (*App, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &App{Executor: x, Volumes: volumes, Images: images, Engines: engineNames(engines), All: engines}, nil
+	return &App{Executor: x, Volumes: volumes, Images: images, Components: runner, Engines: engineNames(engines), All: engines}, nil
 }
 
 // Close releases what the app holds. Tasks run on.

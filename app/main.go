@@ -66,7 +66,7 @@ func (ext *Extension) open(_ context.Context, setup *cli.Setup) (*cli.Host, erro
 		return nil, err
 	}
 	opts.Attend, opts.AttendEnv = append([]string{self}, setup.Attend...), setup.AttendEnv
-	opts.Progress, opts.Pulled = setup.Progress, setup.Pulled
+	opts.Progress, opts.Pulled, opts.Moved = setup.Progress, setup.Pulled, setup.Moved
 	if opts.Logger == nil {
 		opts.Logger = setup.Logger
 	}
@@ -74,5 +74,5 @@ func (ext *Extension) open(_ context.Context, setup *cli.Setup) (*cli.Host, erro
 	if err != nil {
 		return nil, err
 	}
-	return &cli.Host{Executor: a.Executor, Volumes: a.Volumes, Images: a.Images, Engines: a.Engines, All: a.All, Close: a.Close}, nil
+	return &cli.Host{Executor: a.Executor, Volumes: a.Volumes, Images: a.Images, Components: a.Components, Engines: a.Engines, All: a.All, Close: a.Close}, nil
 }

@@ -18,6 +18,8 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/caissonrun/caisson"
+	"github.com/caissonrun/caisson/component/mapping"
+	componentrun "github.com/caissonrun/caisson/component/run"
 	"github.com/caissonrun/caisson/engine"
 	"github.com/caissonrun/caisson/executor"
 	"github.com/caissonrun/caisson/image"
@@ -53,6 +55,8 @@ type Setup struct {
 	// Pulled is told how much of a task's image is there, as
 	// executor.Options.Pulled is.
 	Pulled func(task, ref string, p image.Progress)
+	// Moved is told how far tables and files of component runs are.
+	Moved func(task string, p mapping.Progress)
 	// AttendEnv are the variables, NAME=value, that attendants need for that.
 	AttendEnv []string
 }
@@ -62,6 +66,8 @@ type Host struct {
 	Executor *executor.Executor
 	Volumes  *volume.Store
 	Images   *image.Store
+	// Components runs data components.
+	Components *componentrun.Runner
 	// Engines are the names of all engines, in order of preference.
 	Engines []string
 	// All are the engines themselves, for selftest.
@@ -179,7 +185,7 @@ func (c *command) addCommands(root *cobra.Command) {
 			root.AddCommand(cmd)
 		}
 	}
-	add(groupTask, c.runCommand(), c.waitCommand(), c.stopCommand(), c.killCommand(),
+	add(groupTask, c.runCommand(), c.componentCommand(), c.waitCommand(), c.stopCommand(), c.killCommand(),
 		c.abortCommand(), c.signalCommand(), c.removeCommand())
 	add(groupLook, c.psCommand(), c.inspectCommand(), c.logsCommand(), c.eventsCommand(), c.statsCommand())
 	add(groupInside, c.execCommand(), c.copyCommand())
@@ -217,6 +223,7 @@ func (c *command) openQuietly(ctx context.Context) (*Host, error) {
 	host, err := c.caller.Open(ctx, &Setup{
 		Config: cfg, Logger: logger,
 		Attend: c.attendArgs(cfg), AttendEnv: c.attendEnv(cfg), Progress: c.progress.update, Pulled: c.progress.pulled,
+		Moved: c.progress.moved,
 	})
 	if err != nil {
 		return nil, err

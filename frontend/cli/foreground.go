@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"os"
 	"os/signal"
 	"sync"
@@ -53,6 +54,9 @@ func (r *run) foreground(ctx context.Context, host *Host, task *caisson.Task, su
 	if err != nil {
 		return orInterrupted(ctx, err)
 	}
+	if r.ran != nil {
+		return r.ran(result)
+	}
 	return r.ended(result)
 }
 
@@ -78,7 +82,11 @@ func (r *run) show(ctx context.Context, host *Host, id string, broken func()) er
 		})
 	}
 	if !r.json {
-		return logs(newOutput(r.caller.Stdout, r.caller.Stderr).write)
+		out := newOutput(r.caller.Stdout, r.caller.Stderr)
+		if r.quiet {
+			out.stdout, out.stderr = io.Discard, io.Discard
+		}
+		return logs(out.write)
 	}
 	events := &eventPrinter{w: r.caller.Stdout}
 	var owned sync.WaitGroup

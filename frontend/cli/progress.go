@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/caissonrun/caisson"
+	"github.com/caissonrun/caisson/component/mapping"
 	"github.com/caissonrun/caisson/image"
 )
 
@@ -56,6 +57,26 @@ func (p *progressLine) pulled(_, ref string, part image.Progress) {
 		return
 	}
 	p.draw("image "+ref, int64(sum.Done), int64(sum.Total))
+}
+
+// moved is told how far a table or file of a component run is.
+func (p *progressLine) moved(_ string, m mapping.Progress) {
+	if p.w == nil {
+		return
+	}
+	if m.Done {
+		p.clear()
+		return
+	}
+	what := "table "
+	if m.File {
+		what = "file "
+	}
+	name := m.Table
+	if name == "" {
+		name = m.Name
+	}
+	p.draw(what+name, m.Bytes, m.Total)
 }
 
 // draw shows how much there is of something, unless it was shown just now.

@@ -20,6 +20,10 @@ type run struct {
 	flags  taskFlags
 	detach bool
 	json   bool
+	// quiet keeps what the task prints from coming out here.
+	quiet bool
+	// ran tells how the task has ended. Nil: as ended does.
+	ran func(*caisson.Result) error
 }
 
 func (c *command) runCommand() *cobra.Command {

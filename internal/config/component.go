@@ -18,7 +18,6 @@ type Component struct {
 	Features       []string `json:"features"`         // of the project
 	FileProvider   string   `json:"file_provider"`    // aws or azure
 	Limits         bool     `json:"limits"`           // memory and processors of definitions are limits
-	Lenient        bool     `json:"lenient"`          // unknown keys of configurations are warnings
 	PHPEmptyArrays bool     `json:"php_empty_arrays"` // nested {} is written as []
 }
 
@@ -63,9 +62,6 @@ func componentSection() *fields.Type {
 		fields.Field{
 			Name: "limits", Type: toggle(), Default: "true",
 			Doc: "Memory and processors of definitions are limits: a host that can't enforce them refuses the run. Without it they are not asked for.",
-		},
-		fields.Field{
-			Name: "lenient", Type: toggle(), Default: "false", Doc: "Takes keys of configurations that it does not know, with a warning.",
 		},
 		fields.Field{
 			Name: "php_empty_arrays", Type: toggle(), Default: "false",

@@ -1,0 +1,171 @@
+//go:build unix
+
+package run
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"path"
+
+	"github.com/caissonrun/caisson"
+	"github.com/caissonrun/caisson/component"
+)
+
+// stateDocument is the name of a row's state in the storage; "" where there is
+// none, because the configuration has no id.
+func (a *attempt) stateDocument() string {
+	if a.plan.ConfigID == "" {
+		return ""
+	}
+	name := path.Join("state", a.plan.Component, a.plan.ConfigID)
+	if id := a.p.Rows[a.p.Row].ID; id != "" {
+		name = path.Join(name, id)
+	}
+	return name
+}
+
+// readState returns what is stored of the row at hand, and remembers which
+// version that is.
+func (r *row) readState(ctx context.Context) (*component.State, error) {
+	empty := &component.State{Component: component.NewObject()}
+	name := r.stateDocument()
+	if name == "" {
+		return empty, nil
+	}
+	data, version, err := r.store.Document(ctx, name)
+	if errors.Is(err, caisson.ErrNotFound) {
+		r.report.State = &pendingState{Document: name}
+		return empty, nil
+	}
+	if err != nil {
+		return nil, at("state", err)
+	}
+	state, err := component.ParseState(name, data)
+	if err != nil {
+		return nil, at("state", err)
+	}
+	r.report.State = &pendingState{Document: name, Version: version}
+	return state, nil
+}
+
+// takeState takes out/state.json for what is to be stored at the end of the run.
+func (r *row) takeState(ctx context.Context) error {
+	if r.report.State != nil && r.report.State.Data == nil {
+		left, err := r.folder.ReadState()
+		if err != nil {
+			return component.Application(at("out/state.json", err))
+		}
+		if left == nil {
+			left = component.NewObject()
+		}
+		sealed, err := r.seal(ctx, left)
+		if err != nil {
+			return at("out/state.json", err)
+		}
+		if r.report.State.Data, err = r.stateData(ctx, sealed); err != nil {
+			return err
+		}
+		if err := r.save(); err != nil {
+			return err
+		}
+	}
+	return r.folder.DropState()
+}
+
+// stateData is what is to be stored: what there was, with what is new.
+func (r *row) stateData(ctx context.Context, comp *component.Value) ([]byte, error) {
+	state := &component.State{}
+	data, _, err := r.store.Document(ctx, r.report.State.Document)
+	switch {
+	case err == nil:
+		if state, err = component.ParseState(r.report.State.Document, data); err != nil {
+			return nil, at("state", err)
+		}
+	case !errors.Is(err, caisson.ErrNotFound):
+		return nil, at("state", err)
+	}
+	state.Component = comp
+	if f := r.report.Fetched; f != nil {
+		state.Input = f.State
+	}
+	return state.Marshal()
+}
+
+// putStates stores what is to be remembered of all rows. A state that somebody
+// else has changed meanwhile is not overwritten.
+func (a *attempt) putStates(ctx context.Context) error {
+	for i := range a.p.Rows {
+		s := a.p.Rows[i].State
+		if s == nil || s.Data == nil || s.Done {
+			continue
+		}
+		if err := a.putState(ctx, s); err != nil {
+			return at(rowItem(a.p.Rows[i].ID), err)
+		}
+		s.Done = true
+		if err := a.save(); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (a *attempt) putState(ctx context.Context, s *pendingState) error {
+	_, err := a.store.PutDocument(ctx, s.Document, s.Data, s.Version)
+	if !errors.Is(err, caisson.ErrExists) {
+		return at("state", err)
+	}
+	now, _, readErr := a.store.Document(ctx, s.Document)
+	if readErr == nil && bytes.Equal(now, s.Data) {
+		return nil // we have, before a crash
+	}
+	return &caisson.Error{
+		Op: caisson.OpStageOut, Item: s.Document, Kind: caisson.ErrExists,
+		Err: fmt.Errorf("another run of this configuration has stored its state meanwhile; the tables are loaded, the state of this run is not kept"),
+	}
+}
+
+// keys returns the keys of the run's configuration, or nil.
+func (a *attempt) keys(ctx context.Context) (Keys, error) {
+	if a.opts.Keys == nil {
+		return nil, nil
+	}
+	return a.opts.Keys(ctx, a.plan.Component, a.plan.ConfigID)
+}
+
+// unseal opens a component's state. What was secret in it is.
+func (a *attempt) unseal(ctx context.Context, state *component.Value) (*component.Value, error) {
+	keys, err := a.keys(ctx)
+	if err != nil {
+		return nil, err
+	}
+	var u component.Unsealer
+	if keys != nil {
+		u = keys
+	}
+	plain, values, err := component.Unseal(u, state)
+	for _, v := range values {
+		a.values = append(a.values, []byte(v))
+	}
+	return plain, err
+}
+
+// seal seals what a component wants to remember under "#" keys.
+func (a *attempt) seal(ctx context.Context, state *component.Value) (*component.Value, error) {
+	keys, err := a.keys(ctx)
+	if err != nil {
+		return nil, err
+	}
+	if keys != nil {
+		return component.Seal(keys, state)
+	}
+	if len(component.Secrets(state)) > 0 {
+		return nil, &caisson.Error{
+			Op: caisson.OpStageOut, Item: "state", Kind: caisson.ErrInvalid,
+			Err: errors.New("it has # keys, and there is no key to encrypt them; set component.keys in the configuration file"),
+		}
+	}
+	return state, nil
+}

@@ -1,0 +1,452 @@
+//go:build unix
+
+package run
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"fmt"
+	"path"
+	"path/filepath"
+	"runtime"
+	"strings"
+	"time"
+
+	"github.com/caissonrun/caisson"
+	"github.com/caissonrun/caisson/component"
+	"github.com/caissonrun/caisson/component/folder"
+	"github.com/caissonrun/caisson/executor"
+	"github.com/caissonrun/caisson/keeper/tasklog"
+)
+
+const stdout = tasklog.Stdout
+
+// A step is one program of a row: a processor, or the component itself.
+type step struct {
+	name string // of its task, unique in the row
+	def  *defined
+	proc *component.Processor // nil: the component itself
+}
+
+// main reports whether it is the component itself.
+func (s *step) main() bool { return s.proc == nil }
+
+// chain lists the row's steps in order. Processors belong to data: where the
+// component has none they are left out.
+func (r *row) chain() []step {
+	main := step{name: "main", def: r.plan.main()}
+	if r.plan.sync() || main.def.StagingInput == stagingNone {
+		return []step{main}
+	}
+	list := r.processors("before", r.cfg.Processors.Before)
+	list = append(list, main)
+	return append(list, r.processors("after", r.cfg.Processors.After)...)
+}
+
+func (r *row) processors(when string, procs []component.Processor) []step {
+	var list []step
+	for i := range procs {
+		list = append(list, step{
+			name: fmt.Sprintf("%s-%d-%s", when, i, plain(procs[i].Component)),
+			def:  r.plan.Components[procs[i].Component], proc: &procs[i],
+		})
+	}
+	return list
+}
+
+// plain replaces what can't stand in a name.
+func plain(id string) string {
+	return strings.Map(func(c rune) rune {
+		if c == '-' || c >= '0' && c <= '9' || c >= 'a' && c <= 'z' || c >= 'A' && c <= 'Z' {
+			return c
+		}
+		return '-'
+	}, id)
+}
+
+// key is what the step's task is found again by.
+func (r *row) key(s *step) string { return r.rowName() + "/" + s.name }
+
+// runSteps runs what is left of the chain.
+func (r *row) runSteps(ctx context.Context) error {
+	for r.p.Step < len(r.steps) {
+		s := &r.steps[r.p.Step]
+		if !r.p.Ended {
+			if err := r.runStep(ctx, s); err != nil {
+				return err
+			}
+			r.p.Ended = true
+			if err := r.save(); err != nil {
+				return err
+			}
+		}
+		if r.p.Step < len(r.steps)-1 {
+			if err := r.swap(ctx); err != nil {
+				return err
+			}
+		}
+		r.p.Step, r.p.Started, r.p.Ended = r.p.Step+1, false, false
+		if err := r.save(); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// runStep runs a step, or goes on with one that runs.
+func (r *row) runStep(ctx context.Context, s *step) error {
+	if !r.p.Started {
+		if err := r.prepare(ctx, s); err != nil {
+			return err
+		}
+		r.p.Started = true
+		if err := r.save(); err != nil {
+			return err
+		}
+	}
+	child, err := r.child(s)
+	if err != nil {
+		return err
+	}
+	report := &r.report.Steps[r.p.Step]
+	id, err := r.job.Submit(ctx, r.key(s), child)
+	if err != nil {
+		return at(s.name, err)
+	}
+	report.Task = id
+	result, err := r.job.Wait(ctx, id)
+	if err != nil {
+		return at(s.name, err)
+	}
+	report.Exit = &result.Exit
+	return r.after(ctx, s, child, result)
+}
+
+// prepare writes what a step finds in its folder.
+func (r *row) prepare(ctx context.Context, s *step) error {
+	images := r.secrets.Images[s.def.ID]
+	opts := &component.FileOptions{Action: r.plan.Action, ImageParameters: images.Parameters}
+	var config *component.Value
+	if s.main() {
+		if err := r.writeState(ctx); err != nil {
+			return err
+		}
+		config = r.cfg.File(opts)
+	} else {
+		if err := r.say(r.key(s), "running processor %s", s.proc.Component); err != nil {
+			return err
+		}
+		config = s.proc.File(opts)
+	}
+	if err := r.folder.WriteConfig(config); err != nil {
+		return err
+	}
+	if r.plan.Mode == caisson.ComponentDebug {
+		return r.archive(ctx, fmt.Sprintf("stage_%d", r.p.Step), s.def)
+	}
+	return nil
+}
+
+// writeState gives the component what it has remembered.
+func (r *row) writeState(ctx context.Context) error {
+	if r.plan.sync() {
+		return r.folder.WriteState(nil)
+	}
+	state, err := r.readState(ctx)
+	if err != nil {
+		return err
+	}
+	plain, err := r.unseal(ctx, state.Component)
+	if err != nil {
+		return err
+	}
+	return r.folder.WriteState(plain)
+}
+
+// after reads what a step has left and says what its end means.
+func (r *row) after(ctx context.Context, s *step, child *executor.Child, result *caisson.Result) error {
+	if err := r.folder.RemoveConfig(); err != nil {
+		return err
+	}
+	if err := r.folder.Mend(ctx, nil); err != nil {
+		return component.Application(fmt.Errorf("permissions could not be normalised: %w", err))
+	}
+	var usageErr error
+	if s.main() {
+		var usage []component.Usage
+		if usage, usageErr = r.folder.ReadUsage(); len(usage) > 0 {
+			r.report.Usage = append(r.report.Usage, usage...)
+		}
+	}
+	if result.Error != nil {
+		return component.Application(&caisson.Error{
+			Item: s.name, Kind: result.Error.Kind, Err: fmt.Errorf("%s", result.Error.Message),
+		})
+	}
+	var answer *bytes.Buffer
+	if r.plan.sync() {
+		answer = new(bytes.Buffer)
+	}
+	out, errs, err := r.said(ctx, result.Task, answer)
+	if err != nil {
+		return err
+	}
+	if f := judge(r.ending(s, child, result, out, errs)); f != nil {
+		return f
+	}
+	if usageErr != nil {
+		return component.Application(fmt.Errorf("job usage could not be stored: %w", usageErr))
+	}
+	switch {
+	case r.plan.sync():
+		return r.checkAnswer(answer.Bytes())
+	case s.main():
+		return r.takeState(ctx)
+	}
+	return nil
+}
+
+func (r *row) ending(s *step, child *executor.Child, result *caisson.Result, out, errs string) *ending {
+	image := shortName(child.Task.Image)
+	if image == "" && len(child.Task.Cmd) > 0 {
+		image = path.Base(child.Task.Cmd[0])
+	}
+	return &ending{
+		Exit: result.Exit, Image: image, Name: s.name, Stderr: errs, Stdout: out, Limits: child.Task.Limits,
+		Timeout: child.Task.Timeout, Quiet: s.def.Logging.NoApplicationErrors,
+	}
+}
+
+// shortName returns an image's name without its registry.
+func shortName(ref string) string {
+	host, rest, ok := strings.Cut(ref, "/")
+	if ok && (strings.ContainsAny(host, ".:") || host == "localhost") && !strings.Contains(ref, "archive:") {
+		return rest
+	}
+	return ref
+}
+
+// checkAnswer says what is wrong with the answer of a synchronous action.
+func (r *row) checkAnswer(answer []byte) error {
+	if len(bytes.TrimSpace(answer)) == 0 {
+		return userFailure("no response from component")
+	}
+	if !json.Valid(answer) {
+		var v any
+		return userFailure("the component's response is no JSON: %v", json.Unmarshal(answer, &v))
+	}
+	return nil
+}
+
+// swap makes a step's output the next one's input.
+func (r *row) swap(ctx context.Context) error {
+	dropped, err := r.folder.Swap(ctx, r.p.Step)
+	if err != nil || dropped == nil {
+		return err
+	}
+	var names []string
+	for _, list := range [][]string{dropped.Tables, dropped.Files, dropped.Manifests} {
+		names = append(names, list...)
+	}
+	if len(names) == 0 || r.steps[r.p.Step].main() {
+		return nil // what the component does not hand on it has used
+	}
+	text := strings.Join(names, ", ")
+	if dropped.More > 0 {
+		text += fmt.Sprintf(" and %d more", dropped.More)
+	}
+	r.warn("%s did not hand on %s", r.steps[r.p.Step].name, text)
+	return nil
+}
+
+// grace is what a step has between its stop signal and the kill.
+const actionTimeout = 30 * time.Second
+
+// child is the task that runs a step.
+func (r *row) child(s *step) (*executor.Child, error) {
+	task := &caisson.Task{
+		Name: s.def.ID, Engine: r.job.Task.Engine, Options: r.job.Task.Options, Grace: r.job.Task.Grace,
+		Network: network(s.def.Network), Limits: r.limits(s), Timeout: caisson.Duration(r.timeout(s)),
+	}
+	task.Mounts = []caisson.Mount{
+		{Type: mountType, Source: r.rowName() + "/data", Target: dataDir},
+		{Type: mountType, Source: r.rowName() + "/tmp", Target: "/tmp"},
+	}
+	c := &executor.Child{Task: task, Redact: r.values, Links: make(map[string]string)}
+	for i, b := range r.folder.Binds() {
+		r.link(c, fmt.Sprintf("table-%d", i), b.Source, path.Join(dataDir, b.Target))
+	}
+	env, err := r.env(s)
+	if err != nil {
+		return nil, err
+	}
+	task.Env = env
+	if len(s.def.Command) > 0 {
+		return c, r.command(c, s)
+	}
+	return c, r.image(c, s)
+}
+
+// mountType is the type of mounts of a run's own folders, see package
+// mount/component.
+const mountType = "component"
+
+const dataDir = "/data"
+
+// link gives a child a file of the host.
+func (r *row) link(c *executor.Child, name, source, target string) {
+	c.Links[name] = source
+	c.Task.Mounts = append(c.Task.Mounts, caisson.Mount{Type: mountType, Source: "link:" + name, Target: target, ReadOnly: true})
+}
+
+// network returns the network that a definition asks for. What must not reach
+// the internet reaches nothing.
+func network(name string) caisson.Network {
+	if name == "bridge" {
+		return caisson.Network{Mode: caisson.NetworkDefault}
+	}
+	return caisson.Network{Mode: caisson.NetworkNone}
+}
+
+// A size is what a backend's size gives a component.
+type size struct {
+	memory float64 // of the definition's
+	cpus   caisson.CPUs
+}
+
+// sizes are the backend's. Without one a component has the small one.
+var sizes = map[string]size{
+	"xsmall": {0.5, 1000}, "": {1, 2000}, "small": {1, 2000}, "medium": {2, 4000}, "large": {7.1, 14000},
+}
+
+// limits are a definition's, and for the component itself those of the size that
+// the configuration asks for. More processors than the host has are all of them.
+func (r *row) limits(s *step) caisson.Limits {
+	if r.opts.NoLimits {
+		return caisson.Limits{}
+	}
+	as := sizes[""]
+	if s.main() {
+		as = sizes[r.cfg.Runtime.BackendType]
+	}
+	return caisson.Limits{
+		Memory: caisson.Bytes(float64(s.def.Memory) * as.memory),
+		CPUs:   min(as.cpus, caisson.CPUs(runtime.NumCPU()*1000)),
+	}
+}
+
+// timeout is what a step's program has.
+func (r *row) timeout(s *step) time.Duration {
+	switch {
+	case r.plan.sync():
+		return actionTimeout
+	case s.main() && r.cfg.Runtime.ProcessTimeout > 0:
+		return r.cfg.Runtime.ProcessTimeout
+	}
+	return s.def.Timeout
+}
+
+// dataTypes is what the main component's support of types is called.
+func (r *row) dataTypes(cfg *component.Config) string {
+	return orElse(cfg.Storage.Output.DataTypeSupport, r.plan.main().DataTypes)
+}
+
+// env are a step's variables.
+func (r *row) env(s *step) (map[string]string, error) {
+	p := &r.opts.Project
+	def := s.def.Definition
+	e := folder.Environment{
+		RunID: r.job.ID, ProjectID: p.ID, ConfigID: r.plan.ConfigID, RowID: r.report.ID, ConfigVersion: r.plan.ConfigVersion,
+		ComponentID: def.ID, StackID: p.Stack, BranchID: p.Branch, FileProvider: p.FileProvider, Features: p.Features,
+		Mode: orElse(map[string]string{caisson.ComponentDebug: "debug"}[r.plan.Mode], "run"), DataTypeSupport: r.dataTypes(r.cfg),
+		ForwardToken: def.ForwardToken, ForwardDetails: def.ForwardTokenDetails,
+		Token: p.Token, URL: p.URL, ProjectName: p.Name, TokenID: p.TokenID, TokenDesc: p.TokenDesc, RealUser: p.User,
+		Parameters: r.cfg.Parameters, Inject: def.InjectEnvironment,
+	}
+	if !s.main() {
+		e.Parameters = s.proc.Parameters
+	}
+	vars, err := e.Vars()
+	if err != nil {
+		return nil, err
+	}
+	for name, value := range def.Env {
+		if _, own := vars[name]; !own {
+			vars[name] = value
+		}
+	}
+	return vars, nil
+}
+
+// image has a step run its image.
+func (r *row) image(c *executor.Child, s *step) error {
+	if s.def.Image == nil {
+		return &caisson.Error{
+			Op: caisson.OpPrepare, Item: fmt.Sprintf("component %q", s.def.ID), Kind: caisson.ErrUnsupported,
+			Err: fmt.Errorf("images are not built here, name an image"),
+		}
+	}
+	c.Task.Image = r.reference(s)
+	if pulled := r.report.Steps; r.p.Phase == phaseSteps && len(pulled) == len(r.steps) && pulled[r.p.Step].Image != "" {
+		c.Task.Image = pulled[r.p.Step].Image
+	}
+	if user := s.def.Image.Username; user != "" {
+		c.Task.Registry = &caisson.Registry{Username: user, Password: registrySecret}
+		c.Task.Secrets = map[string]caisson.Secret{registrySecret: {}}
+		c.Secrets = map[string][]byte{registrySecret: []byte(r.secrets.Images[s.def.ID].Password)}
+	}
+	return nil
+}
+
+// registrySecret is the name of the secret that is a registry's password. The
+// program never sees it.
+const registrySecret = "REGISTRY_PASSWORD"
+
+// reference is the name of a step's image: the tag is the run's, the
+// configuration's or the definition's, in this order.
+func (r *row) reference(s *step) string {
+	img := s.def.Image
+	for _, scheme := range []string{"docker-archive:", "oci-archive:", "oci:"} {
+		if file, ok := strings.CutPrefix(img.URI, scheme); ok {
+			if !filepath.IsAbs(file) {
+				file = filepath.Join(s.def.Dir, file)
+			}
+			return scheme + file
+		}
+	}
+	tag := ""
+	if s.main() {
+		tag = orElse(r.plan.Tag, orElse(r.cfg.Runtime.Tag, r.cfg.Runtime.ImageTag))
+	} else {
+		tag = s.proc.Tag
+	}
+	return img.Reference(tag)
+}
+
+// codeDir is where a command's own files are.
+const codeDir = "/component"
+
+// command has a step run a program of the host. What of it begins with "./" is
+// a file or folder beside the definition, which it sees in codeDir.
+func (r *row) command(c *executor.Child, s *step) error {
+	c.Task.Workdir = orElse(s.def.Workdir, dataDir)
+	shown := make(map[string]bool)
+	for _, arg := range s.def.Command {
+		file, ok := strings.CutPrefix(arg, "./")
+		if !ok {
+			c.Task.Cmd = append(c.Task.Cmd, arg)
+			continue
+		}
+		if !filepath.IsLocal(file) {
+			return component.Application(invalidf(caisson.ErrInvalid, "definition.command", "%q is not beside the definition", arg))
+		}
+		c.Task.Cmd = append(c.Task.Cmd, path.Join(codeDir, file))
+		top, _, _ := strings.Cut(filepath.ToSlash(file), "/")
+		if !shown[top] {
+			shown[top] = true
+			r.link(c, fmt.Sprintf("code-%d", len(shown)), filepath.Join(s.def.Dir, top), path.Join(codeDir, top))
+		}
+	}
+	return nil
+}
