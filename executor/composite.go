@@ -77,6 +77,7 @@ type Child struct {
 	// Redact are other values that are taken out of its log. Those that are too
 	// short or too long to be found are not looked for.
 	Redact [][]byte
-	// Links are files of the host, absolute paths, that it may see read-only.
+	// Links are files and folders of the host, absolute paths, that it may see
+	// read-only. Everyone must be able to read them.
 	Links map[string]string
 }

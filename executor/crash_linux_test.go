@@ -25,6 +25,7 @@ import (
 	"github.com/caissonrun/caisson/keeper"
 	"github.com/caissonrun/caisson/keeper/keepertest"
 	"github.com/caissonrun/caisson/mount"
+	"github.com/caissonrun/caisson/mount/component"
 	"github.com/caissonrun/caisson/stage"
 	"github.com/caissonrun/caisson/stage/file"
 )
@@ -136,9 +137,9 @@ func childExecutor(dir string) (*Executor, error) {
 	}
 	opts := &Options{
 		State: dir, Runtime: runtime, Engines: []engine.Engine{rooting{networked{e, filepath.Join(filepath.Dir(dir), "held")}}}, Stagers: []stage.Stager{files},
-		Mounters: []mount.Mounter{marker(filepath.Join(filepath.Dir(dir), "held"))},
-		Images:   shelf(filepath.Join(filepath.Dir(dir), "held")),
-		Logger:   slog.New(slog.NewTextHandler(os.Stderr, nil)),
+		Mounters: []mount.Mounter{marker(filepath.Join(filepath.Dir(dir), "held")), component.New()},
+		Images:   shelf(filepath.Join(filepath.Dir(dir), "held")), Composite: new(cook),
+		Logger: slog.New(slog.NewTextHandler(os.Stderr, nil)),
 	}
 	if os.Getenv(envAlone) == "" {
 		opts.Attend = []string{os.Args[0], "attend"}
@@ -152,6 +153,9 @@ func childExecutor(dir string) (*Executor, error) {
 // crashTask is the task of a scenario. Every program prints its step's name, so
 // that the logs tell how often it ran.
 func crashTask(scenario string) *caisson.Task {
+	if scenario == "composite" {
+		return composedOf(crashRecipe())
+	}
 	say := func(script string) caisson.Program { return caisson.Program{Run: "echo ran-$CAISSON_STEP; " + script} }
 	task := &caisson.Task{
 		Program: say("mkdir out; cat in > out/a; echo $TOKEN; sleep 0.02"),

@@ -11,6 +11,7 @@ import (
 	"maps"
 	"math"
 	"os"
+	"path/filepath"
 	"regexp"
 	"strconv"
 	"strings"
@@ -216,7 +217,8 @@ func isPassedOn(known []request, r *request) bool {
 var keyPattern = regexp.MustCompile(`^[A-Za-z0-9._-]+(/[A-Za-z0-9._-]+)*$`)
 
 func checkKey(key string) error {
-	if len(key) > 255 || !keyPattern.MatchString(key) || key == string(kindMain) {
+	local := filepath.IsLocal(key) && filepath.Clean(key) == key && key != "."
+	if len(key) > 255 || !keyPattern.MatchString(key) || !local || key == string(kindMain) {
 		return invalid("key", fmt.Errorf("%q: use up to 255 letters, digits, ., _, - and /, and not main", key))
 	}
 	return nil

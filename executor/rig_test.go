@@ -21,6 +21,7 @@ import (
 	"github.com/caissonrun/caisson/engine/mem"
 	"github.com/caissonrun/caisson/internal/state"
 	"github.com/caissonrun/caisson/mount"
+	"github.com/caissonrun/caisson/mount/component"
 	"github.com/caissonrun/caisson/stage"
 )
 
@@ -39,6 +40,8 @@ type rig struct {
 	attend   bool // attendants are started, as goroutines
 	wrap     func(engine.Engine) engine.Engine
 	limits   limits
+	// composite carries out tasks with a component.
+	composite Composite
 
 	mu      sync.Mutex
 	spawned []string // ids of tasks for which an attendant was started
@@ -82,7 +85,8 @@ func (r *rig) process() *process {
 	}
 	opts := &Options{
 		State: r.state, Engines: []engine.Engine{used},
-		Mounters: []mount.Mounter{r.mounts}, Stagers: []stage.Stager{r.store},
+		Mounters: []mount.Mounter{r.mounts, component.New()}, Stagers: []stage.Stager{r.store},
+		Composite: r.composite,
 	}
 	if r.attend {
 		opts.Attend = []string{"attend"}

@@ -134,10 +134,14 @@ func (b *blueprint) environ(st *step) map[string]string {
 }
 
 func (b *blueprint) addSecrets(s *engine.Spec) {
-	for _, name := range slices.Sorted(maps.Keys(b.record.Task.Secrets)) {
-		secret := b.record.Task.Secrets[name]
+	task := b.record.Task
+	for _, name := range slices.Sorted(maps.Keys(task.Secrets)) {
+		secret := task.Secrets[name]
 		as := secret.As
-		if as == "" {
+		switch {
+		case b.record.Parent != nil && task.Registry != nil && task.Registry.Password == name:
+			as = "" // a part pulls its image with it, and shows it to no program
+		case as == "":
 			as = caisson.SecretEnv
 		}
 		s.Secrets = append(s.Secrets, engine.Secret{Name: name, Value: b.secrets[name], As: as, Once: secret.Once})

@@ -58,7 +58,7 @@ type Env struct {
 type Parent struct {
 	Dir     string            // its folder for them, absolute
 	Private string            // the same in memory, for what must not be on disk
-	Links   map[string]string // files of the host that may be read, by name
+	Links   map[string]string // files and folders of the host that may be read, by name
 }
 
 // A Request is one mount of one attempt.

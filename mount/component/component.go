@@ -117,8 +117,8 @@ func checkType(mt caisson.Mount, mode fs.FileMode) error {
 	return mount.Invalid(mt, "source is neither a file nor a folder")
 }
 
-// resolveLink returns the path of a file of the host. It has to be readable by
-// everyone: its owner stays what it is.
+// resolveLink returns the path of a file or folder of the host. It has to be
+// readable by everyone: its owner stays what it is.
 func resolveLink(mt caisson.Mount, source string) (string, error) {
 	if !filepath.IsAbs(source) {
 		return "", mount.Invalid(mt, "there is no such link")
@@ -131,10 +131,14 @@ func resolveLink(mt caisson.Mount, source string) (string, error) {
 	if err != nil {
 		return "", safefs.Sorted(caisson.OpMount, mount.Item(mt), err)
 	}
-	if !info.Mode().IsRegular() {
-		return "", mount.Invalid(mt, fmt.Sprintf("%q is no regular file", real))
+	if err := checkType(mt, info.Mode()); err != nil {
+		return "", err
 	}
-	if os.Geteuid() == 0 && info.Mode().Perm()&0o004 == 0 {
+	need := fs.FileMode(0o004)
+	if info.IsDir() {
+		need = 0o005
+	}
+	if os.Geteuid() == 0 && info.Mode().Perm()&need != need {
 		return "", &caisson.Error{
 			Op: caisson.OpMount, Item: mount.Item(mt), Kind: caisson.ErrDenied,
 			Err: fmt.Errorf("%q can't be read by everyone: copy it", real),

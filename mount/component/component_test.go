@@ -27,6 +27,7 @@ func must(t *testing.T, err error) {
 func parent(t *testing.T) *mount.Parent {
 	t.Helper()
 	top := t.TempDir()
+	must(t, os.Chmod(top, 0o755))
 	p := &mount.Parent{Dir: filepath.Join(top, "dir"), Private: filepath.Join(top, "private")}
 	for _, dir := range []string{"dir/row/data", "private/row"} {
 		must(t, os.MkdirAll(filepath.Join(top, dir), 0o700))
@@ -41,7 +42,7 @@ func parent(t *testing.T) *mount.Parent {
 	must(t, unix.Mkfifo(filepath.Join(p.Dir, "fifo"), 0o600))
 	p.Links = map[string]string{
 		"table": filepath.Join(top, "table"), "closed": filepath.Join(top, "closed"),
-		"folder": top, "relative": "table", "gone": filepath.Join(top, "gone"),
+		"folder": top, "fifo": filepath.Join(p.Dir, "fifo"), "relative": "table", "gone": filepath.Join(top, "gone"),
 	}
 	return p
 }
@@ -55,7 +56,7 @@ func TestMounter(t *testing.T) {
 		Invalid: map[string]caisson.Mount{
 			"no source": {}, "the folder itself": {Source: "."}, "outside": {Source: "../closed"},
 			"absolute": {Source: "/etc"}, "FIFO": {Source: "fifo"}, "no link": {Source: "link:other"},
-			"folder as link": {Source: "link:folder"}, "relative link": {Source: "link:relative"},
+			"FIFO as link": {Source: "link:fifo"}, "relative link": {Source: "link:relative"},
 			"outside of memory": {Source: "private:../dir"}, "all memory": {Source: "private:"},
 			"option": {Source: "row/data", Opts: map[string]string{"size": "1m"}},
 		},
@@ -71,6 +72,7 @@ func TestPlaces(t *testing.T) {
 		"file":               {Source: filepath.Join(p.Dir, "file"), Owned: true},
 		"private:row/config": {Source: filepath.Join(p.Private, "row/config"), Owned: true},
 		"link:table":         {Source: p.Links["table"], ReadOnly: true},
+		"link:folder":        {Source: p.Links["folder"], ReadOnly: true},
 	} {
 		req := &mount.Request{
 			Env: mount.Env{Parent: p}, Mount: caisson.Mount{Type: component.Type, Source: source, Target: "/data"},

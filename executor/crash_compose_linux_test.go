@@ -1,0 +1,173 @@
+package executor
+
+import (
+	"context"
+	"fmt"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+
+	"github.com/caissonrun/caisson"
+	"github.com/caissonrun/caisson/engine/native"
+	"github.com/caissonrun/caisson/internal/crash"
+	"github.com/caissonrun/caisson/internal/state"
+)
+
+// crashRecipe is of a task that is made of two. They share a folder of their
+// parent's where the host can mount it.
+func crashRecipe() *recipe {
+	r := &recipe{Scripts: []string{"echo ran-one s3cr3t-value; sleep 0.02", "echo ran-two"}}
+	if os.Getenv(envIsolation) == native.Full {
+		r.Mounts = []caisson.Mount{{Type: "component", Source: "data", Target: "/data"}}
+		r.Scripts = []string{
+			"echo ran-one s3cr3t-value; echo 1 >> /data/ran; sleep 0.02", "echo ran-two; test $(wc -l < /data/ran) = 1",
+		}
+	}
+	return r
+}
+
+// compositePoints are the points that a composite task or its children pass.
+func compositePoints() []crash.Name {
+	skip := []string{"retry-", "keep-", "network-", "root-", "control-", "remove-", "state-", "staged-out-", "print-"}
+	list := slices.DeleteFunc(append(crash.Composite(), crash.Points()...), func(at crash.Name) bool {
+		return slices.ContainsFunc(skip, func(prefix string) bool { return strings.HasPrefix(string(at), prefix) })
+	})
+	return append(list, crash.PrintBefore, crash.PrintAfter)
+}
+
+// TestCrashComposite kills a process at every durable write of a task that is
+// made of others, and of these: the first that goes on is killed at the same
+// point again. There is one result, each child has run once, and the log is
+// whole and tells everything once.
+func TestCrashComposite(t *testing.T) {
+	if testing.Short() {
+		t.Skip("kills some hundred processes")
+	}
+	s := newCrashSetup(t)
+	t.Cleanup(func() { checkNoKeepers(t, s.keeper) })
+	t.Run("points", func(t *testing.T) {
+		for _, at := range compositePoints() {
+			for _, alone := range []bool{true, false} {
+				name := string(at)
+				if !alone {
+					name += " with attendants"
+				}
+				t.Run(name, func(t *testing.T) {
+					t.Parallel()
+					s.crashComposite(t, at, alone)
+				})
+			}
+		}
+	})
+}
+
+// crashComposite kills who submits at the first, second and every other passing
+// of a point.
+func (s *crashSetup) crashComposite(t *testing.T, at crash.Name, alone bool) {
+	t.Helper()
+	for n := 1; ; n++ {
+		h := s.host(t, alone)
+		reached := h.run(crash.Name(fmt.Sprintf("%s:%d", at, n)), "run", "composite")
+		if alone {
+			h.run(at, "finish")
+		}
+		h.run("", "finish")
+		h.untilSettled()
+		h.run("", "finish") // sweeps what no task knows of any more
+		h.untilSettled()
+		h.checkComposite()
+		if t.Failed() {
+			t.Logf("killed at passing %d", n)
+			return
+		}
+		if !reached {
+			if n == 1 && !notPassed(at, s.isolation) {
+				t.Errorf("%s was never reached", at)
+			}
+			return
+		}
+	}
+}
+
+// notPassed reports whether a point may not be met: nothing wakes a parent that
+// is at work, and without isolation there are no mounts.
+func notPassed(at crash.Name, isolation string) bool {
+	return isolation != native.Full && (at == crash.PlacesBefore || at == crash.PlacesAfter)
+}
+
+// checkComposite checks that the composite task ended well, once, if it was
+// accepted.
+func (h *host) checkComposite() {
+	t := h.t
+	t.Helper()
+	x, err := New(&Options{State: filepath.Join(h.dir, "state")})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer x.Close()
+	ids, err := x.folder.Tasks()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, id := range ids {
+		task := x.folder.Task(id)
+		r, err := readRecord(task)
+		if err != nil {
+			t.Error(err)
+			continue
+		}
+		h.checkJournalOf(task)
+		if r.Parent == nil {
+			h.checkParent(x, task, len(ids)-1)
+		}
+	}
+	for what, pattern := range map[string]string{
+		"secrets": "run/*/secrets/*", "private folder": "run/*/private/*", "work folder": "state/tasks/*/attempt-*/disk",
+		"sandbox folder": "state/tasks/*/attempt-*/*[0-9n]", "lock": "state/tasks/*/lock",
+		"runtime folder": "run/native/" + x.folder.Short() + "/*", "temporary file": "state/tasks/*/.caisson-*",
+	} {
+		if left, _ := filepath.Glob(filepath.Join(h.dir, pattern)); len(left) > 0 {
+			t.Errorf("%s is left: %q", what, left)
+		}
+	}
+}
+
+func (h *host) checkJournalOf(task state.Task) {
+	t := h.t
+	t.Helper()
+	result, err := readResult(task)
+	if err != nil || result == nil || !result.Success || result.Attempt != 1 {
+		text, _ := os.ReadFile(task.Journal())
+		t.Errorf("result of %s = %+v, %v, want success; journal:\n%s", task.ID, result, err, text)
+	}
+	events, _, err := state.ReadJournal(task.Journal(), 0)
+	if err != nil {
+		t.Error(err)
+	}
+	checkJournal(t, events)
+}
+
+func (h *host) checkParent(x *Executor, task state.Task, children int) {
+	t := h.t
+	t.Helper()
+	if children != 2 {
+		t.Errorf("%d children, want 2", children)
+	}
+	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
+	defer cancel()
+	var log strings.Builder
+	err := x.Logs(ctx, task.ID, LogOptions{}, func(rec LogRecord) error { log.Write(rec.Data); return nil })
+	want := "begin, with [redacted]\nran-one [redacted]\nrow-1/0 ended with 0\nran-two\nrow-1/1 ended with 0\n"
+	if diff := cmp.Diff(want, log.String()); diff != "" || err != nil {
+		text, _ := os.ReadFile(task.Journal())
+		t.Errorf("log, %v (-want +got):\n%s\njournal:\n%s", err, diff, text)
+	}
+	if result, err := readResult(task); err != nil || string(result.Component) != `{"tables":["t"]}` {
+		t.Errorf("result = %+v, %v", result, err)
+	}
+}
