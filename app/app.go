@@ -139,12 +139,16 @@ func New(cfg *Config, opts *Options) (*App, error) {
 		return nil, err
 	}
 	runner := components(cfg, opts, logger)
+	composite := opts.Composite
+	if composite == nil {
+		composite = runner
+	}
 	x, err := executor.New(&executor.Options{
 		State: cfg.State, Runtime: cfg.Runtime,
 		Engines: engines, Prefer: cfg.Executor.Prefer, LogLimit: cfg.Executor.LogLimit,
 		Mounters: mounters, Stagers: stagers, Images: images,
 		Attend: opts.Attend, AttendEnv: opts.AttendEnv, Progress: opts.Progress, Pulled: opts.Pulled, Logger: logger,
-		Fingerprint: fingerprint(cfg), Composite: opts.Composite,
+		Fingerprint: fingerprint(cfg), Composite: composite,
 	})
 	if err != nil {
 		return nil, err
