@@ -14,7 +14,10 @@ type Resolver struct {
 	Definition *Definition
 	Library    *Library // variables and shared code
 	Unsealer   Unsealer // nil: a configuration with "#" values is an error
-	Vault      map[string]string
+	// Vault is what {{ vault.NAME }} stands for. VaultSecrets are those of its
+	// values that are secret wherever they are used.
+	Vault        map[string]string
+	VaultSecrets []string
 	// Credentials returns OAuth credentials by id. Errors: ErrNotFound.
 	Credentials func(id string) (*Value, error)
 	// Variables are given for this run; they win over the configuration's.
@@ -78,6 +81,11 @@ func (r *Resolver) Resolve(c *Configuration, row Row) (*Resolved, error) {
 	}
 	if err := r.imageParameters(file, out); err != nil {
 		return nil, err
+	}
+	for _, s := range r.VaultSecrets {
+		if s != "" {
+			out.Secrets = append(out.Secrets, s)
+		}
 	}
 	slices.Sort(out.Secrets)
 	out.Secrets = slices.Compact(out.Secrets)
