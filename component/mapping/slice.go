@@ -77,7 +77,8 @@ type unzipped struct {
 func (u *unzipped) Read(p []byte) (int, error) {
 	n, err := u.z.Read(p)
 	if err != nil && err != io.EOF {
-		err = u.s.bad(fmt.Errorf("its gzip data are damaged: %w", err))
+		// Not wrapped: that it ends too early must not look like an end.
+		err = u.s.bad(fmt.Errorf("its gzip data are damaged: %v", err))
 	}
 	return n, err
 }
