@@ -163,7 +163,7 @@ type Load struct {
 	// is not enforced (deduplication_strategy insert). A storage may enforce all.
 	Insert bool
 
-	Types          map[string]Type // of columns, for a storage with Features.Types
+	Types          map[string]Type // of columns; without Features.Types all stay text
 	Metadata       []Metadata      // replaces what has the same Key and Provider
 	ColumnMetadata map[string][]Metadata
 	BucketMetadata []Metadata // for a bucket that this load makes

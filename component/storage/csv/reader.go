@@ -47,6 +47,7 @@ type Reader struct {
 
 	out  []byte
 	rest []byte // of the block that Next goes through
+	left int64  // rows in rest
 	line int64  // lines consumed
 	size int64  // bytes consumed
 	rows int64
@@ -93,24 +94,36 @@ func (r *Reader) Rows() int64 { return r.rows }
 // the last one.
 func (r *Reader) Next() ([]byte, error) {
 	if len(r.rest) == 0 {
-		block, _, err := r.Block()
-		if err != nil {
+		var err error
+		if r.rest, r.left, err = r.block(); err != nil {
 			return nil, err
 		}
-		r.rest = block
 	}
 	line, rest := Cut(r.rest)
 	r.rest = rest
+	r.left--
+	r.rows++
 	return line, nil
 }
 
 // Block returns the next rows, at least one, and how many they are. They are
 // valid until the next call. Errors: io.EOF after the last one.
 func (r *Reader) Block() ([]byte, int64, error) {
+	block, rows := r.rest, r.left
+	r.rest, r.left = nil, 0
+	if rows > 0 {
+		r.rows += rows
+		return block, rows, nil
+	}
+	block, rows, err := r.block()
+	r.rows += rows
+	return block, rows, err
+}
+
+func (r *Reader) block() ([]byte, int64, error) {
 	for r.err == nil {
 		block, rows := r.take()
 		if rows > 0 {
-			r.rows += rows
 			return block, rows, nil
 		}
 		if r.err == nil {

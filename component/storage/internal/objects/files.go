@@ -1,0 +1,337 @@
+package objects
+
+import (
+	"context"
+	"crypto/sha256"
+	"encoding/hex"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"path"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+	"unicode"
+	"unicode/utf8"
+
+	"github.com/caissonrun/caisson"
+	"github.com/caissonrun/caisson/component/storage"
+	"github.com/caissonrun/caisson/internal/crash"
+)
+
+// A fileRecord is files/ID.json. Without an Object it is the claim of a file
+// that is being added, and is not listed.
+type fileRecord struct {
+	Format    int       `json:"format"`
+	ID        int64     `json:"id"`
+	Load      string    `json:"load,omitempty"`
+	Name      string    `json:"name"`
+	Object    string    `json:"object,omitempty"`
+	Created   time.Time `json:"created"`
+	Tags      []string  `json:"tags"`
+	Size      int64     `json:"size"`
+	Public    bool      `json:"public"`
+	Permanent bool      `json:"permanent"`
+	Encrypted bool      `json:"encrypted"`
+}
+
+func fileKey(id int64) string { return fmt.Sprintf("files/%d.json", id) }
+
+func (r *fileRecord) file() storage.File {
+	return storage.File{
+		ID: r.ID, Name: r.Name, Created: r.Created, Tags: slices.Clone(r.Tags), Size: r.Size,
+		Public: r.Public, Permanent: r.Permanent, Encrypted: r.Encrypted,
+	}
+}
+
+// Files implements storage.Storage.
+func (s *Storage) Files(ctx context.Context, q *storage.FileQuery) ([]storage.File, error) {
+	if q == nil {
+		q = &storage.FileQuery{}
+	}
+	match, err := q.Matcher()
+	if err != nil {
+		return nil, err
+	}
+	ids, err := s.fileIDs(ctx)
+	if err != nil {
+		return nil, err
+	}
+	var list []storage.File
+	for _, id := range slices.Backward(ids) {
+		if !q.MayMatch(id) {
+			continue
+		}
+		r, _, err := s.fileRecord(ctx, id)
+		if errors.Is(err, caisson.ErrNotFound) {
+			continue
+		}
+		if err != nil {
+			return nil, err
+		}
+		if f := r.file(); match(&f) {
+			list = append(list, f)
+		}
+		if q.Limit > 0 && len(list) == q.Limit {
+			break
+		}
+	}
+	return list, nil
+}
+
+// fileIDs lists the ids of files in order, those that are being added with them.
+func (s *Storage) fileIDs(ctx context.Context) ([]int64, error) {
+	names, err := s.store.List(ctx, "files")
+	if err != nil {
+		return nil, err
+	}
+	var ids []int64
+	for _, name := range names {
+		base, ok := strings.CutSuffix(name, ".json")
+		id, err := strconv.ParseInt(base, 10, 64)
+		if ok && err == nil && id > 0 {
+			ids = append(ids, id)
+		}
+	}
+	slices.Sort(ids)
+	return ids, nil
+}
+
+// fileRecord reads what is known of a file, and its version. Errors:
+// ErrNotFound, also for one that is being added.
+func (s *Storage) fileRecord(ctx context.Context, id int64) (*fileRecord, string, error) {
+	r, version, err := s.fileClaim(ctx, id)
+	if err == nil && r.Object == "" {
+		err = &caisson.Error{Item: fmt.Sprintf("file %d", id), Kind: caisson.ErrNotFound, Err: fmt.Errorf("not in %s", s.Name())}
+	}
+	return r, version, err
+}
+
+func (s *Storage) fileClaim(ctx context.Context, id int64) (*fileRecord, string, error) {
+	data, version, err := s.store.Get(ctx, fileKey(id))
+	if err != nil {
+		return nil, "", err
+	}
+	r := &fileRecord{}
+	if err := json.Unmarshal(data, r); err != nil {
+		return nil, "", s.broken(fileKey(id), err)
+	}
+	if r.Format != format || r.ID != id || path.Base(r.Object) != r.Object && r.Object != "" {
+		return nil, "", s.broken(fileKey(id), errors.New("not the description of this file"))
+	}
+	return r, version, nil
+}
+
+// OpenFile implements storage.Storage.
+func (s *Storage) OpenFile(ctx context.Context, id int64) (io.ReadCloser, error) {
+	r, _, err := s.fileRecord(ctx, id)
+	if err != nil {
+		return nil, err
+	}
+	return s.store.Open(ctx, "files/"+r.Object)
+}
+
+// PutFile implements storage.Storage.
+func (s *Storage) PutFile(ctx context.Context, f *storage.NewFile, r io.Reader) (*storage.File, error) {
+	c, err := s.claim(ctx, f)
+	if err != nil || c.Object != "" {
+		return c.done(), err
+	}
+	object, err := s.store.Create(ctx, "files/"+c.object())
+	if err != nil {
+		return nil, s.giveUp(ctx, c, err)
+	}
+	defer object.Close()
+	n, err := io.Copy(object, readerOf(ctx, r))
+	if err != nil {
+		return nil, s.giveUp(ctx, c, err)
+	}
+	if _, err := object.Commit(); err != nil {
+		return nil, s.giveUp(ctx, c, err)
+	}
+	c.Object, c.Size = c.object(), n
+	crash.Point(crash.FileBefore)
+	if _, err := s.putFile(ctx, &c.fileRecord, c.version); err != nil {
+		return nil, err
+	}
+	crash.Point(crash.FileAfter)
+	return c.done(), nil
+}
+
+// A claim is a file that is being added, or was.
+type claim struct {
+	fileRecord
+	version string
+}
+
+func (c *claim) done() *storage.File {
+	if c == nil {
+		return nil
+	}
+	f := c.file()
+	return &f
+}
+
+// object is the name of a file's contents: with its own as far as any file
+// system can have it.
+func (c *claim) object() string {
+	name := strings.Map(func(r rune) rune {
+		if unicode.IsLetter(r) || unicode.IsDigit(r) || strings.ContainsRune("._-", r) {
+			return r
+		}
+		return '_'
+	}, strings.ToValidUTF8(c.Name, "_"))
+	const limit = 150
+	if len(name) > limit {
+		name = name[len(name)-limit:]
+		for !utf8.RuneStart(name[0]) {
+			name = name[1:]
+		}
+	}
+	return fmt.Sprintf("%d_%s", c.ID, name)
+}
+
+// claim finds the file that a load has made or begun, or begins one with a new
+// id.
+func (s *Storage) claim(ctx context.Context, f *storage.NewFile) (*claim, error) {
+	release, err := s.store.Lock(ctx, "files")
+	if err != nil {
+		return nil, err
+	}
+	defer release()
+	if f.Load != "" {
+		if c, err := s.begun(ctx, f.Load); c != nil || err != nil {
+			return c, err
+		}
+	}
+	for {
+		ids, err := s.fileIDs(ctx)
+		if err != nil {
+			return nil, err
+		}
+		id := int64(1)
+		if len(ids) > 0 {
+			id = ids[len(ids)-1] + 1
+		}
+		// The load's id is noted first, so that a claim is found again.
+		if err := s.note(ctx, f.Load, id); err != nil {
+			return nil, err
+		}
+		c := &claim{fileRecord: fileRecord{
+			Format: format, ID: id, Load: f.Load, Name: f.Name, Created: s.now(), Tags: unique(nil, f.Tags),
+			Public: f.Public, Permanent: f.Permanent, Encrypted: f.Encrypted,
+		}}
+		c.version, err = s.putFile(ctx, &c.fileRecord, "")
+		if errors.Is(err, caisson.ErrExists) {
+			continue
+		}
+		return c, err
+	}
+}
+
+func loadKey(load string) string {
+	sum := sha256.Sum256([]byte(load))
+	return "files/.loads/" + hex.EncodeToString(sum[:16])
+}
+
+// begun finds the file of a load: nil if there is none.
+func (s *Storage) begun(ctx context.Context, load string) (*claim, error) {
+	data, _, err := s.store.Get(ctx, loadKey(load))
+	if errors.Is(err, caisson.ErrNotFound) {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, err
+	}
+	id, err := strconv.ParseInt(strings.TrimSpace(string(data)), 10, 64)
+	if err != nil {
+		return nil, s.broken(loadKey(load), err)
+	}
+	r, version, err := s.fileClaim(ctx, id)
+	if errors.Is(err, caisson.ErrNotFound) || err == nil && r.Load != load {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, err
+	}
+	return &claim{fileRecord: *r, version: version}, nil
+}
+
+func (s *Storage) note(ctx context.Context, load string, id int64) error {
+	if load == "" {
+		return nil
+	}
+	_, version, err := s.store.Get(ctx, loadKey(load))
+	if err != nil && !errors.Is(err, caisson.ErrNotFound) {
+		return err
+	}
+	_, err = s.store.Put(ctx, loadKey(load), fmt.Appendln(nil, id), version)
+	return err
+}
+
+func (s *Storage) putFile(ctx context.Context, r *fileRecord, version string) (string, error) {
+	data, err := json.MarshalIndent(r, "", "  ")
+	if err != nil {
+		return "", err
+	}
+	return s.store.Put(ctx, fileKey(r.ID), append(data, '\n'), version)
+}
+
+// giveUp takes back a claim.
+func (s *Storage) giveUp(ctx context.Context, c *claim, cause error) error {
+	ctx = context.WithoutCancel(ctx)
+	err := s.store.Remove(ctx, fileKey(c.ID))
+	if c.Load != "" {
+		err = errors.Join(err, s.store.Remove(ctx, loadKey(c.Load)))
+	}
+	if err != nil {
+		return fmt.Errorf("%w (and its claim stays: %w)", cause, err)
+	}
+	return cause
+}
+
+// TagFile implements storage.Storage.
+func (s *Storage) TagFile(ctx context.Context, id int64, tags []string) error {
+	for try := 1; ; try++ {
+		r, version, err := s.fileRecord(ctx, id)
+		if err != nil {
+			return err
+		}
+		all := unique(r.Tags, tags)
+		if len(all) == len(r.Tags) {
+			return nil
+		}
+		r.Tags = all
+		if _, err = s.putFile(ctx, r, version); !errors.Is(err, caisson.ErrExists) || try == tries {
+			return err
+		}
+	}
+}
+
+// unique returns both, each once.
+func unique(tags, more []string) []string {
+	list := append([]string{}, tags...)
+	for _, t := range more {
+		if !slices.Contains(list, t) {
+			list = append(list, t)
+		}
+	}
+	return list
+}
+
+// readerOf ends with a context.
+func readerOf(ctx context.Context, r io.Reader) io.Reader { return &ctxReader{ctx: ctx, r: r} }
+
+type ctxReader struct {
+	ctx context.Context
+	r   io.Reader
+}
+
+func (r *ctxReader) Read(p []byte) (int, error) {
+	if err := r.ctx.Err(); err != nil {
+		return 0, err
+	}
+	return r.r.Read(p)
+}
