@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"slices"
 	"strings"
 	"time"
 
@@ -32,21 +33,29 @@ func (s *Storage) Files(ctx context.Context, q *storage.FileQuery) ([]storage.Fi
 	if q == nil {
 		q = &storage.FileQuery{}
 	}
-	if q.Query != "" {
-		return nil, &caisson.Error{Item: s.Name(), Kind: caisson.ErrUnsupported, Err: errors.New("this storage has no queries for files; use tags")}
+	match, err := q.Matcher()
+	if err != nil {
+		return nil, err
+	}
+	where, err := s.filesWhere(q)
+	if err != nil {
+		return nil, err
 	}
 	var files []storage.File
-	err := s.view(ctx, "files", func(c *session) error {
+	err = s.view(ctx, "files", func(c *session) error {
 		if c.bare {
 			return nil
 		}
-		where, err := s.filesWhere(q)
-		if err != nil {
-			return err
-		}
+		var err error
 		files, err = c.files(ctx, where)
 		return err
 	})
+	if q.Query != "" {
+		files = slices.DeleteFunc(files, func(f storage.File) bool { return !match(&f) })
+		if q.Limit > 0 && len(files) > q.Limit {
+			files = files[:q.Limit]
+		}
+	}
 	return files, err
 }
 
@@ -78,7 +87,8 @@ func (s *Storage) filesWhere(q *storage.FileQuery) (string, error) {
 		where = append(where, fmt.Sprintf("f.created > %d", q.ChangedSince.UnixMicro()))
 	}
 	text := " WHERE " + strings.Join(where, " AND ") + " ORDER BY f.id DESC"
-	if q.Limit > 0 {
+	// The database can't answer Query, which comes after it.
+	if q.Limit > 0 && q.Query == "" {
 		text += fmt.Sprintf(" LIMIT %d", q.Limit)
 	}
 	return text, nil

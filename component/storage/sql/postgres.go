@@ -76,7 +76,7 @@ func newPostgres(text string) (dialect, driver.Connector, error) {
 func (p *postgres) name() string { return p.url }
 
 func (p *postgres) features() storage.Features {
-	return storage.Features{ChangedSince: true, Types: true}
+	return storage.Features{ChangedSince: true, Types: true, FileQuery: true}
 }
 
 func (p *postgres) rebind(query string, n int) string {
