@@ -96,7 +96,9 @@ func (f *fileConnector) Connect(ctx context.Context) (driver.Conn, error) {
 
 func (q *lite) name() string { return "sqlite:" + q.file }
 
-func (q *lite) features() storage.Features { return storage.Features{ChangedSince: true, FileQuery: true} }
+func (q *lite) features() storage.Features {
+	return storage.Features{ChangedSince: true, FileQuery: true}
+}
 
 func (q *lite) rebind(query string, _ int) string { return query }
 
