@@ -38,6 +38,9 @@ type Spec struct {
 	Workdir string            `json:"workdir,omitempty"` // absolute, inside; empty: see docs/task.md
 	User    string            `json:"user,omitempty"`    // "uid[:gid]" or names; empty: the engine's default
 	Group   string            `json:"group,omitempty"`
+	// Root permits the program to be root inside where the engine's configuration
+	// does not: the operator has said so for this one. No document can set it.
+	Root bool `json:"root,omitempty"`
 
 	Image    string            `json:"image,omitempty"`  // for engines that pull by themselves
 	RootFS   *RootFS           `json:"rootfs,omitempty"` // for engines with Features.RootFS

@@ -80,4 +80,7 @@ type Child struct {
 	// Links are files and folders of the host, absolute paths, that it may see
 	// read-only. Everyone must be able to read them.
 	Links map[string]string
+	// Root permits its program to be root inside, whatever the engine's
+	// configuration says: the operator has said so.
+	Root bool
 }

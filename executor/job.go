@@ -337,7 +337,7 @@ func (j *Job) child(ctx context.Context, id, key string, c *Child) (*record, *Su
 	r := &record{
 		Version: recordVersion, ID: id, Task: c.Task, BaseDir: j.BaseDir, Trusted: j.Trusted,
 		UID: j.UID, GID: j.GID, Owner: j.Owner, Secrets: len(values) > 0,
-		Parent: &parentage{ID: j.ID, Attempt: j.Attempt, Key: key}, Links: c.Links,
+		Parent: &parentage{ID: j.ID, Attempt: j.Attempt, Key: key}, Links: c.Links, Root: c.Root,
 	}
 	sub := &Submission{BaseDir: j.BaseDir, Trusted: j.Trusted, Secrets: values}
 	return r, sub, j.x.check(ctx, r, sub)

@@ -46,6 +46,7 @@ type record struct {
 	Data   json.RawMessage   `json:"data,omitempty"`   // of a composite task: its Plan's
 	Parent *parentage        `json:"parent,omitempty"` // of a child
 	Links  map[string]string `json:"links,omitempty"`  // of a child: see Child
+	Root   bool              `json:"root,omitempty"`   // of a child: see Child
 }
 
 // parentage says which task a child is a part of.

@@ -42,6 +42,7 @@ type rig struct {
 	limits   limits
 	// composite carries out tasks with a component.
 	composite Composite
+	images    Images
 
 	mu      sync.Mutex
 	spawned []string // ids of tasks for which an attendant was started
@@ -86,7 +87,7 @@ func (r *rig) process() *process {
 	opts := &Options{
 		State: r.state, Engines: []engine.Engine{used},
 		Mounters: []mount.Mounter{r.mounts, component.New()}, Stagers: []stage.Stager{r.store},
-		Composite: r.composite,
+		Composite: r.composite, Images: r.images,
 	}
 	if r.attend {
 		opts.Attend = []string{"attend"}

@@ -53,6 +53,7 @@ func (b *blueprint) spec(st *step, folder string) (*engine.Spec, error) {
 		Workdir:   workdir(&st.program),
 		User:      st.program.User,
 		Group:     task.Group,
+		Root:      b.record.Root,
 		Image:     st.program.Image,
 		Registry:  task.Registry,
 		Options:   task.Options,

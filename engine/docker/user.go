@@ -47,7 +47,7 @@ func (e *Engine) user(ctx context.Context, s *engine.Spec, img *image) (user, er
 			return user{}, err
 		}
 	}
-	return decide(text, s.Group, field, &lists, e.opts.Root)
+	return decide(text, s.Group, field, &lists, e.opts.Root || s.Root)
 }
 
 // needsAccounts reports whether a user must be looked up in the image.

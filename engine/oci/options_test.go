@@ -264,6 +264,21 @@ func TestAccounts(t *testing.T) {
 			t.Error("the host's users were read")
 		}
 	})
+	t.Run("Permitted", func(t *testing.T) {
+		a, err := readAccounts(t.TempDir())
+		if err != nil {
+			t.Fatal(err)
+		}
+		for permitted, want := range map[bool]int{true: 0, false: DefaultUID} {
+			p, err := o.permitting(&engine.Spec{Root: permitted}).who(a, "0", "")
+			if err != nil || p.UID != want {
+				t.Errorf("root, permitted %v = %+v, %v, want %d", permitted, p, err, want)
+			}
+		}
+		if o.Root {
+			t.Error("the engine's own options have changed")
+		}
+	})
 	t.Run("Absent", func(t *testing.T) {
 		a, err := readAccounts(t.TempDir())
 		if err != nil {

@@ -180,6 +180,13 @@ func (a *accounts) groupsOf(name string) []int {
 	return list
 }
 
+// permitting returns the options with what the spec permits beside them.
+func (o *Options) permitting(s *engine.Spec) *Options {
+	own := *o
+	own.Root = o.Root || s.Root
+	return &own
+}
+
 // who decides who a program runs as: the task's user, or the image's, which the
 // executor has put in its place. Unless root is permitted, a user that is root
 // in any spelling, or none, becomes the standard one.
