@@ -62,7 +62,7 @@ selftest: build ## try attacks on every engine and runtime here, and write the s
 
 .PHONY: bench
 bench: build ## print medians and ratios beside the budgets, in one run
-	sh scripts/services run $(GO) run ./internal/bench
+	sh scripts/services run $(GO) run ./internal/bench $(BENCH)
 
 .PHONY: examples
 examples: build ## run the examples and the README's commands

@@ -23,6 +23,7 @@ type bench struct {
 	dir     string
 	caisson string // the built command
 	app     *app.App
+	size    int64 // of the components' table, in bytes
 
 	containers *containers // made by the first part that needs them
 }

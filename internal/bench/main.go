@@ -6,12 +6,14 @@ package main
 
 import (
 	"context"
+	"flag"
 	"fmt"
 	"os"
 	"os/signal"
 	"slices"
 	"text/tabwriter"
 
+	"github.com/caissonrun/caisson"
 	"github.com/caissonrun/caisson/app"
 )
 
@@ -26,11 +28,18 @@ type row struct {
 
 func main() {
 	app.Reexec()
+	size := caisson.Bytes(1 << 30)
+	flag.TextVar(&size, "size", size, "how large the table of the components' part is")
+	flag.Usage = func() {
+		fmt.Fprintln(flag.CommandLine.Output(), "usage: bench [-size SIZE] [PART...]")
+		flag.PrintDefaults()
+	}
+	flag.Parse()
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt)
 	defer stop()
-	work := run
-	if len(os.Args) == 4 && os.Args[1] == holder {
-		work = (&bench{dir: os.Args[2], caisson: os.Args[3]}).hold
+	work := func(ctx context.Context) error { return run(ctx, int64(size), flag.Args()) }
+	if flag.NArg() == 3 && flag.Arg(0) == holder {
+		work = (&bench{dir: flag.Arg(1), caisson: flag.Arg(2)}).hold
 	}
 	if err := work(ctx); err != nil {
 		fmt.Fprintf(os.Stderr, "bench: %v\n", err)
@@ -38,12 +47,14 @@ func main() {
 	}
 }
 
-func run(ctx context.Context) error {
+// run measures the parts that are named, or all.
+func run(ctx context.Context, size int64, only []string) error {
 	b, err := newBench()
 	if err != nil {
 		return err
 	}
 	defer b.close()
+	b.size = size
 
 	parts := []struct {
 		name string
@@ -63,7 +74,7 @@ func run(ctx context.Context) error {
 	defer table.Flush()
 	fmt.Fprintln(table, "WHAT\tFIGURE\tPEER\tRATIO\tBUDGET")
 	for _, part := range parts {
-		if len(os.Args) > 1 && !slices.Contains(os.Args[1:], part.name) {
+		if len(only) > 0 && !slices.Contains(only, part.name) {
 			continue
 		}
 		rows, err := part.run(ctx)
