@@ -24,7 +24,7 @@ import (
 
 // maxHidden is how large a document may be whose # values are hidden one by one;
 // of a larger one nothing is shown.
-const maxHidden = component.MaxManifest
+const maxHidden = component.MaxConfiguration
 
 // Archive writes the whole of data/ as a zip, with empty folders: stage_<i>.zip
 // or stage_output.zip. Of the configuration and of states what is under # keys is
@@ -68,22 +68,20 @@ func (a *archiver) documents(secrets []string) error {
 		if errors.Is(err, fs.ErrNotExist) || errors.Is(err, safefs.ErrLink) || errors.Is(err, safefs.ErrType) {
 			continue
 		}
-		value, parsed := a.parse(name, data)
-		if err != nil || parsed != nil {
+		var value *component.Value
+		if err == nil {
+			value, err = component.ParseValue(name, data)
+		}
+		if err != nil {
 			a.hidden[name] = []byte(hiddenText + "\n")
 			continue
 		}
-		value, found := hide(value)
-		all = append(all, found...)
-		a.hidden[name] = Encode(value, a.f.opts.Format, a.f.opts.Encoding)
+		all = append(all, component.Secrets(value)...)
+		a.hidden[name] = Encode(hide(value), a.f.opts.Format, a.f.opts.Encoding)
 	}
 	set, err := compile(all)
 	a.set = set
 	return err
-}
-
-func (a *archiver) parse(name string, data []byte) (*component.Value, error) {
-	return component.ParseComponentState(name, data, a.f.opts.Format)
 }
 
 // compile makes a set of the secrets that can be told from other text.

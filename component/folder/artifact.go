@@ -96,7 +96,7 @@ func (f *Folder) Artifact(ctx context.Context, kind string, w io.Writer) (bool, 
 func (f *Folder) checkArtifact(ctx context.Context, target string) (any bool, err error) {
 	var size int64
 	base := path.Join("data", target)
-	err = f.root.Walk(ctx, base, &safefs.WalkOptions{MaxEntries: MaxEntries}, func(e *safefs.Entry) error {
+	err = f.root.Walk(ctx, base, &safefs.WalkOptions{MaxEntries: f.opts.MaxEntries}, func(e *safefs.Entry) error {
 		switch {
 		case e.Mode&fs.ModeSymlink != 0:
 			return safefs.ErrLink

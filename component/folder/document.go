@@ -12,6 +12,7 @@ import (
 	"github.com/caissonrun/caisson"
 	"github.com/caissonrun/caisson/component"
 	"github.com/caissonrun/caisson/internal/safefs"
+	"golang.org/x/sys/unix"
 )
 
 // WriteConfig writes data/config.json (config.yml), in place of the former one:
@@ -164,13 +165,20 @@ func (f *Folder) read(target string, limit int64) ([]byte, error) {
 
 // outputError sorts an error about something that a step made.
 func outputError(target string, err error) error {
+	var sorted *caisson.Error
 	switch {
+	case errors.As(err, &sorted):
+		return err
 	case errors.Is(err, safefs.ErrLink):
 		return invalid(caisson.OpStageOut, target, "is a symbolic link: a component must write the file itself")
 	case errors.Is(err, safefs.ErrType):
 		return invalid(caisson.OpStageOut, target, "is neither a file nor a folder")
 	case errors.Is(err, safefs.ErrTooMany):
-		return invalid(caisson.OpStageOut, target, "has more than %d files and folders", MaxEntries)
+		return invalid(caisson.OpStageOut, target, "has more files and folders than are permitted")
+	case errors.Is(err, unix.ENOTDIR), errors.Is(err, unix.EISDIR):
+		return invalid(caisson.OpStageOut, target, "a file is where a folder must be, or a folder where a file must be")
+	case errors.Is(err, errAfterwards):
+		return invalid(caisson.OpStageOut, target, "%w", err)
 	case errors.Is(err, fs.ErrPermission):
 		return invalid(caisson.OpStageOut, target, "can't be read: permission denied")
 	}

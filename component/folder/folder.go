@@ -18,7 +18,7 @@ import (
 
 // Limits besides those of package component.
 const (
-	MaxEntries  = 200_000 // files in out/tables with all slices, or in out/files
+	MaxEntries  = 200_000 // files in out/tables with all slices, or in out/files, if Options do not say
 	MaxFiles    = 1 << 20 // files and folders in the whole of data/ and tmp/
 	MaxArtifact = 1 << 30 // bytes of all artifacts of a kind
 )
@@ -44,6 +44,9 @@ type Options struct {
 	// Owner is who the files belong to on disk; nil: the caller. It is what
 	// mount.Request says (UID and GID) of a place that is Owned.
 	Owner *safefs.Owner
+	// MaxEntries is how many files out/tables with all slices, or out/files, may
+	// have. 0: MaxEntries.
+	MaxEntries int
 }
 
 // A Folder is the data folder of one row. What puts data into in/ and what only
@@ -103,6 +106,9 @@ func attach(path string, opts *Options) (*Folder, error) {
 	}
 	if f.opts.Format == "" {
 		f.opts.Format = component.JSON
+	}
+	if f.opts.MaxEntries == 0 {
+		f.opts.MaxEntries = MaxEntries
 	}
 	return f, nil
 }

@@ -49,7 +49,7 @@ type Listing struct {
 // text, or more than MaxEntries.
 func (f *Folder) List(ctx context.Context, part Part) (*Listing, error) {
 	l := lister{part: part, base: path.Join("data/out", string(part)), manifests: map[string]bool{}}
-	opts := &safefs.WalkOptions{MaxEntries: MaxEntries, MaxDepth: 1}
+	opts := &safefs.WalkOptions{MaxEntries: f.opts.MaxEntries, MaxDepth: 1}
 	if part == Tables {
 		opts.MaxDepth = 2
 	}
@@ -188,15 +188,13 @@ func (f *Folder) OpenSlice(part Part, s *Slice) (*os.File, error) {
 // CheckSlice says whether an open slice still is as it was listed. Whoever has
 // read all of it asks, because a program that got away may write to it.
 func (f *Folder) CheckSlice(part Part, s *Slice, file *os.File) error {
-	return outputErrorOrNil(path.Join("out", string(part), s.Name), s.check(file))
+	if err := s.check(file); err != nil {
+		return outputError(path.Join("out", string(part), s.Name), err)
+	}
+	return nil
 }
 
-func outputErrorOrNil(target string, err error) error {
-	if err == nil {
-		return nil
-	}
-	return outputError(target, err)
-}
+var errAfterwards = errors.New("was changed after its program had ended")
 
 func (s *Slice) check(file *os.File) error {
 	var st unix.Stat_t
@@ -208,7 +206,7 @@ func (s *Slice) check(file *os.File) error {
 		same = same && uint64(st.Dev) == s.Dev && uint64(st.Ino) == s.Ino && time.Unix(st.Mtim.Unix()).Equal(s.Changed)
 	}
 	if !same {
-		return errors.Join(caisson.ErrInvalid, errors.New("was changed after its program had ended"))
+		return errAfterwards
 	}
 	return nil
 }

@@ -37,7 +37,7 @@ func badName(name string) string {
 	case len(name) > maxName:
 		return "is too long a name"
 	case !utf8.ValidString(name):
-		return "is no text in UTF-8"
+		return "has a name that is no text in UTF-8"
 	case strings.ContainsFunc(name, unicode.IsControl):
 		return "has a control character in its name, such as a line break"
 	}

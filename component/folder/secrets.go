@@ -18,8 +18,9 @@ const hiddenText = "[hidden]"
 // component does with its parameters. Errors: ErrInvalid.
 func CheckSecrets(config, imageParameters *component.Value) error {
 	secrets := map[string]bool{}
-	eachSecret(imageParameters, "", func(_ string, v *component.Value) { secrets[v.Text] = true })
-	delete(secrets, "")
+	for _, secret := range component.Secrets(imageParameters) {
+		secrets[secret] = true
+	}
 	var used []string
 	eachSecret(config, "", func(path string, v *component.Value) {
 		if secrets[v.Text] && !strings.HasPrefix(path, "image_parameters.") {
@@ -58,14 +59,11 @@ func join(path, key string) string {
 	return path + "." + key
 }
 
-// hide returns v with nothing of what is under # keys, and the texts that were
-// there.
-func hide(v *component.Value) (*component.Value, []string) {
-	var found []string
-	eachSecret(v, "", func(_ string, s *component.Value) { found = append(found, s.Text) })
+// hide returns v with nothing of what is under # keys.
+func hide(v *component.Value) *component.Value {
 	out := v.Clone()
 	blank(out)
-	return out, found
+	return out
 }
 
 func blank(v *component.Value) {

@@ -8,6 +8,7 @@ import (
 	"io/fs"
 	"path"
 	"slices"
+	"strconv"
 	"strings"
 
 	"github.com/caissonrun/caisson"
@@ -28,8 +29,8 @@ type Dropped struct {
 // Empty reports whether nothing was dropped.
 func (d *Dropped) Empty() bool { return len(d.Tables)+len(d.Files)+len(d.Manifests)+d.More == 0 }
 
-// usedName is where in/ goes to be removed, in W.
-const usedName = "used"
+// usedName returns where in/ of step n goes to be removed, in W.
+func usedName(n int) string { return "used-" + strconv.Itoa(n) }
 
 // Swap makes the output of step number n (from 0) the input of the next one. It
 // can be called again for the same n after a crash, and then does what is left;
@@ -43,15 +44,15 @@ func (f *Folder) Swap(ctx context.Context, n int) (*Dropped, error) {
 }
 
 // swap writes down that it is done before anything goes that a repeated call
-// would tell it by: until then a folder "used" says that in/ is moved away, and
+// would tell it by: until then a folder "used-N" says that in/ is moved away, and
 // a missing in/ that out/ is not.
 func (f *Folder) swap(ctx context.Context, n int, dropped **Dropped) error {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	if f.note.Swaps <= n {
-		moved, err := f.has(usedName)
+		moved, err := f.has(usedName(n))
 		if err == nil && !moved {
-			err = f.begin(ctx, dropped)
+			err = f.begin(ctx, n, dropped)
 		}
 		if err == nil {
 			err = f.turn()
@@ -64,7 +65,7 @@ func (f *Folder) swap(ctx context.Context, n int, dropped **Dropped) error {
 			return err
 		}
 	}
-	for _, name := range []string{usedName, pinsName} {
+	for _, name := range []string{usedName(n), pinsName} {
 		if err := f.root.RemoveAll(ctx, name); err != nil {
 			return err
 		}
@@ -76,7 +77,7 @@ func (f *Folder) swap(ctx context.Context, n int, dropped **Dropped) error {
 }
 
 // begin moves in/ away.
-func (f *Folder) begin(ctx context.Context, dropped **Dropped) error {
+func (f *Folder) begin(ctx context.Context, n int, dropped **Dropped) error {
 	if err := f.isFolder("data/out"); err != nil {
 		return err
 	}
@@ -94,7 +95,7 @@ func (f *Folder) begin(ctx context.Context, dropped **Dropped) error {
 		return err
 	}
 	*dropped = d
-	return f.root.Rename("data/in", usedName)
+	return f.root.Rename("data/in", usedName(n))
 }
 
 // turn makes out/ to in/, unless that is done.
@@ -198,7 +199,7 @@ func (d *Dropped) add(part Part, name string, kept []string) {
 // names returns the sorted names in a folder, hidden ones left out.
 func (f *Folder) names(ctx context.Context, folder string) ([]string, error) {
 	var names []string
-	err := f.root.Walk(ctx, folder, &safefs.WalkOptions{MaxEntries: MaxEntries, MaxDepth: 1}, func(e *safefs.Entry) error {
+	err := f.root.Walk(ctx, folder, &safefs.WalkOptions{MaxEntries: f.opts.MaxEntries, MaxDepth: 1}, func(e *safefs.Entry) error {
 		if e.Path != folder && !strings.HasPrefix(e.Name, ".") {
 			names = append(names, e.Name)
 		}
