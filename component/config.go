@@ -132,6 +132,11 @@ func settle(tree *Value) {
 	each(equal("where_operator"), "storage", "input", "tables")
 	each(equal("delete_where_operator"), "storage", "output", "tables")
 	each(func(table *Value) {
+		if v := table.Get("column_metadata"); v.IsEmpty() {
+			table.Set("column_metadata", NewList()) // as the reference writes it
+		}
+	}, "storage", "output", "tables")
+	each(func(table *Value) {
 		if v := table.Get("days"); v != nil && v.Kind == Null {
 			table.Set("days", &Value{Kind: Number, Text: "0"})
 		}
