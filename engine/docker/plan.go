@@ -288,9 +288,12 @@ func (set *setting) mounts(s *engine.Spec, h *container.HostConfig) {
 	} else {
 		tmpfs(caisson.WorkDir, 0, 0o755, owned)
 	}
-	if s.Tmp != "" {
+	// The daemon refuses two mounts in one place.
+	switch replaced := slices.ContainsFunc(s.Mounts, func(m engine.Mount) bool { return m.Target == "/tmp" }); {
+	case replaced:
+	case s.Tmp != "":
 		bind(s.Tmp, "/tmp", false)
-	} else {
+	default:
 		tmpfs("/tmp", s.Limits.Disk, 0, "")
 	}
 	for _, secret := range s.Secrets {

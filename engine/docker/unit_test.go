@@ -272,6 +272,20 @@ func TestPlan(t *testing.T) {
 	}
 }
 
+func TestPlanOwnTmp(t *testing.T) {
+	s := &engine.Spec{ID: "id", Args: []string{"a"}, Tmp: "/mine", Mounts: []engine.Mount{{Type: engine.MountBind, Source: "/s", Target: "/tmp"}}}
+	b, _ := planOf(t, s, nonRoot, &image{id: "sha256:x"}, &Options{})
+	var sources []string
+	for _, m := range b.HostConfig.Mounts {
+		if m.Target == "/tmp" {
+			sources = append(sources, m.Source)
+		}
+	}
+	if _, also := b.HostConfig.Tmpfs["/tmp"]; also || !slices.Equal(sources, []string{"/s"}) {
+		t.Errorf("at /tmp are %q, tmpfs %v, want /s alone", sources, b.HostConfig.Tmpfs)
+	}
+}
+
 func TestArguments(t *testing.T) {
 	img := &image{id: "sha256:x", entrypoint: []string{"entry"}, cmd: []string{"cmd"}}
 	for name, c := range map[string]struct {
