@@ -11,6 +11,9 @@ import (
 
 // Document implements storage.Storage.
 func (s *Storage) Document(ctx context.Context, name string) (data []byte, version string, err error) {
+	if err := checkText("document", name); err != nil {
+		return nil, "", err
+	}
 	err = s.view(ctx, name, func(c *session) error {
 		missing := &caisson.Error{Item: name, Kind: caisson.ErrNotFound, Err: errors.New("there is no such document")}
 		if c.bare {
@@ -32,6 +35,9 @@ func (s *Storage) Document(ctx context.Context, name string) (data []byte, versi
 
 // PutDocument implements storage.Storage.
 func (s *Storage) PutDocument(ctx context.Context, name string, data []byte, version string) (string, error) {
+	if name == "" {
+		return "", invalid("document", "it has no name")
+	}
 	if err := checkText("document", name); err != nil {
 		return "", err
 	}

@@ -133,7 +133,7 @@ func (c *session) files(ctx context.Context, where string) ([]storage.File, erro
 			files[i].Tags = append(files[i].Tags, tag)
 		}
 		return err
-	}, "SELECT file, tag FROM "+c.s.d.catalog("file_tags")+" WHERE file IN (SELECT f.id FROM "+c.s.d.catalog("files")+" f"+where+") ORDER BY tag")
+	}, "SELECT file, tag FROM "+c.s.d.catalog("file_tags")+" WHERE file IN (SELECT f.id FROM "+c.s.d.catalog("files")+" f"+where+") ORDER BY file, seq")
 	return files, err
 }
 
@@ -306,7 +306,9 @@ func readChunk(r io.Reader, p []byte) (n int, err error) {
 
 func (c *session) tag(ctx context.Context, id int64, tags []string) error {
 	for _, t := range tags {
-		_, err := c.exec(ctx, "INSERT INTO "+c.s.d.catalog("file_tags")+" (file, tag) VALUES (?, ?) ON CONFLICT DO NOTHING", id, t)
+		table := c.s.d.catalog("file_tags")
+		_, err := c.exec(ctx, fmt.Sprintf("INSERT INTO %s (file, tag, seq) SELECT %d, %s, coalesce(max(seq), 0) + 1 FROM %s WHERE file = %d"+
+			" ON CONFLICT DO NOTHING", table, id, literal(t), table, id))
 		if err != nil {
 			return err
 		}

@@ -52,9 +52,6 @@ func (s *Storage) check(id tableID, l *storage.Load) error {
 	if err := s.checkColumns(item, l.AddColumns); err != nil {
 		return err
 	}
-	if len(l.Types) > 0 && !s.Features().Types {
-		return &caisson.Error{Item: item, Kind: caisson.ErrUnsupported, Err: errors.New("this storage has no types of columns; all are text")}
-	}
 	if err := checkText(item, l.ID); err != nil {
 		return err
 	}
@@ -194,7 +191,7 @@ func (j *load) create(ctx context.Context) error {
 // newColumn writes down a column that is to be made and returns its type.
 func (j *load) newColumn(name string) (string, error) {
 	var typ *storage.Type
-	if t, ok := j.l.Types[name]; ok {
+	if t, ok := j.l.Types[name]; ok && j.s.Features().Types {
 		typ = &t
 		if j.entry.Types == nil {
 			j.entry.Types = make(map[string]storage.Type)
@@ -279,7 +276,7 @@ func delimiter(l *storage.Load) byte {
 // sameType refuses to change the type of a column that is there.
 func (j *load) sameType(name, own string) error {
 	asked, ok := j.l.Types[name]
-	if !ok {
+	if !ok || !j.s.Features().Types {
 		return nil
 	}
 	has, typed := j.entry.Types[own]

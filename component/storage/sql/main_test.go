@@ -100,15 +100,22 @@ func each(t *testing.T, f func(t *testing.T, s *sql.Storage, url string)) {
 
 func open(t testing.TB, at string) *sql.Storage {
 	t.Helper()
-	s, err := sql.New(at, nil)
-	if err != nil {
-		t.Fatal(err)
-	}
+	s := unclosed(t, at)
 	t.Cleanup(func() {
 		if err := s.Close(); err != nil {
 			t.Errorf("Close() = %v", err)
 		}
 	})
+	return s
+}
+
+// unclosed is open for those who close the storage themselves.
+func unclosed(t testing.TB, at string) *sql.Storage {
+	t.Helper()
+	s, err := sql.New(at, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
 	return s
 }
 

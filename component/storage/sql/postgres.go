@@ -128,7 +128,7 @@ func (p *postgres) migrations() [][]string {
 		"CREATE TABLE caisson.loads (id text PRIMARY KEY, table_id text NOT NULL, done bigint NOT NULL, outcome text NOT NULL)",
 		"CREATE TABLE caisson.files (id bigint PRIMARY KEY GENERATED ALWAYS AS IDENTITY, load_id text UNIQUE," +
 			" chunks text NOT NULL, created bigint NOT NULL, entry text NOT NULL)",
-		"CREATE TABLE caisson.file_tags (file bigint NOT NULL, tag text NOT NULL, PRIMARY KEY (file, tag))",
+		"CREATE TABLE caisson.file_tags (file bigint NOT NULL, tag text NOT NULL, seq bigint NOT NULL, PRIMARY KEY (file, tag))",
 		"CREATE INDEX file_tags_tag ON caisson.file_tags (tag)",
 		"CREATE TABLE caisson.chunks (chunks text NOT NULL, seq bigint NOT NULL, data bytea NOT NULL, PRIMARY KEY (chunks, seq))",
 		// Files are mostly compressed already.

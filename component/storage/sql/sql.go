@@ -22,6 +22,8 @@ const (
 	// connection that does not even do that is given up, and the server undoes
 	// it.
 	undoTime = 10 * time.Second
+	// busyPause is between two tries of what SQLite refuses without waiting.
+	busyPause = 5 * time.Millisecond
 )
 
 // Options changes how a database is used. The zero value is usable.
@@ -215,13 +217,26 @@ func (c *session) finish(ctx context.Context, item string, err error) error {
 
 // begin starts a transaction, as soon as the database lets it.
 func (s *Storage) begin(ctx context.Context, conn *dbsql.Conn, begin string) error {
-	for {
+	return retry(ctx, s.d.busy, func() error {
 		_, err := conn.ExecContext(ctx, begin)
-		if err == nil || !s.d.busy(err) {
+		return err
+	})
+}
+
+// retry calls f until it fails in another way than that somebody else is in the
+// way.
+func retry(ctx context.Context, busy func(error) bool, f func() error) error {
+	for {
+		err := f()
+		if err == nil || !busy(err) {
 			return err
 		}
-		if ctx.Err() != nil {
+		pause := time.NewTimer(busyPause)
+		select {
+		case <-ctx.Done():
+			pause.Stop()
 			return ctx.Err()
+		case <-pause.C:
 		}
 	}
 }

@@ -91,7 +91,13 @@ func (f *fileConnector) Connect(ctx context.Context) (driver.Conn, error) {
 	default:
 		_ = file.Close()
 	}
-	return f.Connector.Connect(ctx)
+	// The first connection turns the log on, which fails for others meanwhile.
+	var conn driver.Conn
+	err = retry(ctx, isBusy, func() error {
+		conn, err = f.Connector.Connect(ctx)
+		return err
+	})
+	return conn, err
 }
 
 func (q *lite) name() string { return "sqlite:" + q.file }
@@ -106,7 +112,9 @@ func (q *lite) beginView() string { return "BEGIN" }
 
 func (q *lite) beginChange() string { return "BEGIN IMMEDIATE" }
 
-func (q *lite) busy(err error) bool { return isResult(err, lib.SQLITE_BUSY) }
+func (q *lite) busy(err error) bool { return isBusy(err) }
+
+func isBusy(err error) bool { return isResult(err, lib.SQLITE_BUSY) }
 
 func isResult(err error, code int) bool {
 	var answer *sqlite.Error
@@ -139,7 +147,7 @@ func (q *lite) migrations() [][]string {
 		"CREATE TABLE caisson_loads (id TEXT PRIMARY KEY, table_id TEXT NOT NULL, done INTEGER NOT NULL, outcome TEXT NOT NULL)",
 		"CREATE TABLE caisson_files (id INTEGER PRIMARY KEY AUTOINCREMENT, load_id TEXT UNIQUE," +
 			" chunks TEXT NOT NULL, created INTEGER NOT NULL, entry TEXT NOT NULL)",
-		"CREATE TABLE caisson_file_tags (file INTEGER NOT NULL, tag TEXT NOT NULL, PRIMARY KEY (file, tag)) WITHOUT ROWID",
+		"CREATE TABLE caisson_file_tags (file INTEGER NOT NULL, tag TEXT NOT NULL, seq INTEGER NOT NULL, PRIMARY KEY (file, tag)) WITHOUT ROWID",
 		"CREATE INDEX caisson_file_tags_tag ON caisson_file_tags (tag)",
 		"CREATE TABLE caisson_chunks (chunks TEXT NOT NULL, seq INTEGER NOT NULL, data BLOB NOT NULL, PRIMARY KEY (chunks, seq))",
 		"CREATE TABLE caisson_documents (name TEXT PRIMARY KEY, data BLOB NOT NULL, version INTEGER NOT NULL)",

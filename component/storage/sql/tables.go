@@ -200,6 +200,9 @@ func (r *relation) choose(names []string) ([]column, error) {
 		if err != nil {
 			return nil, err
 		}
+		if slices.Contains(chosen[:i], c) {
+			return nil, invalid(r.id.String(), "column %q is asked for twice", name)
+		}
 		chosen[i] = c
 	}
 	return chosen, nil
