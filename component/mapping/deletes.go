@@ -95,7 +95,7 @@ func (p *planner) values(v *component.StorageValues, column string) ([]string, e
 	column = either(v.Column, column)
 	e, err := p.Storage.Export(p.ctx, id, &storage.Query{Columns: []string{column}})
 	if err != nil {
-		return nil, fmt.Errorf("values_from_storage %s: %w", id, err)
+		return nil, fmt.Errorf("values_from_storage %s: %w", id, ofStorage(err))
 	}
 	defer e.Close()
 
@@ -113,7 +113,7 @@ func (p *planner) values(v *component.StorageValues, column string) ([]string, e
 		err = wrote
 	}
 	if err != nil {
-		return nil, fmt.Errorf("values_from_storage %s: %w", id, err)
+		return nil, fmt.Errorf("values_from_storage %s: %w", id, ofStorage(err))
 	}
 	return out, nil
 }

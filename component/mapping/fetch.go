@@ -87,7 +87,7 @@ func (f *fetcher) look(ctx context.Context) error {
 		case err != nil && component.FaultOf(err) == component.ApplicationFault:
 			return fmt.Errorf("table %q: %w", f.Config.Tables[i].Source, err)
 		case err != nil:
-			problems = append(problems, stageIn("table", f.Config.Tables[i].Source, err))
+			problems = append(problems, stageIn(fmt.Sprintf("table %q", f.Config.Tables[i].Source), err))
 			continue
 		}
 		f.tables = append(f.tables, t)
@@ -99,13 +99,22 @@ func (f *fetcher) look(ctx context.Context) error {
 	return errors.Join(problems...)
 }
 
-// stageIn is an error about one thing of the input.
-func stageIn(what, name string, err error) error {
-	kind := caisson.KindOf(err)
-	if kind == caisson.ErrUnknown {
-		kind = caisson.ErrInvalid
+// stageIn is an error about one thing of the input that the user can mend.
+func stageIn(item string, err error) error {
+	return &caisson.Error{Op: caisson.OpStageIn, Item: item, Kind: caisson.KindOf(err), Err: err}
+}
+
+func invalid(format string, args ...any) error {
+	return &caisson.Error{Kind: caisson.ErrInvalid, Err: fmt.Errorf(format, args...)}
+}
+
+// ofStorage marks what a storage has not sorted: nothing that a user has written
+// is to blame for it.
+func ofStorage(err error) error {
+	if err != nil && caisson.KindOf(err) == caisson.ErrUnknown {
+		return component.Application(err)
 	}
-	return &caisson.Error{Op: caisson.OpStageIn, Item: fmt.Sprintf("%s %q", what, name), Kind: kind, Err: err}
+	return err
 }
 
 // oneName lets the last of two tables of one name win, as in the reference, or
@@ -118,9 +127,9 @@ func (f *fetcher) oneName() error {
 		if !twice {
 			continue
 		}
-		err := fmt.Errorf("%s and %s have the same destination", f.tables[other].table.ID, t.table.ID)
+		err := invalid("%s and %s have the same destination", f.tables[other].table.ID, t.table.ID)
 		if f.Strict {
-			return stageIn("file", t.name, err)
+			return stageIn(fmt.Sprintf("file %q", t.name), err)
 		}
 		f.warn("file %q: %v: the later one replaces the earlier", t.name, err)
 	}
@@ -148,22 +157,22 @@ func (f *fetcher) table(ctx context.Context, c *component.InputTable) (*tableFet
 	}
 	var err error
 	if t.table, err = f.Storage.Table(ctx, c.Source); err != nil {
-		return nil, err
+		return nil, ofStorage(err)
 	}
 	if gone := missing(t.query.Columns, t.table.Columns); len(gone) > 0 {
-		return nil, fmt.Errorf("it has no columns %s; it has %s", quoteAll(gone), quoteAll(t.table.Columns))
+		return nil, invalid("it has no columns %s; it has %s", quoteAll(gone), quoteAll(t.table.Columns))
 	}
 	spell(t.query.Columns, t.table.Columns)
 	if w := t.query.WhereColumn; w != "" {
 		one := []string{w}
 		if len(missing(one, t.table.Columns)) > 0 {
-			return nil, fmt.Errorf("where_column: it has no column %q; it has %s", w, quoteAll(t.table.Columns))
+			return nil, invalid("where_column: it has no column %q; it has %s", w, quoteAll(t.table.Columns))
 		}
 		spell(one, t.table.Columns)
 		t.query.WhereColumn = one[0]
 	}
 	if f.MaxTable > 0 && t.table.Size > int64(f.MaxTable) {
-		return nil, fmt.Errorf("its size of %d bytes exceeds the input mapping's limit of %d bytes", t.table.Size, int64(f.MaxTable))
+		return nil, invalid("its size of %d bytes exceeds the input mapping's limit of %d bytes", t.table.Size, int64(f.MaxTable))
 	}
 	return t, nil
 }
@@ -184,7 +193,7 @@ func (f *fetcher) query(t *tableFetch) error {
 		return err
 	}
 	if c.Limit < 0 {
-		return fmt.Errorf("limit %d is less than nothing", c.Limit)
+		return invalid("limit %d is less than nothing", c.Limit)
 	}
 	if q.Limit = c.Limit; f.Rows > 0 && (q.Limit == 0 || q.Limit > f.Rows) {
 		q.Limit = f.Rows
@@ -208,10 +217,10 @@ func selection(c *component.InputTable) ([]string, error) {
 		return typed, nil
 	}
 	if extra := missing(c.Columns, typed); len(extra) > 0 {
-		return nil, fmt.Errorf("both columns and column_types are given, and columns has more: %s", quoteAll(extra))
+		return nil, invalid("both columns and column_types are given, and columns has more: %s", quoteAll(extra))
 	}
 	if extra := missing(typed, c.Columns); len(extra) > 0 {
-		return nil, fmt.Errorf("both columns and column_types are given, and column_types has more: %s", quoteAll(extra))
+		return nil, invalid("both columns and column_types are given, and column_types has more: %s", quoteAll(extra))
 	}
 	return slices.Clone(c.Columns), nil
 }
@@ -220,11 +229,11 @@ func selection(c *component.InputTable) ([]string, error) {
 func where(c *component.InputTable) error {
 	switch {
 	case c.WhereColumn != "" && len(c.WhereValues) == 0:
-		return errors.New("where_column needs where_values")
+		return invalid("where_column needs where_values")
 	case c.WhereColumn == "" && len(c.WhereValues) > 0:
-		return errors.New("where_values needs where_column")
+		return invalid("where_values needs where_column")
 	case c.WhereOperator != "" && c.WhereOperator != "eq" && c.WhereOperator != "ne":
-		return fmt.Errorf("where_operator %q is neither eq nor ne", c.WhereOperator)
+		return invalid("where_operator %q is neither eq nor ne", c.WhereOperator)
 	}
 	return nil
 }
@@ -233,9 +242,9 @@ func where(c *component.InputTable) error {
 func (f *fetcher) changed(c *component.InputTable) (time.Time, error) {
 	switch {
 	case c.Days != 0 && c.ChangedSince != "":
-		return time.Time{}, errors.New("only one of days and changed_since can be given")
+		return time.Time{}, invalid("only one of days and changed_since can be given")
 	case c.Days < 0:
-		return time.Time{}, fmt.Errorf("days %d is less than nothing", c.Days)
+		return time.Time{}, invalid("days %d is less than nothing", c.Days)
 	case c.Days > 0:
 		return f.now.AddDate(0, 0, -int(min(c.Days, 1e6))), nil
 	case c.ChangedSince == "":
@@ -278,7 +287,7 @@ func (f *fetcher) fetch(ctx context.Context, t *tableFetch) (FetchedTable, error
 	}
 	e, err := f.Storage.Export(ctx, t.table.ID, &t.query)
 	if err != nil {
-		return done, fmt.Errorf("table %q: %w", t.config.Source, err)
+		return done, fmt.Errorf("table %q: %w", t.config.Source, ofStorage(err))
 	}
 	defer e.Close()
 	total := int64(-1)

@@ -31,7 +31,11 @@ func (f *fetcher) files(ctx context.Context) error {
 		c := &f.Config.Files[i]
 		found, err := f.choose(ctx, c)
 		if err != nil {
-			return stageInFiles(i, err)
+			item := fmt.Sprintf("storage.input.files[%d]", i)
+			if component.FaultOf(err) == component.ApplicationFault || ctx.Err() != nil {
+				return fmt.Errorf("%s: %w", item, err)
+			}
+			return stageIn(item, err)
 		}
 		f.keepFileState(c, found)
 		for _, file := range found {
@@ -53,20 +57,6 @@ func (f *fetcher) files(ctx context.Context) error {
 	})
 	f.out.Files = fetched
 	return err
-}
-
-// stageInFiles is an error about the i-th input of files. One that the storage
-// has with itself stays as it is.
-func stageInFiles(i int, err error) error {
-	if caisson.KindOf(err) != caisson.ErrUnknown && component.FaultOf(err) == component.ApplicationFault ||
-		errors.Is(err, context.Canceled) || errors.Is(err, context.DeadlineExceeded) {
-		return fmt.Errorf("input of files %d: %w", i, err)
-	}
-	kind := caisson.KindOf(err)
-	if kind == caisson.ErrUnknown {
-		kind = caisson.ErrInvalid
-	}
-	return &caisson.Error{Op: caisson.OpStageIn, Item: fmt.Sprintf("storage.input.files[%d]", i), Kind: kind, Err: err}
 }
 
 // choose asks the storage for the files of one input.
@@ -92,13 +82,13 @@ func (f *fetcher) choose(ctx context.Context, c *component.InputFile) ([]storage
 	default:
 		t, err := ParseTime(c.ChangedSince, f.now)
 		if err != nil {
-			return nil, fmt.Errorf("changed_since: %w", err)
+			return nil, invalid("changed_since: %w", err)
 		}
 		q.ChangedSince = t
 	}
 	found, err := f.Storage.Files(ctx, q)
 	if err != nil {
-		return nil, err
+		return nil, ofStorage(err)
 	}
 	for _, id := range c.FileIDs {
 		if !slices.ContainsFunc(found, func(file storage.File) bool { return file.ID == id }) {
@@ -116,17 +106,17 @@ func checkFiles(c *component.InputFile) error {
 	sourced := c.Source != nil && len(c.Source.Tags) > 0
 	switch {
 	case len(c.Tags) == 0 && !sourced && c.Query == "" && len(c.FileIDs) == 0:
-		return errors.New("at least one of tags, source.tags, query and file_ids must be given")
+		return invalid("at least one of tags, source.tags, query and file_ids must be given")
 	case len(c.Tags) > 0 && sourced:
-		return errors.New("only one of tags and source.tags can be given")
+		return invalid("only one of tags and source.tags can be given")
 	case len(c.FileIDs) > 0 && (len(c.Tags) > 0 || sourced || c.Query != "" || c.ChangedSince != "" || c.Limit != 0):
-		return errors.New("file_ids can only stand beside overwrite and processed_tags")
+		return invalid("file_ids can only stand beside overwrite and processed_tags")
 	case c.Query != "" && c.ChangedSince != "":
-		return errors.New("changed_since can't stand beside query")
+		return invalid("changed_since can't stand beside query")
 	case !c.Overwrite:
-		return errors.New("overwrite can't be turned off for files of a data folder")
+		return invalid("overwrite can't be turned off for files of a data folder")
 	case c.Limit < 0:
-		return fmt.Errorf("limit %d is less than nothing", c.Limit)
+		return invalid("limit %d is less than nothing", c.Limit)
 	case c.FilterByRunID:
 		return unsupported("filter_by_run_id, which is no more: files have a tag with the run's id")
 	}

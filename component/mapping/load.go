@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -41,7 +42,7 @@ func (o *Output) Load(ctx context.Context, p *Plan) (*Loaded, error) {
 			return nil
 		})
 	}
-	return l.sum(files, tables), err
+	return l.sum(p, files, tables), err
 }
 
 // byTable groups loads by their table: those of one table are done in order.
@@ -148,8 +149,8 @@ func (l *loader) warn(warnings []string) {
 	l.warnings = append(l.warnings, warnings...)
 }
 
-func (l *loader) sum(files []*LoadedFile, tables []*LoadedTable) *Loaded {
-	out := &Loaded{Files: []LoadedFile{}, Tables: []LoadedTable{}, Warnings: l.warnings}
+func (l *loader) sum(p *Plan, files []*LoadedFile, tables []*LoadedTable) *Loaded {
+	out := &Loaded{Files: []LoadedFile{}, Tables: []LoadedTable{}, Warnings: append(slices.Clone(p.Warnings), l.warnings...)}
 	for _, f := range files {
 		if f != nil {
 			out.Files = append(out.Files, *f)

@@ -82,22 +82,22 @@ func (p *planner) problem(item string, err error) error {
 	if err == nil {
 		return nil
 	}
-	switch kind := caisson.KindOf(err); {
+	kind := caisson.KindOf(err)
+	if kind == caisson.ErrUnknown {
+		kind = caisson.ErrInvalid // what is found out here has no kind yet
+	}
+	sorted := &caisson.Error{Op: caisson.OpStageOut, Item: item, Kind: kind, Err: err}
+	switch {
 	case p.ctx.Err() != nil:
 		return p.ctx.Err()
-	case kind == caisson.ErrUnknown:
-		kind = caisson.ErrInvalid
-		err = &caisson.Error{Op: caisson.OpStageOut, Item: item, Kind: kind, Err: err}
-	case component.FaultOf(err) == component.ApplicationFault:
+	case component.FaultOf(sorted) == component.ApplicationFault:
 		return fmt.Errorf("%s: %w", item, err)
-	default:
-		err = &caisson.Error{Op: caisson.OpStageOut, Item: item, Kind: kind, Err: err}
 	}
 	if len(p.problems) == maxProblems {
 		p.more++
 		return nil
 	}
-	p.problems = append(p.problems, err)
+	p.problems = append(p.problems, sorted)
 	return nil
 }
 
@@ -423,7 +423,7 @@ func (p *planner) stored(id string) (*storage.Table, error) {
 	if err == nil {
 		p.known[key] = t
 	}
-	return t, err
+	return t, ofStorage(err)
 }
 
 // fit checks a load against the table that is there, and takes over how that
