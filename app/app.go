@@ -138,7 +138,7 @@ func New(cfg *Config, opts *Options) (*App, error) {
 	if err != nil {
 		return nil, err
 	}
-	runner := components(cfg, opts, logger)
+	runner := components(cfg, opts, images, logger)
 	composite := opts.Composite
 	if composite == nil {
 		composite = runner

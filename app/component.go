@@ -3,29 +3,75 @@ package app
 import (
 	"context"
 	"errors"
+	"io"
 	"log/slog"
+	"os"
 	"path/filepath"
 	"strings"
 
 	"github.com/caissonrun/caisson"
 	"github.com/caissonrun/caisson/component"
 	"github.com/caissonrun/caisson/component/run"
+	"github.com/caissonrun/caisson/component/seal"
 	"github.com/caissonrun/caisson/component/storage"
 	"github.com/caissonrun/caisson/component/storage/file"
+	"github.com/caissonrun/caisson/image"
+	"github.com/caissonrun/caisson/image/build"
 )
 
 // components returns what runs data components as cfg says.
-func components(cfg *Config, opts *Options, logger *slog.Logger) *run.Runner {
+func components(cfg *Config, opts *Options, images *image.Store, logger *slog.Logger) *run.Runner {
 	c := &cfg.Component
-	return run.New(&run.Options{
+	keys := seal.Open(c.Keys(cfg.State))
+	o := &run.Options{
 		Storage: openStorage, DefaultStorage: c.Storage, Registry: c.Registry,
 		Project: run.Project{
 			ID: c.Project, Name: c.ProjectName, Stack: c.Stack, Branch: c.Branch, TokenID: c.TokenID, TokenDesc: c.TokenName,
 			User: c.User, FileProvider: c.FileProvider, Features: c.Features,
 		},
+		Keys: func(comp, configuration string) (run.Keys, error) {
+			return keys.Box(seal.Scope{Project: c.Project, Component: comp, Configuration: configuration}, seal.Component)
+		},
+		Library: c.Library, StrictMapping: c.StrictMapping,
 		Encoding: component.Encoding{EmptyLists: c.PHPEmptyArrays},
 		NoLimits: !c.Limits, Progress: opts.Moved, Logger: logger,
-	})
+		Build: func(ctx context.Context, b *component.Build, output io.Writer) (string, error) {
+			return makeImage(ctx, images, b, output)
+		},
+	}
+	if c.Vault != "" {
+		o.Vault = func(u component.Unsealer) (map[string]string, []string, error) {
+			return component.ReadVault(c.Vault, u)
+		}
+	}
+	if c.Credentials != "" {
+		o.Credentials = func(u component.Unsealer, id string) (*component.Value, error) {
+			return component.ReadCredentials(c.Credentials, id, u)
+		}
+	}
+	return run.New(o)
+}
+
+// makeImage builds the image of a component, unless it is there.
+func makeImage(ctx context.Context, images *image.Store, b *component.Build, output io.Writer) (ref string, err error) {
+	if !b.Anew {
+		_, err := images.Get(ctx, &image.Request{Ref: b.Name, Pull: image.PullNever, Trusted: true})
+		if err == nil || !errors.Is(err, caisson.ErrNotFound) {
+			return b.Name, err
+		}
+	}
+	dir, err := os.MkdirTemp("", "caisson-build-")
+	if err != nil {
+		return "", err
+	}
+	defer func() { err = errors.Join(err, os.RemoveAll(dir)) }()
+	for name, data := range b.Files {
+		if err := os.WriteFile(filepath.Join(dir, name), data, 0o600); err != nil {
+			return "", err
+		}
+	}
+	_, _, err = build.Run(ctx, images, &build.Options{Source: dir, Tags: []string{b.Name}, NoCache: b.Anew, Output: output})
+	return b.Name, err
 }
 
 // openStorage opens a storage by its URL, or a folder.

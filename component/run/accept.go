@@ -75,7 +75,7 @@ func (a *acceptance) read(ctx context.Context) error {
 	}
 	a.plan = plan{
 		Version: planVersion, Mode: orElse(a.ask.Mode, caisson.ComponentRunMode), Action: orElse(a.ask.Action, actionRun),
-		Tag: a.ask.Tag, Strict: a.ask.StrictMapping, ConfigID: a.conf.ID, ConfigVersion: a.conf.Version,
+		Tag: a.ask.Tag, Strict: a.ask.StrictMapping || a.opts.StrictMapping, ConfigID: a.conf.ID, ConfigVersion: a.conf.Version,
 		Components: make(map[string]*defined),
 	}
 	a.plan.Storage, a.plan.Dir = a.storageOf(a.ask, a.base, a.conf.Dir)
@@ -203,25 +203,32 @@ func (a *acceptance) note(format string, args ...any) {
 func (a *acceptance) resolve(ctx context.Context) error {
 	main := a.plan.main()
 	if a.opts.Keys != nil {
-		keys, err := a.opts.Keys(ctx, main.ID, a.conf.ID)
+		keys, err := a.opts.Keys(main.ID, a.conf.ID)
 		if err != nil {
 			return err
 		}
 		a.keys = keys
 	}
+	library := &component.Library{Dir: orElse(a.opts.Library, a.conf.Dir)}
 	resolver := &component.Resolver{
-		Definition: main.Definition, Library: &component.Library{Dir: a.conf.Dir}, Unsealer: a.keys, Vault: a.opts.Vault,
+		Definition: main.Definition, Library: library, Unsealer: a.keys,
 		Variables: a.ask.Variables, VariableValuesID: a.ask.VariableValues,
 	}
 	if a.opts.Credentials != nil {
-		resolver.Credentials = func(id string) (*component.Value, error) { return a.opts.Credentials(main.ID, id) }
+		resolver.Credentials = func(id string) (*component.Value, error) { return a.opts.Credentials(a.keys, id) }
+	}
+	if a.opts.Vault != nil {
+		var err error
+		if resolver.Vault, resolver.VaultSecrets, err = a.opts.Vault(a.keys); err != nil {
+			return err
+		}
 	}
 	for _, row := range a.rows {
 		if err := a.resolveRow(ctx, resolver, row); err != nil {
 			return at(rowItem(row.ID), err)
 		}
 	}
-	return a.unsealImages(ctx)
+	return a.unsealImages()
 }
 
 func (a *acceptance) resolveRow(ctx context.Context, resolver *component.Resolver, row component.Row) error {
@@ -259,12 +266,12 @@ func (a *acceptance) hide(values []string) {
 }
 
 // unsealImages opens what is sealed in definitions.
-func (a *acceptance) unsealImages(ctx context.Context) error {
+func (a *acceptance) unsealImages() error {
 	a.secrets.Images = make(map[string]*imageSecrets)
 	for id, d := range a.plan.Components {
 		keys := a.keys
 		if id != a.plan.Component && a.opts.Keys != nil {
-			own, err := a.opts.Keys(ctx, id, "")
+			own, err := a.opts.Keys(id, "")
 			if err != nil {
 				return err
 			}
@@ -287,10 +294,35 @@ func (a *acceptance) unsealImages(ctx context.Context) error {
 		}
 		a.secrets.Images[id] = s
 	}
+	if err := a.builds(); err != nil {
+		return err
+	}
 	for i, cfg := range a.configs {
 		if err := folder.CheckSecrets(cfg.Parameters, a.secrets.Images[a.plan.Component].Parameters); err != nil {
 			return at(rowItem(a.rows[i].ID), err)
 		}
+	}
+	return nil
+}
+
+// builds finds out what images are to be made of.
+func (a *acceptance) builds() error {
+	main := a.plan.main()
+	a.secrets.Builds = make([]*component.Build, len(a.configs))
+	for id, d := range a.plan.Components {
+		if d.Builder != nil && (a.opts.Build == nil || id != a.plan.Component) {
+			return component.Application(invalidf(caisson.ErrUnsupported, fmt.Sprintf("component %q", id), "its image can't be built here"))
+		}
+	}
+	if main.Builder == nil {
+		return nil
+	}
+	for i, cfg := range a.configs {
+		b, err := main.Build(cfg, a.keys)
+		if err != nil {
+			return at(rowItem(a.rows[i].ID), err)
+		}
+		a.secrets.Builds[i] = b
 	}
 	return nil
 }

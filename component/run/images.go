@@ -2,19 +2,82 @@
 
 package run
 
-import "context"
+import (
+	"bytes"
+	"context"
+	"fmt"
 
-// images makes all images of the row ready before anything of it runs.
+	"github.com/caissonrun/caisson"
+	"github.com/caissonrun/caisson/component"
+)
+
+// images makes all images of the row ready before anything of it runs, so that
+// a processor that can't be had fails the row at once.
 func (r *row) images(ctx context.Context) error {
 	r.report.Steps = make([]stepReport, len(r.steps))
 	for i := range r.steps {
 		s := &r.steps[i]
 		report := &r.report.Steps[i]
 		report.Component = s.def.ID
-		if s.def.Image == nil {
-			continue
+		switch {
+		case s.def.Image != nil:
+			report.Image = r.reference(s)
+		case s.def.Builder != nil:
+			ref, err := r.makeImage(ctx, s)
+			if err != nil {
+				return err
+			}
+			report.Image = ref
 		}
-		report.Image = r.reference(s)
+		child, err := r.child(s)
+		if err != nil {
+			return err
+		}
+		ref, digest, err := r.job.Prepare(ctx, child)
+		if err != nil {
+			return imageError(s, report.Image, err)
+		}
+		if ref != "" {
+			report.Image, report.Digest = ref, digest
+		}
 	}
-	return ctx.Err()
+	return nil
+}
+
+// imageError says that an image can't be had: the application's fault, unless
+// it is the configuration that asks for what is not there.
+func imageError(s *step, ref string, err error) error {
+	switch caisson.KindOf(err) {
+	case caisson.ErrUnsupported, caisson.ErrInvalid:
+		return at(s.name, err)
+	}
+	if ref == "" || interrupted(err) {
+		return at(s.name, err)
+	}
+	return component.Application(fmt.Errorf("image %q can't be had: %w", shortName(ref), err))
+}
+
+// makeImage builds a step's image.
+func (r *row) makeImage(ctx context.Context, s *step) (string, error) {
+	var log tail
+	ref, err := r.opts.Build(ctx, r.build(s), &log)
+	if err != nil {
+		return "", component.BuildFailure(s.def.ID, log.String(), err)
+	}
+	return ref, nil
+}
+
+// maxBuildLog is how much of the end of a build's log is looked at.
+const maxBuildLog = 1 << 20
+
+// A tail keeps the end of what is written to it.
+type tail struct{ bytes.Buffer }
+
+// Write implements io.Writer.
+func (t *tail) Write(p []byte) (int, error) {
+	n, err := t.Buffer.Write(p)
+	if over := t.Len() - maxBuildLog; over > 0 {
+		t.Next(over)
+	}
+	return n, err
 }

@@ -66,6 +66,8 @@ const actionRun = "run"
 type secrets struct {
 	Configs []json.RawMessage        `json:"configs"` // of each row, plain
 	Images  map[string]*imageSecrets `json:"images"`  // by component
+	// Builds are what the main image is made of, for each row, if it is built.
+	Builds []*component.Build `json:"builds,omitempty"`
 }
 
 // imageSecrets is what is opened of a definition.

@@ -15,6 +15,7 @@ package run
 
 import (
 	"context"
+	"io"
 	"log/slog"
 
 	"github.com/caissonrun/caisson/component"
@@ -36,13 +37,24 @@ type Options struct {
 	Registry []string
 	// Project is whose run it is, as components see it.
 	Project Project
-	// Keys opens and seals values of a component's configuration. Nil: there are
-	// no keys, and "#" values are errors.
-	Keys func(ctx context.Context, comp, configuration string) (Keys, error)
-	// Vault are the values of {{ vault.NAME }}.
-	Vault map[string]string
+	// Keys opens and seals values of one component's configuration; an empty
+	// configuration stands for the definition alone. Nil: there are no keys, and
+	// sealed values are errors.
+	Keys func(comp, configuration string) (Keys, error)
+	// Vault returns what {{ vault.NAME }} stands for, and which of the values are
+	// secret. Nil: nothing.
+	Vault func(u component.Unsealer) (values map[string]string, secrets []string, err error)
 	// Credentials returns OAuth credentials by their id. Nil: there are none.
-	Credentials func(comp, id string) (*component.Value, error)
+	Credentials func(u component.Unsealer, id string) (*component.Value, error)
+	// Library is the folder of variables and shared code. Empty: the
+	// configuration's.
+	Library string
+	// StrictMapping refuses, for every run, what a component makes and nothing
+	// maps.
+	StrictMapping bool
+	// Build makes the image of a builder and returns its name. Output is given
+	// what the builder prints. Nil: images are not built.
+	Build func(ctx context.Context, b *component.Build, output io.Writer) (ref string, err error)
 	// Encoding is how config.json is written.
 	Encoding component.Encoding
 	// NoLimits says that the memory and the processors of definitions are not

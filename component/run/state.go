@@ -60,7 +60,7 @@ func (r *row) takeState(ctx context.Context) error {
 		if left == nil {
 			left = component.NewObject()
 		}
-		sealed, err := r.seal(ctx, left)
+		sealed, err := r.seal(left)
 		if err != nil {
 			return at("out/state.json", err)
 		}
@@ -128,16 +128,16 @@ func (a *attempt) putState(ctx context.Context, s *pendingState) error {
 }
 
 // keys returns the keys of the run's configuration, or nil.
-func (a *attempt) keys(ctx context.Context) (Keys, error) {
+func (a *attempt) keys() (Keys, error) {
 	if a.opts.Keys == nil {
 		return nil, nil
 	}
-	return a.opts.Keys(ctx, a.plan.Component, a.plan.ConfigID)
+	return a.opts.Keys(a.plan.Component, a.plan.ConfigID)
 }
 
 // unseal opens a component's state. What was secret in it is.
-func (a *attempt) unseal(ctx context.Context, state *component.Value) (*component.Value, error) {
-	keys, err := a.keys(ctx)
+func (a *attempt) unseal(state *component.Value) (*component.Value, error) {
+	keys, err := a.keys()
 	if err != nil {
 		return nil, err
 	}
@@ -153,8 +153,8 @@ func (a *attempt) unseal(ctx context.Context, state *component.Value) (*componen
 }
 
 // seal seals what a component wants to remember under "#" keys.
-func (a *attempt) seal(ctx context.Context, state *component.Value) (*component.Value, error) {
-	keys, err := a.keys(ctx)
+func (a *attempt) seal(state *component.Value) (*component.Value, error) {
+	keys, err := a.keys()
 	if err != nil {
 		return nil, err
 	}

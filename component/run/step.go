@@ -10,6 +10,7 @@ import (
 	"path"
 	"path/filepath"
 	"runtime"
+	"slices"
 	"strings"
 	"time"
 
@@ -157,7 +158,7 @@ func (r *row) writeState(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	plain, err := r.unseal(ctx, state.Component)
+	plain, err := r.unseal(state.Component)
 	if err != nil {
 		return err
 	}
@@ -260,14 +261,18 @@ func (r *row) swap(ctx context.Context) error {
 	return nil
 }
 
-// grace is what a step has between its stop signal and the kill.
+// actionTimeout is what a synchronous action has.
 const actionTimeout = 30 * time.Second
 
 // child is the task that runs a step.
 func (r *row) child(s *step) (*executor.Child, error) {
+	limits, err := r.limits(s)
+	if err != nil {
+		return nil, err
+	}
 	task := &caisson.Task{
 		Name: s.def.ID, Engine: r.job.Task.Engine, Options: r.job.Task.Options, Grace: r.job.Task.Grace,
-		Network: network(s.def.Network), Limits: r.limits(s), Timeout: caisson.Duration(r.timeout(s)),
+		Network: network(r.networkOf(s)), Limits: limits, Timeout: caisson.Duration(r.timeout(s)),
 	}
 	task.Mounts = []caisson.Mount{
 		{Type: mountType, Source: r.rowName() + "/data", Target: dataDir},
@@ -277,11 +282,10 @@ func (r *row) child(s *step) (*executor.Child, error) {
 	for i, b := range r.folder.Binds() {
 		r.link(c, fmt.Sprintf("table-%d", i), b.Source, path.Join(dataDir, b.Target))
 	}
-	env, err := r.env(s)
-	if err != nil {
+	if task.Env, err = r.env(s); err != nil {
 		return nil, err
 	}
-	task.Env = env
+	c.Root = s.def.Operator && s.def.Has(component.FeatureRootUser)
 	if len(s.def.Command) > 0 {
 		return c, r.command(c, s)
 	}
@@ -300,6 +304,23 @@ func (r *row) link(c *executor.Child, name, source, target string) {
 	c.Task.Mounts = append(c.Task.Mounts, caisson.Mount{Type: mountType, Source: "link:" + name, Target: target, ReadOnly: true})
 }
 
+// networkOf is what the definition says of the network, or the configuration of
+// what is built for it.
+func (r *row) networkOf(s *step) string {
+	if b := r.build(s); b != nil && b.Network != "" {
+		return b.Network
+	}
+	return s.def.Network
+}
+
+// build is what a step's image is made of, or nil if it is not made.
+func (r *row) build(s *step) *component.Build {
+	if !s.main() || s.def.Builder == nil {
+		return nil
+	}
+	return r.secrets.Builds[r.p.Row]
+}
+
 // network returns the network that a definition asks for. What must not reach
 // the internet reaches nothing.
 func network(name string) caisson.Network {
@@ -309,31 +330,18 @@ func network(name string) caisson.Network {
 	return caisson.Network{Mode: caisson.NetworkNone}
 }
 
-// A size is what a backend's size gives a component.
-type size struct {
-	memory float64 // of the definition's
-	cpus   caisson.CPUs
-}
-
-// sizes are the backend's. Without one a component has the small one.
-var sizes = map[string]size{
-	"xsmall": {0.5, 1000}, "": {1, 2000}, "small": {1, 2000}, "medium": {2, 4000}, "large": {7.1, 14000},
-}
-
 // limits are a definition's, and for the component itself those of the size that
 // the configuration asks for. More processors than the host has are all of them.
-func (r *row) limits(s *step) caisson.Limits {
+func (r *row) limits(s *step) (caisson.Limits, error) {
 	if r.opts.NoLimits {
-		return caisson.Limits{}
+		return caisson.Limits{}, nil
 	}
-	as := sizes[""]
-	if s.main() {
-		as = sizes[r.cfg.Runtime.BackendType]
+	cfg := r.cfg
+	if !s.main() {
+		cfg = &component.Config{}
 	}
-	return caisson.Limits{
-		Memory: caisson.Bytes(float64(s.def.Memory) * as.memory),
-		CPUs:   min(as.cpus, caisson.CPUs(runtime.NumCPU()*1000)),
-	}
+	memory, cpus, err := cfg.Resources(s.def.Definition, 0)
+	return caisson.Limits{Memory: memory, CPUs: min(cpus, caisson.CPUs(runtime.NumCPU()*1000))}, err
 }
 
 // timeout is what a step's program has.
@@ -341,8 +349,8 @@ func (r *row) timeout(s *step) time.Duration {
 	switch {
 	case r.plan.sync():
 		return actionTimeout
-	case s.main() && r.cfg.Runtime.ProcessTimeout > 0:
-		return r.cfg.Runtime.ProcessTimeout
+	case s.main():
+		return r.cfg.Timeout(s.def.Definition)
 	}
 	return s.def.Timeout
 }
@@ -379,24 +387,21 @@ func (r *row) env(s *step) (map[string]string, error) {
 	return vars, nil
 }
 
-// image has a step run its image.
+// image has a step run its image: the one that was made ready.
 func (r *row) image(c *executor.Child, s *step) error {
-	if s.def.Image == nil {
-		return &caisson.Error{
-			Op: caisson.OpPrepare, Item: fmt.Sprintf("component %q", s.def.ID), Kind: caisson.ErrUnsupported,
-			Err: fmt.Errorf("images are not built here, name an image"),
-		}
+	c.Task.Image = r.report.Steps[r.index(s)].Image
+	if s.def.Image == nil || s.def.Image.Username == "" {
+		return nil
 	}
-	c.Task.Image = r.reference(s)
-	if pulled := r.report.Steps; r.p.Phase == phaseSteps && len(pulled) == len(r.steps) && pulled[r.p.Step].Image != "" {
-		c.Task.Image = pulled[r.p.Step].Image
-	}
-	if user := s.def.Image.Username; user != "" {
-		c.Task.Registry = &caisson.Registry{Username: user, Password: registrySecret}
-		c.Task.Secrets = map[string]caisson.Secret{registrySecret: {}}
-		c.Secrets = map[string][]byte{registrySecret: []byte(r.secrets.Images[s.def.ID].Password)}
-	}
+	c.Task.Registry = &caisson.Registry{Username: s.def.Image.Username, Password: registrySecret}
+	c.Task.Secrets = map[string]caisson.Secret{registrySecret: {}}
+	c.Secrets = map[string][]byte{registrySecret: []byte(r.secrets.Images[s.def.ID].Password)}
 	return nil
+}
+
+// index is the step's number in the chain.
+func (r *row) index(s *step) int {
+	return slices.IndexFunc(r.steps, func(other step) bool { return other.name == s.name })
 }
 
 // registrySecret is the name of the secret that is a registry's password. The
@@ -415,13 +420,10 @@ func (r *row) reference(s *step) string {
 			return scheme + file
 		}
 	}
-	tag := ""
 	if s.main() {
-		tag = orElse(r.plan.Tag, orElse(r.cfg.Runtime.Tag, r.cfg.Runtime.ImageTag))
-	} else {
-		tag = s.proc.Tag
+		return img.Reference(r.cfg.Tag(r.plan.Tag))
 	}
-	return img.Reference(tag)
+	return img.Reference(s.proc.Tag)
 }
 
 // codeDir is where a command's own files are.

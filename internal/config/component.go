@@ -1,24 +1,40 @@
 package config
 
-import "github.com/caissonrun/caisson/internal/fields"
+import (
+	"path/filepath"
+
+	"github.com/caissonrun/caisson/internal/fields"
+)
 
 // Component is the section [component].
 type Component struct {
-	Registry       []string `json:"registry"`         // folders of definitions
-	Storage        string   `json:"storage"`          // URL or folder; empty: beside the configuration
-	Keys           []string `json:"keys"`             // files of age identities
-	OAuth          string   `json:"oauth,omitempty"`  // folder of credentials
-	Project        string   `json:"project"`          // its id
-	ProjectName    string   `json:"project_name"`     // its name
-	Stack          string   `json:"stack"`            // the host that components think they run on
-	Branch         string   `json:"branch"`           // empty: components are told of none
-	User           string   `json:"user"`             // who runs components
-	TokenID        string   `json:"token_id"`         // what components that ask for it are told
-	TokenName      string   `json:"token_name"`       // the same
-	Features       []string `json:"features"`         // of the project
-	FileProvider   string   `json:"file_provider"`    // aws or azure
-	Limits         bool     `json:"limits"`           // memory and processors of definitions are limits
-	PHPEmptyArrays bool     `json:"php_empty_arrays"` // nested {} is written as []
+	Registry       []string `json:"registry"`              // folders of definitions
+	Storage        string   `json:"storage"`               // URL or folder; empty: beside the configuration
+	KeyFile        string   `json:"key_file"`              // age identities, one a line
+	Credentials    string   `json:"credentials,omitempty"` // file of OAuth credentials
+	Vault          string   `json:"vault,omitempty"`       // file of values
+	Library        string   `json:"library,omitempty"`     // folder of variables and shared code
+	StrictMapping  bool     `json:"strict_mapping"`        // what nothing maps is refused
+	Project        string   `json:"project"`               // its id
+	ProjectName    string   `json:"project_name"`          // its name
+	Stack          string   `json:"stack"`                 // the host that components think they run on
+	Branch         string   `json:"branch"`                // empty: components are told of none
+	User           string   `json:"user"`                  // who runs components
+	TokenID        string   `json:"token_id"`              // what components that ask for it are told
+	TokenName      string   `json:"token_name"`            // the same
+	Features       []string `json:"features"`              // of the project
+	FileProvider   string   `json:"file_provider"`         // aws or azure
+	Limits         bool     `json:"limits"`                // memory and processors of definitions are limits
+	PHPEmptyArrays bool     `json:"php_empty_arrays"`      // nested {} is written as []
+}
+
+// Keys returns the path of the key file, which lies in the state folder where
+// nothing else is configured.
+func (c *Component) Keys(state string) string {
+	if c.KeyFile != "" {
+		return c.KeyFile
+	}
+	return filepath.Join(state, "component.key")
 }
 
 func defaultComponent() Component {
@@ -37,12 +53,25 @@ func componentSection() *fields.Type {
 			Examples: []any{"postgres:///data"}, Doc: "Where tables and files are that a run names no storage for.",
 		},
 		fields.Field{
-			Name: "keys", Type: list(folder()), Default: "none", Also: []string{"key", "identities"}, Examples: []any{[]any{"/etc/caisson/component.key"}},
-			Doc: "Files with age identities, which open the sealed `#` values of configurations. The first one seals new ones.",
+			Name: "key_file", Type: folder(), Default: "`component.key` in the state folder", Also: []string{"keys", "key"},
+			Examples: []any{"/etc/caisson/component.key"},
+			Doc:      "The file of age identities, one a line, that open sealed `#` values; the first one seals. It is made when a value is sealed first.",
 		},
 		fields.Field{
-			Name: "oauth", Type: folder(), Default: "none", Examples: []any{"/etc/caisson/oauth"},
-			Doc: "The folder of sealed OAuth credentials, which configurations name by id.",
+			Name: "credentials", Type: folder(), Default: "none", Also: []string{"oauth"}, Examples: []any{"/etc/caisson/credentials.yaml"},
+			Doc: "The file of OAuth credentials by id, with sealed `#` values, that configurations name.",
+		},
+		fields.Field{
+			Name: "vault", Type: folder(), Default: "none", Examples: []any{"/etc/caisson/vault.yaml"},
+			Doc: "The file of values that `{{ vault.NAME }}` stands for; a name that begins with `#` has a sealed one.",
+		},
+		fields.Field{
+			Name: "library", Type: folder(), Default: "the configuration's folder",
+			Doc: "The folder of `variables` and `shared_code`.",
+		},
+		fields.Field{
+			Name: "strict_mapping", Type: toggle(), Default: "false",
+			Doc: "Refuses what a component leaves in its output folder and nothing maps.",
 		},
 		fields.Field{Name: "project", Type: text("an id"), Default: "1", Doc: "The project's id: `KBC_PROJECTID`, and the scope of sealed values."},
 		fields.Field{Name: "project_name", Type: text("a name"), Default: "caisson", Doc: "The project's name: `KBC_PROJECTNAME`."},
