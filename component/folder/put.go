@@ -171,6 +171,9 @@ func (p *putting) bind() bool {
 // name in data/, such as in/files or artifacts. A folder is merged with what is
 // there. Errors: ErrInvalid for a link or a special file in it.
 func (f *Folder) Import(ctx context.Context, source, name string) error {
+	if !filepath.IsLocal(name) {
+		return invalid(caisson.OpStageIn, "", "%q is not below the data folder", name)
+	}
 	from, base := source, "."
 	info, err := os.Stat(source)
 	if err != nil {

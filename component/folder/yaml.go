@@ -5,6 +5,7 @@ package folder
 import (
 	"bytes"
 	"encoding/json"
+	"fmt"
 	"slices"
 	"strings"
 
@@ -72,13 +73,23 @@ func yamlInline(out *bytes.Buffer, v *component.Value) {
 }
 
 // yamlString writes a string as in JSON, which YAML reads alike. Characters
-// beyond the first plane stay as they are: YAML does not pair their halves.
+// beyond the first plane stay as they are, because YAML does not pair their
+// halves; those that YAML does not permit, or takes for a line break, are
+// escaped.
 func yamlString(s string) string {
 	var out bytes.Buffer
 	enc := json.NewEncoder(&out)
 	enc.SetEscapeHTML(false)
 	enc.Encode(s) // can't fail: a buffer, a string
-	return strings.TrimSuffix(out.String(), "\n")
+	var escaped strings.Builder
+	for _, r := range strings.TrimSuffix(out.String(), "\n") {
+		if r >= 0x7f && r < 0xa0 || r == 0xfeff || r == 0xfffe || r == 0xffff {
+			fmt.Fprintf(&escaped, `\u%04x`, r)
+			continue
+		}
+		escaped.WriteRune(r)
+	}
+	return escaped.String()
 }
 
 // yamlWords are what some reader of YAML takes for something else than a string.
