@@ -56,6 +56,23 @@ func admin(t testing.TB, database, statement string) {
 	}
 }
 
+// run runs a statement on a storage's database, as an operator would.
+func run(t testing.TB, at, statement string) {
+	t.Helper()
+	if strings.HasPrefix(at, "postgres") {
+		admin(t, at, statement)
+		return
+	}
+	db, err := dbsql.Open("sqlite", strings.TrimPrefix(at, "sqlite:"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer db.Close()
+	if _, err := db.ExecContext(t.Context(), statement); err != nil {
+		t.Fatalf("%s: %v", statement, err)
+	}
+}
+
 // database makes a database that ends with the test, and returns its URL.
 func database(t testing.TB) string {
 	t.Helper()

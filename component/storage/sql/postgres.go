@@ -61,7 +61,7 @@ func newPostgres(text string) (dialect, driver.Connector, error) {
 	name := (&url.URL{Scheme: "postgres", Host: u.Host, Path: u.Path}).String()
 	config, err := pgx.ParseConfig(text)
 	if err != nil {
-		return nil, nil, invalid(name, "%w", cause(err))
+		return nil, nil, invalid(name, "PostgreSQL's settings can't be read: check the URL's host, port and parameters, and PG variables")
 	}
 	config.DefaultQueryExecMode = pgx.QueryExecModeExec
 	if config.RuntimeParams["application_name"] == "" {

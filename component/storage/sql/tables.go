@@ -17,7 +17,7 @@ import (
 
 // Table implements storage.Storage.
 func (s *Storage) Table(ctx context.Context, id string) (*storage.Table, error) {
-	parsed, err := parseID(id)
+	parsed, err := s.there(id)
 	if err != nil {
 		return nil, err
 	}
@@ -30,6 +30,16 @@ func (s *Storage) Table(ctx context.Context, id string) (*storage.Table, error) 
 		return err
 	})
 	return t, err
+}
+
+// there reads the id of a table that may be there. A name that is too long would
+// be cut, and find another table.
+func (s *Storage) there(id string) (tableID, error) {
+	parsed, err := parseID(id)
+	if err == nil && s.checkTable(parsed) != nil {
+		return parsed, notFound(parsed)
+	}
+	return parsed, err
 }
 
 // Tables implements storage.Storage. Tables that Caisson did not make are among
@@ -78,7 +88,7 @@ func (c *session) entries(ctx context.Context) (map[string]*entry, error) {
 // Export implements storage.Storage. An Export holds a connection, and in
 // PostgreSQL keeps the table from being altered, until it is written or closed.
 func (s *Storage) Export(ctx context.Context, id string, q *storage.Query) (*storage.Export, error) {
-	parsed, err := parseID(id)
+	parsed, err := s.there(id)
 	if err != nil {
 		return nil, err
 	}
