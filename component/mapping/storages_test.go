@@ -1,0 +1,230 @@
+//go:build unix
+
+package mapping_test
+
+import (
+	"context"
+	"errors"
+	"io"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/caissonrun/caisson"
+	"github.com/caissonrun/caisson/component"
+	"github.com/caissonrun/caisson/component/folder"
+	"github.com/caissonrun/caisson/component/mapping"
+	"github.com/caissonrun/caisson/component/storage"
+	"github.com/caissonrun/caisson/component/storage/file"
+	"github.com/caissonrun/caisson/component/storage/sql"
+)
+
+// eachStorage runs a test over real storages that need no server. What servers
+// do is the business of their own suites.
+func eachStorage(t *testing.T, test func(t *testing.T, st storage.Storage)) {
+	t.Run("File", func(t *testing.T) {
+		st, err := file.Open(filepath.Join(t.TempDir(), "storage"), nil)
+		must(t, err)
+		defer st.Close()
+		test(t, st)
+	})
+	t.Run("SQLite", func(t *testing.T) {
+		st, err := sql.New("sqlite:"+filepath.Join(t.TempDir(), "db"), nil)
+		must(t, err)
+		defer st.Close()
+		test(t, st)
+	})
+}
+
+// on is a world over another storage than memory, for one run of a component.
+func on(t *testing.T, st storage.Storage, run string) *world {
+	w := newWorld(t)
+	w.in.Storage, w.out.Storage, w.out.LoadID = st, st, run
+	return w
+}
+
+// contents returns a table's rows, sorted, by an input mapping.
+func contents(t *testing.T, st storage.Storage, in component.InputTable) string {
+	t.Helper()
+	w := on(t, st, "read")
+	in.Destination = "t"
+	w.in.Config.Tables = []component.InputTable{in}
+	w.fetch()
+	lines := strings.Split(strings.TrimSpace(strings.ReplaceAll(w.read("tables/t"), `"`, "")), "\n")
+	slices.Sort(lines[1:])
+	return strings.Join(lines, "|")
+}
+
+// TestTwoRuns is what a component's second run sees of its first one.
+func TestTwoRuns(t *testing.T) {
+	eachStorage(t, func(t *testing.T, st storage.Storage) {
+		const manifest = `{"primary_key": ["Id"], "incremental": true, "description": "people", "column_metadata": {"Full Name": [{"key": "k", "value": 7}]}}`
+		w := on(t, st, "task/1")
+		w.write("tables/in.c-m.people.csv", "Id,Full Name\r\n1,Ann\r\n2,\"Bob \"\"B\"\"\"\r\n3,Cid\r\n")
+		w.write("tables/in.c-m.people.csv.manifest", manifest)
+		w.write("tables/in.c-m.log/1", "first\n")
+		w.write("tables/in.c-m.log/2", zip("second\n"))
+		w.write("tables/in.c-m.log.manifest", `{"columns": ["text"], "incremental": true}`)
+		w.write("files/report.txt", "r")
+		w.write("files/report.txt.manifest", `{"tags": ["report"]}`)
+		w.load()
+		w.load() // the same run again, as after a crash
+		if got, want := contents(t, st, component.InputTable{Source: "in.c-m.log"}), "text|first|second"; got != want {
+			t.Errorf("log = %s, want %s", got, want)
+		}
+
+		in := on(t, st, "read")
+		in.in.Config.Tables = []component.InputTable{{Source: "in.c-m.people", ChangedSince: "adaptive"}}
+		in.in.Config.Files = []component.InputFile{{Tags: []string{"report"}, ChangedSince: "adaptive", Overwrite: true, ProcessedTags: []string{"seen"}}}
+		first := in.fetch()
+		text := in.read("tables/in.c-m.people")
+		for _, line := range []string{`"1","Ann"`, `"2","Bob ""B"""`, `"3","Cid"`} {
+			if !strings.HasPrefix(text, "\"Id\",\"Full_Name\"\n") || !strings.Contains(text, line+"\n") || strings.Count(text, "\n") != 4 {
+				t.Errorf("people = %q, want a row %s", text, line)
+			}
+		}
+		if m := in.read("tables/in.c-m.people.manifest"); !strings.Contains(m, `"description": "people"`) || !strings.Contains(m, `"KBC.lastUpdatedBy.component.id"`) {
+			t.Errorf("manifest = %s", m)
+		}
+		if len(first.Files) != 1 || len(first.State.Files) != 1 {
+			t.Fatalf("fetched %+v", first)
+		}
+		must(t, mapping.MarkFiles(t.Context(), st, first.Processed))
+
+		// Only what changed comes the next time.
+		w = on(t, st, "task/2")
+		w.write("tables/in.c-m.people.csv", "Id,Full Name\n3,Cid\n2,Bob\n4,Dan\n")
+		w.write("tables/in.c-m.people.csv.manifest", manifest)
+		w.load()
+		in.in.State = first.State
+		second := in.fetch()
+		text = in.read("tables/in.c-m.people")
+		if !strings.Contains(text, `"2","Bob"`) || !strings.Contains(text, `"4","Dan"`) || strings.Count(text, "\n") != 3 {
+			t.Errorf("what is new = %q, want Bob and Dan", text)
+		}
+		if len(second.Files) != 0 {
+			t.Errorf("files = %+v, want none", second.Files)
+		}
+		in.in.State = second.State
+		in.fetch()
+		if got := in.read("tables/in.c-m.people"); got != "\"Id\",\"Full_Name\"\n" {
+			t.Errorf("what is new = %q, want nothing", got)
+		}
+
+		// Rows go before a load, and with a filter of the storage's own.
+		w = on(t, st, "task/3")
+		w.write("tables/in.c-m.people.csv", "Id,Full Name\n9,Eve\n")
+		w.mapTable("in.c-m.people.csv", component.TableManifest{
+			PrimaryKey: []string{"Id"}, Incremental: true, DeleteWhereColumn: "full_name", DeleteWhereValues: []string{"Ann", "Bob"},
+		})
+		w.load()
+		if got, want := contents(t, st, component.InputTable{Source: "in.c-m.people"}), "Id,Full_Name|3,Cid|4,Dan|9,Eve"; got != want {
+			t.Errorf("people = %s, want %s", got, want)
+		}
+		if got, want := contents(t, st, component.InputTable{Source: "in.c-m.people", Columns: []string{"full_name"}, WhereColumn: "Id", WhereValues: []string{"3"}, WhereOperator: "ne"}), "Full_Name|Dan|Eve"; got != want {
+			t.Errorf("people = %s, want %s", got, want)
+		}
+	})
+}
+
+// TestLentFile: a table of a folder is not copied when all of it is asked for.
+func TestLentFile(t *testing.T) {
+	st, err := file.Open(filepath.Join(t.TempDir(), "storage"), nil)
+	must(t, err)
+	defer st.Close()
+	w := on(t, st, "task/1")
+	w.write("tables/in.c-m.t.csv", "a\n1\n")
+	w.load()
+	w.in.Config.Tables = []component.InputTable{{Source: "in.c-m.t"}}
+	w.in.Ways = folder.Ways{Bind: true}
+	f := w.fetch()
+	if how := f.Tables[0].How; how != folder.Bound && how != folder.Cloned {
+		t.Errorf("the table was put there as %q, want a clone or a place to be bound", how)
+	}
+	w.in.Config.Tables[0].Limit = 5
+	if how := w.fetch().Tables[0].How; how != "" {
+		t.Errorf("with a filter the table was put there as %q, want its rows", how)
+	}
+	if got := w.read("tables/in.c-m.t"); got != "\"a\"\n\"1\"\n" {
+		t.Errorf("table = %q", got)
+	}
+}
+
+// TestFaultsOfStorages is TestFaults over storages that are real.
+func TestFaultsOfStorages(t *testing.T) {
+	outage := &caisson.Error{Kind: caisson.ErrUnavailable, Err: errors.New("the storage is away")}
+	for fails := range 8 {
+		eachStorage(t, func(t *testing.T, st storage.Storage) {
+			w := on(t, st, "task/1")
+			w.out.Parallel = 1
+			w.write("tables/in.c-m.log.csv", "a\n1\n")
+			w.write("tables/in.c-m.log.csv.manifest", `{"incremental": true}`)
+			w.write("tables/in.c-m.key.csv", "a,b\n1,x\n")
+			w.write("tables/in.c-m.key.csv.manifest", `{"incremental": true, "primary_key": ["a"]}`)
+			w.write("files/f.txt", "f")
+			n := 0
+			w.out.Storage = faulty{st, func() error {
+				if n++; n-1 == fails {
+					return outage
+				}
+				return nil
+			}}
+			p, err := w.out.Plan(t.Context())
+			if err == nil {
+				_, err = w.out.Load(t.Context(), p)
+			}
+			if !errors.Is(err, caisson.ErrUnavailable) {
+				t.Fatalf("call %d fails: %v, want that the storage is away", fails, err)
+			}
+			w.out.Storage = st
+			w.load()
+			for table, want := range map[string]string{"in.c-m.log": "a|1", "in.c-m.key": "a,b|1,x"} {
+				if got := contents(t, st, component.InputTable{Source: table}); got != want {
+					t.Errorf("call %d fails: %s = %s, want %s", fails, table, got, want)
+				}
+			}
+			files, err := st.Files(t.Context(), &storage.FileQuery{})
+			must(t, err)
+			if len(files) != 1 {
+				t.Errorf("call %d fails: %d files, want 1", fails, len(files))
+			}
+		})
+	}
+}
+
+// faulty fails before a call of what an output mapping uses, or after it has had
+// its effect.
+type faulty struct {
+	storage.Storage
+	fault func() error
+}
+
+func (f faulty) Table(ctx context.Context, id string) (*storage.Table, error) {
+	if err := f.fault(); err != nil {
+		return nil, err
+	}
+	return f.Storage.Table(ctx, id)
+}
+
+func (f faulty) Load(ctx context.Context, l *storage.Load) (*storage.Loaded, error) {
+	if err := f.fault(); err != nil {
+		return nil, err
+	}
+	done, err := f.Storage.Load(ctx, l)
+	if err == nil {
+		err = f.fault()
+	}
+	return done, err
+}
+
+func (f faulty) PutFile(ctx context.Context, n *storage.NewFile, r io.Reader) (*storage.File, error) {
+	if err := f.fault(); err != nil {
+		return nil, err
+	}
+	made, err := f.Storage.PutFile(ctx, n, r)
+	if err == nil {
+		err = f.fault()
+	}
+	return made, err
+}
