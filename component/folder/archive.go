@@ -62,8 +62,8 @@ type archiver struct {
 // component may just have made it.
 func (a *archiver) documents(secrets []string) error {
 	all := slices.Clone(secrets)
-	for _, name := range []string{"config", "in/state", "out/state"} {
-		name = path.Join("data", a.f.document(name))
+	for _, name := range []string{"config.json", "config.yml", "in/state.json", "in/state.yml", "out/state.json", "out/state.yml"} {
+		name = path.Join("data", name)
 		data, err := a.f.root.ReadFile(name, maxHidden)
 		if errors.Is(err, fs.ErrNotExist) || errors.Is(err, safefs.ErrLink) || errors.Is(err, safefs.ErrType) {
 			continue
@@ -77,11 +77,18 @@ func (a *archiver) documents(secrets []string) error {
 			continue
 		}
 		all = append(all, component.Secrets(value)...)
-		a.hidden[name] = Encode(hide(value), a.f.opts.Format, a.f.opts.Encoding)
+		a.hidden[name] = Encode(hide(value), formatOf(name), a.f.opts.Encoding)
 	}
 	set, err := compile(all)
 	a.set = set
 	return err
+}
+
+func formatOf(name string) component.Format {
+	if strings.HasSuffix(name, component.YAML.Extension()) {
+		return component.YAML
+	}
+	return component.JSON
 }
 
 // compile makes a set of the secrets that can be told from other text.

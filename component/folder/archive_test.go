@@ -47,7 +47,7 @@ func unzip(t *testing.T, data []byte) []string {
 func TestArchive(t *testing.T) {
 	ctx := context.Background()
 	f := newFolder(t, nil)
-	must(t, f.WriteConfig(value(t, `{"parameters":{"#token":"s3cret-t0ken","x":"y","#o":{"a":"inner"},"#n":null}}`)))
+	must(t, f.WriteConfig(value(t, `{"parameters":{"#token":"s3cret-t0ken","x":"y","#o":{"a":"inner"},"#n":null}}`), component.JSON))
 	must(t, f.WriteState(value(t, `{"#old":"0ld-state"}`)))
 	encoded := base64.StdEncoding.EncodeToString([]byte("s3cret-t0ken"))
 	step(t, f, map[string]string{

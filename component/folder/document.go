@@ -16,15 +16,26 @@ import (
 )
 
 // WriteConfig writes data/config.json (config.yml), in place of the former one:
-// what component.Config.File or component.ProcessorFile returned.
-func (f *Folder) WriteConfig(config *component.Value) error {
-	return f.write(f.document("config"), config)
+// what component.Config.File or component.Processor.File returned. The format is
+// that of the component that runs, which for a processor may be another one than
+// the folder's.
+func (f *Folder) WriteConfig(config *component.Value, format component.Format) error {
+	if err := f.RemoveConfig(); err != nil {
+		return err
+	}
+	name := "config" + format.Extension()
+	return f.write(name, Encode(config, format, f.opts.Encoding))
 }
 
 // RemoveConfig removes it: secrets are in it.
 func (f *Folder) RemoveConfig() error {
-	name := f.document("config")
-	return safefs.Sorted(caisson.OpStageOut, name, f.root.RemoveAll(context.Background(), path.Join("data", name)))
+	for _, format := range []component.Format{component.JSON, component.YAML} {
+		name := "config" + format.Extension()
+		if err := f.root.RemoveAll(context.Background(), path.Join("data", name)); err != nil {
+			return safefs.Sorted(caisson.OpStageOut, name, err)
+		}
+	}
+	return nil
 }
 
 // WriteState writes in/state.json: the component's part of the stored state, in
@@ -33,7 +44,7 @@ func (f *Folder) WriteState(state *component.Value) error {
 	if state == nil {
 		state = component.NewObject()
 	}
-	return f.write(path.Join("in", f.document("state")), state)
+	return f.write(path.Join("in", f.document("state")), f.encode(state))
 }
 
 // PutManifest writes the manifest of in/PART/NAME. Times in it are as
@@ -46,16 +57,18 @@ func (f *Folder) PutManifest(part Part, name string, manifest any) error {
 	if err != nil {
 		return fmt.Errorf("manifest of %q: %w", name, err)
 	}
-	return f.write(path.Join("in", string(part), name+ManifestSuffix), value)
+	return f.write(path.Join("in", string(part), name+ManifestSuffix), f.encode(value))
 }
 
-// write writes a document in the folder's format. A folder that a step left at
-// its name goes away.
-func (f *Folder) write(target string, value *component.Value) error {
-	data := Encode(value, f.opts.Format, f.opts.Encoding)
+func (f *Folder) encode(value *component.Value) []byte {
+	return Encode(value, f.opts.Format, f.opts.Encoding)
+}
+
+// write writes a document. A folder that a step left at its name goes away.
+func (f *Folder) write(target string, data []byte) error {
 	name := path.Join("data", target)
 	err := f.root.WriteFile(name, data, inMode, f.opts.Owner)
-	if errors.Is(err, fs.ErrExist) || safefs.Kind(err) == caisson.ErrInvalid {
+	if errors.Is(err, fs.ErrExist) || errors.Is(err, unix.EISDIR) {
 		if err = f.root.RemoveAll(context.Background(), name); err == nil {
 			err = f.root.WriteFile(name, data, inMode, f.opts.Owner)
 		}

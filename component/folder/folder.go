@@ -187,12 +187,7 @@ func Remove(ctx context.Context, path string) error {
 }
 
 // document returns the name that a document has in this folder's format.
-func (f *Folder) document(name string) string {
-	if f.opts.Format == component.YAML {
-		return name + ".yml"
-	}
-	return name + ".json"
-}
+func (f *Folder) document(name string) string { return name + f.opts.Format.Extension() }
 
 // invalid is a user's error about something in the folder.
 func invalid(op caisson.Op, item, format string, args ...any) error {

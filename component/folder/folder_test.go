@@ -281,7 +281,7 @@ func TestWriteConfig(t *testing.T) {
 				o.ImageParameters = value(t, test.image)
 			}
 			f := newFolder(t, &test.opts)
-			if err := f.WriteConfig(config.File(o)); err != nil {
+			if err := f.WriteConfig(config.File(o), component.JSON); err != nil {
 				t.Fatal(err)
 			}
 			got, err := os.ReadFile(filepath.Join(f.Data(), "config.json"))
@@ -298,7 +298,7 @@ func TestWriteConfig(t *testing.T) {
 func TestWriteConfigProcessor(t *testing.T) {
 	p := &component.Processor{Component: "p", Parameters: value(t, `{"a":1}`)}
 	f := newFolder(t, nil)
-	if err := f.WriteConfig(p.File(&component.FileOptions{ImageParameters: value(t, `{"b":2}`)})); err != nil {
+	if err := f.WriteConfig(p.File(&component.FileOptions{ImageParameters: value(t, `{"b":2}`)}), component.JSON); err != nil {
 		t.Fatal(err)
 	}
 	want := `config.json={
@@ -316,9 +316,11 @@ func TestWriteConfigProcessor(t *testing.T) {
 	if diff := cmp.Diff(slices.Concat([]string{want}, empty), tree(t, f.Data())); diff != "" {
 		t.Errorf("data (-want +got):\n%s", diff)
 	}
-	if err := f.RemoveConfig(); err != nil {
-		t.Fatal(err)
+	must(t, f.WriteConfig(value(t, "{}"), component.YAML))
+	if diff := cmp.Diff(slices.Concat([]string{"config.yml={}\n"}, empty), tree(t, f.Data())); diff != "" {
+		t.Errorf("after a step of another format (-want +got):\n%s", diff)
 	}
+	must(t, f.RemoveConfig())
 	if diff := cmp.Diff(empty, tree(t, f.Data())); diff != "" {
 		t.Errorf("data (-want +got):\n%s", diff)
 	}
@@ -337,7 +339,7 @@ func TestWriteConfigHostile(t *testing.T) {
 	}
 	check := func() {
 		t.Helper()
-		if err := f.WriteConfig(value(t, "{}")); err != nil {
+		if err := f.WriteConfig(value(t, "{}"), component.JSON); err != nil {
 			t.Fatal(err)
 		}
 		if info, err := os.Lstat(name); err != nil || !info.Mode().IsRegular() {
@@ -356,7 +358,7 @@ func TestWriteConfigHostile(t *testing.T) {
 func TestYAML(t *testing.T) {
 	f := newFolder(t, &folder.Options{Format: component.YAML})
 	config := value(t, `{"parameters":{"a":{},"yes":"no","l":[1,[2,{"x":"é\n"}],[]],"e":1e5,"f":-2.5E-7,"z":null,"t":true}}`)
-	if err := f.WriteConfig(config); err != nil {
+	if err := f.WriteConfig(config, component.YAML); err != nil {
 		t.Fatal(err)
 	}
 	if err := f.WriteState(nil); err != nil {

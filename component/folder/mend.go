@@ -5,10 +5,12 @@ package folder
 import (
 	"context"
 	"errors"
+	"fmt"
 	"io/fs"
 	"os"
 
 	"github.com/caissonrun/caisson"
+	"github.com/caissonrun/caisson/component"
 	"github.com/caissonrun/caisson/internal/safefs"
 )
 
@@ -18,7 +20,8 @@ import (
 // the owner. A file with more names than one that is none of theirs, such as one
 // that PutFile has linked, stays as it is.
 //
-// Errors: ErrInvalid if there are more than MaxFiles files.
+// Errors: ErrInvalid if there are more than MaxFiles files; others are the
+// application's.
 func (f *Folder) Mend(ctx context.Context, mine func(uid, gid int) bool) error {
 	m := mender{f: f, mine: mine, owner: safefs.Owner{UID: os.Geteuid(), GID: os.Getegid()}}
 	if f.opts.Owner != nil {
@@ -46,7 +49,7 @@ func (m *mender) mend(ctx context.Context, dir string) error {
 	case errors.Is(err, safefs.ErrTooMany):
 		return invalid(caisson.OpStageOut, dir, "has more than %d files and folders", MaxFiles)
 	case err != nil:
-		return safefs.Sorted(caisson.OpStageOut, dir, err)
+		return notMended(dir, err)
 	}
 	// Only the host's root can give anything away; for others all belongs to
 	// the owner, or the engine has seen to it.
@@ -54,10 +57,15 @@ func (m *mender) mend(ctx context.Context, dir string) error {
 		return nil
 	}
 	err = m.f.root.ChownAll(ctx, dir, m.owner, m.mine)
-	if err != nil && m.onlyLinked(ctx, dir) {
+	if err == nil || m.onlyLinked(ctx, dir) {
 		return nil
 	}
-	return safefs.Sorted(caisson.OpStageOut, dir, err)
+	return notMended(dir, err)
+}
+
+func notMended(dir string, err error) error {
+	err = safefs.Sorted(caisson.OpStageOut, dir, err)
+	return component.Application(fmt.Errorf("permissions could not be normalised: %w", err))
 }
 
 // mode adds u+rwX. A folder gets it before it is entered.

@@ -140,7 +140,7 @@ func (r *row) prepare(ctx context.Context, s *step) error {
 		}
 		config = s.proc.File(opts)
 	}
-	if err := r.folder.WriteConfig(config); err != nil {
+	if err := r.folder.WriteConfig(config, component.Format(s.def.Format)); err != nil {
 		return err
 	}
 	if r.plan.Mode == caisson.ComponentDebug {
@@ -171,7 +171,7 @@ func (r *row) after(ctx context.Context, s *step, child *executor.Child, result 
 		return err
 	}
 	if err := r.folder.Mend(ctx, nil); err != nil {
-		return component.Application(fmt.Errorf("permissions could not be normalised: %w", err))
+		return err
 	}
 	var usageErr error
 	if s.main() {
