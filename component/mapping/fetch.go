@@ -195,6 +195,9 @@ func (f *fetcher) query(t *tableFetch) error {
 	if c.Limit < 0 {
 		return invalid("limit %d is less than nothing", c.Limit)
 	}
+	if c.Limit > 0 && c.ChangedSince == Adaptive {
+		f.warn("table %q: with a limit, changed_since %q loses rows: those over the limit never come", c.Source, Adaptive)
+	}
 	if q.Limit = c.Limit; f.Rows > 0 && (q.Limit == 0 || q.Limit > f.Rows) {
 		q.Limit = f.Rows
 	}

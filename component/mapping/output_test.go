@@ -189,6 +189,10 @@ func TestSchema(t *testing.T) {
 		w := newWorld(t)
 		w.write("tables/a.csv", "1,x\n")
 		w.write("tables/a.csv.manifest", schema)
+		w.out.DataTypes = "hints"
+		if l := w.plan().Tables[0]; len(l.Types) != 0 || len(l.ColumnMeta["id"]) == 0 {
+			t.Errorf("with hints the types are %v, and notes %v", l.Types, l.ColumnMeta)
+		}
 		w.out.DataTypes = "authoritative"
 		w.fails(caisson.ErrInvalid, `data type is missing for columns: "Full Name"`)
 		w.mapTable("a.csv", component.TableManifest{Schema: []component.Column{
@@ -205,8 +209,9 @@ func TestSchema(t *testing.T) {
 	t.Run("ErrMissing", func(t *testing.T) {
 		w := newWorld(t)
 		w.write("tables/in.c-m.t.csv", "a\n1\n")
-		w.out.DataTypes = "authoritative"
-		w.fails(caisson.ErrInvalid, "its schema is missing")
+		for _, w.out.DataTypes = range []string{"hints", "authoritative"} {
+			w.fails(caisson.ErrInvalid, "its schema is missing")
+		}
 	})
 	t.Run("ErrBesideColumns", func(t *testing.T) {
 		for name, m := range map[string]component.TableManifest{

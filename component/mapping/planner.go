@@ -324,6 +324,9 @@ func (p *planner) dataTypes(m *merged) error {
 	if len(m.Schema) == 0 {
 		return errors.New("its schema is missing: a component with data types must give one")
 	}
+	if p.DataTypes != "authoritative" {
+		return nil
+	}
 	var untyped []string
 	for _, c := range m.Schema {
 		if c.DataType["base"].Type == "" {

@@ -6,7 +6,9 @@ import (
 	"context"
 	"errors"
 	"io"
+	"os"
 	"path/filepath"
+	"runtime"
 	"slices"
 	"strings"
 	"testing"
@@ -227,4 +229,34 @@ func (f faulty) PutFile(ctx context.Context, n *storage.NewFile, r io.Reader) (*
 		err = f.fault()
 	}
 	return made, err
+}
+
+// TestHuge has a header, and a value, of a gigabyte: the user is told the line,
+// and memory is not what holds them.
+func TestHuge(t *testing.T) {
+	st, err := file.Open(filepath.Join(t.TempDir(), "storage"), &file.Options{CellLimit: 1 << 20})
+	must(t, err)
+	defer st.Close()
+	for name, tt := range map[string]struct{ start, words string }{
+		"Header": {`"a`, "line 1"},
+		"Value":  {"a,b\n1,2\n\"x", "line 3"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			w := on(t, st, "task/1")
+			w.write("tables/in.c-m.t.csv", tt.start)
+			// The rest is a hole: it takes no place on disk.
+			must(t, os.Truncate(filepath.Join(w.dir, "data/out/tables/in.c-m.t.csv"), 1<<30))
+			var before, after runtime.MemStats
+			runtime.ReadMemStats(&before)
+			p, err := w.out.Plan(t.Context())
+			if err == nil {
+				_, err = w.out.Load(t.Context(), p)
+			}
+			runtime.ReadMemStats(&after)
+			refused(t, "Load", err, caisson.ErrInvalid, tt.words)
+			if used := after.TotalAlloc - before.TotalAlloc; used > 256<<20 {
+				t.Errorf("%d bytes of memory were taken", used)
+			}
+		})
+	}
 }
