@@ -28,6 +28,7 @@ var rules = []rule{
 	{"document", []string{".", "internal/fields", "internal/source"}, "reading a document needs only the vocabulary"},
 	{"component", []string{".", "internal"}, "the vocabulary of components is plain data and its reading"},
 	{"component/seal", []string{".", "component", "internal"}, "sealing knows values, not where they are used"},
+	{"component/folder", []string{".", "component", "keeper/redact", "internal"}, "data folders know documents and the safe way to files; archives have no secrets in them"},
 	{"engine", []string{".", "internal"}, "the contract for isolation rests on the vocabulary alone"},
 	{"engine/attack", []string{".", "engine", "keeper/tasklog", "internal"}, "attacks know the contract and no engine"},
 	{"internal/selftest", []string{".", "engine", "executor", "image", "keeper/tasklog", "mount", "stage", "internal"}, "attacks on data go against whatever moves it"},
