@@ -69,17 +69,16 @@ func Open(dir string, opts *Options) (storage.Storage, error) {
 		return nil, err
 	}
 	s := &store{dir: dir}
+	s.work.Parent = s.path(".caisson/work")
+	s.work.Make = func() error { return s.mkdir(".caisson/work") }
 	return objects.New(s, objects.Options{CellLimit: opts.CellLimit, Memory: opts.Memory, Now: opts.Now}), nil
 }
 
 // A store is the folder. It is made, and a place for what is being written in
 // it, when something is to be.
 type store struct {
-	dir string
-
-	mu   sync.Mutex
-	work string         // the folder of this process; empty: none yet
-	lock *lockfile.Lock // of work
+	dir  string
+	work objects.Work
 }
 
 var (
@@ -119,9 +118,6 @@ func version(data []byte) string {
 
 // Put implements objects.Store.
 func (s *store) Put(ctx context.Context, key string, data []byte, old string) (string, error) {
-	if _, err := s.place(); err != nil {
-		return "", err
-	}
 	// Whoever puts compares and replaces alone; it takes as long as two fsyncs.
 	release, err := s.Lock(ctx, "put")
 	if err != nil {
@@ -214,7 +210,7 @@ func (s *store) Create(_ context.Context, key string) (objects.Object, error) {
 }
 
 func (s *store) create(key string) (*object, error) {
-	work, err := s.place()
+	work, err := s.work.Dir()
 	if err != nil {
 		return nil, err
 	}
@@ -372,78 +368,15 @@ func (s *store) Lock(ctx context.Context, name string) (func(), error) {
 
 // Scratch implements objects.Store.
 func (s *store) Scratch() (string, error) {
-	work, err := s.place()
+	work, err := s.work.Dir()
 	if err != nil {
-		return "", err
+		return "", s.wrap(".caisson/work", err)
 	}
 	return os.MkdirTemp(work, "")
 }
 
-// place returns the folder in which this process writes. A crash leaves it, and
-// the next process that writes removes it: it is not locked any more.
-func (s *store) place() (string, error) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if s.work != "" {
-		return s.work, nil
-	}
-	if err := s.mkdir(".caisson/work"); err != nil {
-		return "", err
-	}
-	if err := s.clear(); err != nil {
-		return "", err
-	}
-	name := rand.Text()
-	// The lock is there first: without one a folder is nobody's.
-	lock, err := lockfile.Try(s.path(".caisson/work/" + name + ".lock"))
-	if err != nil {
-		return "", s.wrap(".caisson/work", err)
-	}
-	work := s.path(".caisson/work/" + name)
-	if err := os.Mkdir(work, 0o700); err != nil {
-		return "", errors.Join(s.wrap(".caisson/work", err), lock.Release())
-	}
-	s.work, s.lock = work, lock
-	return work, nil
-}
-
-// clear removes the folders of processes that are gone.
-func (s *store) clear() error {
-	names, err := s.List(context.Background(), ".caisson/work")
-	if err != nil {
-		return err
-	}
-	for _, name := range names {
-		base, ok := strings.CutSuffix(name, ".lock")
-		if !ok {
-			continue
-		}
-		lock, err := lockfile.Try(s.path(".caisson/work/" + name))
-		if errors.Is(err, caisson.ErrExists) {
-			continue
-		}
-		if err != nil {
-			return s.wrap(".caisson/work/"+name, err)
-		}
-		err = errors.Join(os.RemoveAll(s.path(".caisson/work/"+base)), os.Remove(s.path(".caisson/work/"+name)), lock.Release())
-		if err != nil {
-			return s.wrap(".caisson/work/"+name, err)
-		}
-	}
-	return nil
-}
-
 // Close implements objects.Store.
-func (s *store) Close() error {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if s.work == "" {
-		return nil
-	}
-	err := errors.Join(os.RemoveAll(s.work), os.Remove(s.work+".lock"), s.lock.Release())
-	s.work, s.lock = "", nil
-	return err
-}
+func (s *store) Close() error { return s.work.Close() }
 
 // mkdir makes a folder of the storage, and each new name durable.
 func (s *store) mkdir(key string) error {

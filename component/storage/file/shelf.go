@@ -38,9 +38,9 @@ func (s *store) OpenShown(id storage.ID) (io.ReadCloser, error) {
 
 // Show implements objects.Shelf: TABLE.csv becomes another name of the object.
 func (s *store) Show(id storage.ID, key string) error {
-	work, err := s.place()
+	work, err := s.work.Dir()
 	if err != nil {
-		return err
+		return s.wrap(shelf(id), err)
 	}
 	name := filepath.Join(work, rand.Text())
 	if os.Link(s.path(key), name) != nil {

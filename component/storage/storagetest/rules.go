@@ -112,7 +112,7 @@ func keyRules() []rule {
 			}
 			e.want(people, "1|Eve", "2|Bob")
 			l := e.load(people, "id|name", "1|A")
-			l.Slices = append(l.Slices, slice("second", rows("1|B", "2|C")))
+			l.Slices = append(l.Slices, Slice("second", rows("1|B", "2|C")))
 			e.do(l)
 			e.want(people, "1|B", "2|C")
 		}},
@@ -188,10 +188,10 @@ func keyRules() []rule {
 				return text
 			}
 			l := keyed(e)
-			l.Slices = []storage.Slice{slice("first", text(0, n, "a"))}
+			l.Slices = []storage.Slice{Slice("first", text(0, n, "a"))}
 			e.do(l)
 			l = e.more(people, "id|name")
-			l.Slices = []storage.Slice{slice("second", text(n/2, n+n/2, "b")), slice("third", text(n/4, n/2, "a"))}
+			l.Slices = []storage.Slice{Slice("second", text(n/2, n+n/2, "b")), Slice("third", text(n/4, n/2, "a"))}
 			e.do(l)
 			got := e.get(people, nil)
 			if len(got) != n+n/2 {
@@ -306,7 +306,7 @@ func deleteRules() []rule {
 		{"delete/failed", "where the load fails no row is deleted", func(_ *testing.T, e *env) {
 			e.do(e.load(people, "id|name", "1|Ada"))
 			l := e.more(people, "id|name")
-			l.Slices = []storage.Slice{slice("bad.csv", []byte("1\n"))}
+			l.Slices = []storage.Slice{Slice("bad.csv", []byte("1\n"))}
 			l.Delete = []storage.Delete{{Where: []storage.Filter{{Column: "id", Values: []string{"1"}}}}}
 			e.refuse(l, caisson.ErrInvalid)
 		}},
@@ -570,7 +570,7 @@ func concurrencyRules() []rule {
 					text = append(text, rows(fmt.Sprint(i))...)
 				}
 				l := e.load(people, "id")
-				l.Slices = []storage.Slice{slice("rows.csv", text)}
+				l.Slices = []storage.Slice{Slice("rows.csv", text)}
 				return l
 			}
 			e.do(version(0))

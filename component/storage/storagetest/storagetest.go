@@ -103,8 +103,8 @@ func rows(lines ...string) []byte {
 	return text
 }
 
-// slice is rows as a load wants them.
-func slice(name string, text []byte) storage.Slice {
+// Slice is text as a load wants it, with one line before it.
+func Slice(name string, text []byte) storage.Slice {
 	return storage.Slice{
 		Name: name, Skip: 1, Size: int64(len(text)),
 		Open: func() (io.ReadCloser, error) { return io.NopCloser(bytes.NewReader(text)), nil },
@@ -116,7 +116,7 @@ func (e *env) load(table, columns string, lines ...string) *storage.Load {
 	e.loads++
 	return &storage.Load{
 		ID: fmt.Sprintf("%s/%d", e.Name(), e.loads), Table: table, Columns: strings.Split(columns, "|"),
-		Slices: []storage.Slice{slice("rows.csv", rows(lines...))},
+		Slices: []storage.Slice{Slice("rows.csv", rows(lines...))},
 	}
 }
 

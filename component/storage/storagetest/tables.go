@@ -149,7 +149,7 @@ func loadRules() []rule {
 		}},
 		{"load/slices", "rows of all slices are loaded; one may have nothing", func(_ *testing.T, e *env) {
 			l := e.load(people, "id", "1")
-			l.Slices = append(l.Slices, slice("empty", nil), slice("no last line end", []byte("2\n3")))
+			l.Slices = append(l.Slices, Slice("empty", nil), Slice("no last line end", []byte("2\n3")))
 			if done := e.do(l); done.Rows != 3 {
 				e.Errorf("Rows = %d, want 3", done.Rows)
 			}
@@ -168,18 +168,18 @@ func loadRules() []rule {
 				text = append(text, rows("k|"+v)...)
 				want = append(want, "k|"+v)
 			}
-			l.Slices = []storage.Slice{slice("values", text)}
+			l.Slices = []storage.Slice{Slice("values", text)}
 			e.do(l)
 			e.want(people, want...)
 		}},
 		{"load/forms", "delimiter and enclosure are those of the load; lines end with LF or CRLF", func(_ *testing.T, e *env) {
 			l := e.load(people, "a|b")
-			l.Slices = []storage.Slice{slice("crlf", []byte("1,\"2\"\r\n\"3\",4\r\n"))}
+			l.Slices = []storage.Slice{Slice("crlf", []byte("1,\"2\"\r\n\"3\",4\r\n"))}
 			e.do(l)
 			e.want(people, "1|2", "3|4")
 			l = e.load(people, "a|b")
 			l.Delimiter, l.Enclosure = '\t', '\''
-			l.Slices = []storage.Slice{slice("tab", []byte("1\t'it''s \"x\"'\n'2\t3'\t\"\n"))}
+			l.Slices = []storage.Slice{Slice("tab", []byte("1\t'it''s \"x\"'\n'2\t3'\t\"\n"))}
 			e.do(l)
 			e.want(people, `1|it's "x"`, "2\t3|\"")
 			l = e.load(people, "a|b", "1|2")
@@ -194,14 +194,14 @@ func loadRules() []rule {
 				for _, incremental := range []bool{true, false} {
 					l := e.load(people, "a|b")
 					l.Incremental = incremental
-					l.Slices = []storage.Slice{slice("good.csv", rows("8|9")), slice("bad.csv", []byte(text))}
+					l.Slices = []storage.Slice{Slice("good.csv", rows("8|9")), Slice("bad.csv", []byte(text))}
 					e.Logf("%s, incremental %v", name, incremental)
 					e.refuse(l, caisson.ErrInvalid, "bad.csv", "line 3")
 				}
 			}
 			// Nor does it leave a table that was not there.
 			l := e.load("in.c-main.new", "a|b")
-			l.Slices = []storage.Slice{slice("bad.csv", []byte("1\n"))}
+			l.Slices = []storage.Slice{Slice("bad.csv", []byte("1\n"))}
 			e.refuse(l, caisson.ErrInvalid)
 		}},
 		{"load/broken", "where a slice can't be read nothing is loaded", func(_ *testing.T, e *env) {
