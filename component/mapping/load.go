@@ -7,13 +7,10 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"os"
 	"slices"
 	"strings"
 	"sync"
-	"time"
 
-	"github.com/caissonrun/caisson/component/folder"
 	"github.com/caissonrun/caisson/component/storage"
 )
 
@@ -43,6 +40,15 @@ func (o *Output) Load(ctx context.Context, p *Plan) (*Loaded, error) {
 		})
 	}
 	return l.sum(p, files, tables), err
+}
+
+// size returns how many bytes there are in a table's slices.
+func (t *TableLoad) size() int64 {
+	var sum int64
+	for i := range t.Slices {
+		sum += t.Slices[i].File.Size
+	}
+	return sum
 }
 
 // byTable groups loads by their table: those of one table are done in order.
@@ -100,7 +106,7 @@ func (l *loader) file(ctx context.Context, f *FileLoad) (*LoadedFile, error) {
 		return nil, err
 	}
 	c := l.meter.count(Progress{Output: true, File: true, Name: f.Source, Total: f.File.Size})
-	r, err := l.Folder.OpenSlice(f.Part, &f.File)
+	r, err := openOutput(l.Folder, f.Part, &f.File, c)
 	if err != nil {
 		return nil, fmt.Errorf("file %q: %w", f.Source, err)
 	}
@@ -108,7 +114,7 @@ func (l *loader) file(ctx context.Context, f *FileLoad) (*LoadedFile, error) {
 	made, err := l.Storage.PutFile(ctx, &storage.NewFile{
 		Load: f.ID, Name: f.Name, Tags: f.Tags,
 		Public: f.Said.IsPublic, Permanent: f.Said.IsPermanent, Encrypted: f.Said.IsEncrypted,
-	}, countReader{r, c})
+	}, r)
 	if err != nil {
 		return nil, fmt.Errorf("file %q: %w", f.Source, err)
 	}
@@ -120,7 +126,7 @@ func (l *loader) table(ctx context.Context, t *TableLoad) (*LoadedTable, error) 
 	if err := ctx.Err(); err != nil {
 		return nil, err
 	}
-	w := l.watch(t)
+	c := l.meter.count(Progress{Output: true, Name: t.Source, Table: t.Table, Total: t.size()})
 	load := &storage.Load{
 		ID: t.ID, Table: t.Table, Columns: t.Columns, Delimiter: t.Delimiter[0], Enclosure: t.Enclosure[0],
 		Incremental: t.Incremental, PrimaryKey: t.PrimaryKey, SetPrimaryKey: true, Delete: t.Delete, Insert: t.Insert,
@@ -130,15 +136,14 @@ func (l *loader) table(ctx context.Context, t *TableLoad) (*LoadedTable, error) 
 		s := &t.Slices[i]
 		load.Slices = append(load.Slices, storage.Slice{
 			Name: s.File.Name, Skip: s.Lines, Size: -1,
-			Open: func() (io.ReadCloser, error) { return w.open(s) },
+			Open: func() (io.ReadCloser, error) { return s.open(l.Folder, c) },
 		})
 	}
 	done, err := l.Storage.Load(ctx, load)
-	w.end()
 	if err != nil {
 		return nil, fmt.Errorf("table %s, from %q: %w", t.Table, t.Source, err)
 	}
-	w.count.done(done.Rows)
+	c.done(done.Rows)
 	l.warn(done.Warnings)
 	return &LoadedTable{Source: t.Source, Table: t.Table, Rows: done.Rows, Columns: done.Table.Columns, Again: done.Again}, nil
 }
@@ -162,93 +167,4 @@ func (l *loader) sum(p *Plan, files []*LoadedFile, tables []*LoadedTable) *Loade
 		}
 	}
 	return out
-}
-
-// watchEvery is how often progress of files is looked at that a storage reads by
-// itself.
-const watchEvery = 200 * time.Millisecond
-
-// A watch tells how far a storage has read the slices of a table. It hands out
-// the files themselves, which a storage may move faster than through a reader,
-// and looks at where they are.
-type watch struct {
-	folder *folder.Folder
-	count  *counter
-	stop   chan struct{}
-	ended  sync.WaitGroup
-
-	mu    sync.Mutex
-	files map[*SliceFile]*os.File
-	read  map[*SliceFile]int64
-}
-
-func (l *loader) watch(t *TableLoad) *watch {
-	var total int64
-	for i := range t.Slices {
-		total += t.Slices[i].File.Size
-	}
-	w := &watch{
-		folder: l.Folder, stop: make(chan struct{}),
-		count: l.meter.count(Progress{Output: true, Name: t.Source, Table: t.Table, Total: total}),
-		files: map[*SliceFile]*os.File{}, read: map[*SliceFile]int64{},
-	}
-	if l.Progress != nil {
-		w.ended.Go(w.run)
-	}
-	return w
-}
-
-func (w *watch) open(s *SliceFile) (io.ReadCloser, error) {
-	r, err := s.open(w.folder)
-	if err != nil {
-		return nil, err
-	}
-	file, ok := r.(*os.File)
-	if !ok {
-		file = r.(*unzipped).file
-	}
-	w.mu.Lock()
-	w.files[s] = file
-	w.mu.Unlock()
-	return r, nil
-}
-
-// run looks at the files until the load ends.
-func (w *watch) run() {
-	tick := time.NewTicker(watchEvery)
-	defer tick.Stop()
-	for {
-		select {
-		case <-tick.C:
-			w.look()
-		case <-w.stop:
-			return
-		}
-	}
-}
-
-// look reports where the files are. A file that the storage has closed stays
-// where it was seen last.
-func (w *watch) look() {
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	var sum int64
-	for s, file := range w.files {
-		at, err := file.Seek(0, io.SeekCurrent)
-		if err != nil {
-			at = s.File.Size
-			delete(w.files, s)
-		}
-		w.read[s] = at
-	}
-	for _, n := range w.read {
-		sum += n
-	}
-	w.count.set(sum)
-}
-
-// end ends the watch.
-func (w *watch) end() {
-	close(w.stop)
-	w.ended.Wait()
 }

@@ -413,6 +413,33 @@ func TestHostile(t *testing.T) {
 			t.Error("something was loaded")
 		}
 	})
+	t.Run("ChangedWhileItIsRead", func(t *testing.T) {
+		w := newWorld(t)
+		w.write("tables/in.c-m.t.csv", "a,b\n"+strings.Repeat("1,2\n", 1<<20))
+		w.write("files/f", strings.Repeat("x", 4<<20))
+		p := w.plan()
+		begun := 0
+		w.out.Progress = func(p mapping.Progress) {
+			// Somebody writes when a part of it is read.
+			if begun++; !p.Done && p.Bytes < p.Total {
+				name := map[bool]string{true: "files/f", false: "tables/in.c-m.t.csv"}[p.File]
+				f, err := os.OpenFile(filepath.Join(w.dir, "data/out", name), os.O_WRONLY, 0)
+				must(t, err)
+				_, err = f.WriteAt([]byte("9"), 5)
+				must(t, errors.Join(err, f.Close()))
+			}
+		}
+		files := p.Files
+		p.Files = nil
+		_, err := w.out.Load(t.Context(), p)
+		refused(t, "Load", err, caisson.ErrInvalid, "in.c-m.t.csv")
+		p.Files, p.Tables = files, nil
+		_, err = w.out.Load(t.Context(), p)
+		refused(t, "Load", err, caisson.ErrInvalid, "files/f")
+		if begun == 0 || len(w.st.tables)+len(w.st.files) != 0 {
+			t.Errorf("something was loaded, after %d reports", begun)
+		}
+	})
 	t.Run("CutGzip", func(t *testing.T) {
 		w := newWorld(t)
 		packed := zip("a,b\n" + strings.Repeat("1,2\n", 1000))
