@@ -5,16 +5,16 @@ import (
 	"errors"
 	"io"
 	"log/slog"
+	"net/url"
 	"os"
 	"path/filepath"
-	"strings"
 
 	"github.com/caissonrun/caisson"
 	"github.com/caissonrun/caisson/component"
 	"github.com/caissonrun/caisson/component/run"
 	"github.com/caissonrun/caisson/component/seal"
 	"github.com/caissonrun/caisson/component/storage"
-	"github.com/caissonrun/caisson/component/storage/file"
+	"github.com/caissonrun/caisson/component/storage/all"
 	"github.com/caissonrun/caisson/image"
 	"github.com/caissonrun/caisson/image/build"
 )
@@ -75,13 +75,28 @@ func makeImage(ctx context.Context, images *image.Store, b *component.Build, out
 }
 
 // openStorage opens a storage by its URL, or a folder.
-func openStorage(_ context.Context, url, dir string) (storage.Storage, error) {
-	path, ok := strings.CutPrefix(url, "file:")
-	if !ok && strings.Contains(url, ":") {
-		return nil, &caisson.Error{Op: caisson.OpConfig, Item: "storage", Kind: caisson.ErrUnsupported, Err: errors.New("use a folder")}
+func openStorage(url, dir string, getenv func(string) string) (storage.Storage, error) {
+	return all.Open(withPassword(url, getenv), &all.Options{Dir: dir, Getenv: getenv})
+}
+
+// withPassword gives the URL of a database the password that stands in a
+// variable: the library looks for it in this process only.
+func withPassword(text string, getenv func(string) string) string {
+	u, err := url.Parse(text)
+	if err != nil || u.Scheme != "postgres" && u.Scheme != "postgresql" {
+		return text
 	}
-	if !filepath.IsAbs(path) {
-		path = filepath.Join(dir, path)
+	password := getenv("PGPASSWORD")
+	if _, own := u.User.Password(); own || password == "" {
+		return text
 	}
-	return file.Open(path, nil)
+	name := u.User.Username()
+	if name == "" {
+		name = getenv("PGUSER")
+	}
+	if name == "" {
+		return text
+	}
+	u.User = url.UserPassword(name, password)
+	return u.String()
 }

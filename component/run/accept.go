@@ -33,14 +33,14 @@ func (r *Runner) Accept(ctx context.Context, task *caisson.Task, sub *executor.S
 	if !sub.Trusted {
 		return nil, invalidf(caisson.ErrDenied, "component", "it acts with the caller's rights on files, so only the command line may run it")
 	}
-	a := &acceptance{Runner: r, ask: task.Component, base: sub.BaseDir}
+	a := &acceptance{Runner: r, ask: task.Component, base: sub.BaseDir, given: string(sub.Secrets[StorageSecret])}
 	if err := a.read(ctx); err != nil {
 		return nil, err
 	}
 	if err := a.resolve(ctx); err != nil {
 		return nil, err
 	}
-	if err := a.check(ctx); err != nil {
+	if err := a.check(); err != nil {
 		return nil, err
 	}
 	return pack(&a.plan, &a.secrets, a.values)
@@ -49,8 +49,9 @@ func (r *Runner) Accept(ctx context.Context, task *caisson.Task, sub *executor.S
 // An acceptance is one call of Accept.
 type acceptance struct {
 	*Runner
-	ask  *caisson.ComponentRun
-	base string
+	ask   *caisson.ComponentRun
+	base  string
+	given string // the storage with its password
 
 	conf     *component.Configuration
 	registry *component.Registry
@@ -78,7 +79,13 @@ func (a *acceptance) read(ctx context.Context) error {
 		Tag: a.ask.Tag, Strict: a.ask.StrictMapping || a.opts.StrictMapping, ConfigID: a.conf.ID, ConfigVersion: a.conf.Version,
 		Components: make(map[string]*defined),
 	}
-	a.plan.Storage, a.plan.Dir = a.storageOf(a.ask, a.base, a.conf.Dir)
+	a.secrets.Storage, a.plan.Dir = a.storageOf(a.ask, a.base, a.conf.Dir)
+	if a.given != "" {
+		a.secrets.Storage = a.given
+	}
+	plain, password := StripURL(a.secrets.Storage)
+	a.plan.Storage = plain
+	a.hide([]string{password})
 	a.registry = component.NewRegistry(a.folders()...)
 	main, err := a.definition(ctx)
 	if err != nil {
@@ -110,7 +117,7 @@ func (r *Runner) storageOf(ask *caisson.ComponentRun, base, conf string) (url, d
 
 // Storage opens the storage that a run would use whose relative paths start at
 // base. The caller closes it.
-func (r *Runner) Storage(ctx context.Context, ask *caisson.ComponentRun, base string) (storage.Storage, error) {
+func (r *Runner) Storage(ask *caisson.ComponentRun, given, base string) (storage.Storage, error) {
 	conf := ask.Config
 	if !filepath.IsAbs(conf) {
 		conf = filepath.Join(base, conf)
@@ -119,7 +126,10 @@ func (r *Runner) Storage(ctx context.Context, ask *caisson.ComponentRun, base st
 		conf = filepath.Dir(conf)
 	}
 	url, dir := r.storageOf(ask, base, conf)
-	return r.opts.Storage(ctx, url, dir)
+	if given != "" {
+		url = given
+	}
+	return r.opts.Storage(url, dir, os.Getenv)
 }
 
 // List returns the components of folders and of the operator's registry.
@@ -328,7 +338,7 @@ func (a *acceptance) builds() error {
 }
 
 // check refuses what this program, the component or the storage can't do.
-func (a *acceptance) check(ctx context.Context) error {
+func (a *acceptance) check() error {
 	main := a.plan.main()
 	if a.plan.sync() && !slices.Contains(main.SyncActions, a.plan.Action) {
 		return invalidf(caisson.ErrNotFound, fmt.Sprintf("action %q", a.plan.Action), "%s has %s", main.ID, listed(main.SyncActions))
@@ -350,7 +360,7 @@ func (a *acceptance) check(ctx context.Context) error {
 	if a.plan.sync() {
 		return nil
 	}
-	store, err := a.opts.Storage(ctx, a.plan.Storage, a.plan.Dir)
+	store, err := a.opts.Storage(a.secrets.Storage, a.plan.Dir, a.getenv)
 	if err != nil {
 		return err
 	}
@@ -364,6 +374,20 @@ func (a *acceptance) check(ctx context.Context) error {
 		}
 	}
 	return nil
+}
+
+// getenv looks a variable up for the storage, and keeps it for Run: that may
+// be in a process that has not got it.
+func (a *acceptance) getenv(name string) string {
+	value := os.Getenv(name)
+	if value == "" {
+		return ""
+	}
+	if a.secrets.Env == nil {
+		a.secrets.Env = make(map[string]string)
+	}
+	a.secrets.Env[name] = value
+	return value
 }
 
 // checkDefinition refuses what a definition asks for and this program does not

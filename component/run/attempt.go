@@ -39,13 +39,16 @@ func (r *Runner) Run(ctx context.Context, job *executor.Job) (out *executor.Outc
 		return nil, err
 	}
 	if !a.plan.sync() {
-		if a.store, err = r.opts.Storage(ctx, a.plan.Storage, a.plan.Dir); err != nil {
+		if a.store, err = r.opts.Storage(a.secrets.Storage, a.plan.Dir, a.getenv); err != nil {
 			return nil, err
 		}
 		defer a.store.Close()
 	}
 	return a.run(ctx)
 }
+
+// getenv looks a variable up as it was when the run was accepted.
+func (a *attempt) getenv(name string) string { return a.secrets.Env[name] }
 
 // run does the rows one after the other, and what comes after all of them.
 func (a *attempt) run(ctx context.Context) (*executor.Outcome, error) {
@@ -94,7 +97,18 @@ func (a *attempt) fail(ctx context.Context, err error) error {
 }
 
 // save makes the attempt's progress durable.
-func (a *attempt) save() error { return writeJSON(a.job.Dir, progressFile, a.p) }
+func (a *attempt) save() error {
+	if a.saving == nil {
+		return writeJSON(a.job.Dir, progressFile, a.p)
+	}
+	if err := a.saving(); err != nil {
+		return err
+	}
+	if err := writeJSON(a.job.Dir, progressFile, a.p); err != nil {
+		return err
+	}
+	return a.saving()
+}
 
 // say prints a line of the runner's own into the run's log, once.
 func (a *attempt) say(key, format string, args ...any) error {

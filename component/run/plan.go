@@ -66,6 +66,10 @@ const actionRun = "run"
 type secrets struct {
 	Configs []json.RawMessage        `json:"configs"` // of each row, plain
 	Images  map[string]*imageSecrets `json:"images"`  // by component
+	// Storage is the plan's, with its password.
+	Storage string `json:"storage"`
+	// Env are variables that the storage has looked up.
+	Env map[string]string `json:"env,omitempty"`
 	// Builds are what the main image is made of, for each row, if it is built.
 	Builds []*component.Build `json:"builds,omitempty"`
 }

@@ -3,7 +3,6 @@
 package run_test
 
 import (
-	"context"
 	"encoding/json"
 	"fmt"
 	"io"
@@ -36,6 +35,8 @@ type rig struct {
 	options  run.Options
 	// storage is put around the storage, for faults. Nil: nothing.
 	storage func(storage.Storage) storage.Storage
+	// saving is called before and after a run's progress is written.
+	saving func() error
 }
 
 func newRig(t *testing.T) *rig {
@@ -60,9 +61,11 @@ func (r *rig) executor() *executor.Executor {
 	e := mem.New(&mem.Options{World: r.world, Installation: "rig", Programs: r.programs})
 	opts := r.options
 	opts.Storage = r.open
+	runner := run.New(&opts)
+	runner.OnSave(r.saving)
 	x, err := executor.New(&executor.Options{
 		State: filepath.Join(r.dir, "state"), Runtime: filepath.Join(r.dir, "runtime"), Engines: []engine.Engine{e},
-		Mounters: []mount.Mounter{mounted.New()}, Composite: run.New(&opts),
+		Mounters: []mount.Mounter{mounted.New()}, Composite: runner,
 	})
 	if err != nil {
 		r.t.Fatal(err)
@@ -71,7 +74,7 @@ func (r *rig) executor() *executor.Executor {
 	return x
 }
 
-func (r *rig) open(_ context.Context, url, dir string) (storage.Storage, error) {
+func (r *rig) open(url, dir string, _ func(string) string) (storage.Storage, error) {
 	if !filepath.IsAbs(url) {
 		url = filepath.Join(dir, url)
 	}

@@ -27,8 +27,9 @@ import (
 // Options is what the operator's configuration says about component runs.
 type Options struct {
 	// Storage opens a storage by its URL, or a folder's path; relative ones
-	// start at dir. Never nil.
-	Storage func(ctx context.Context, url, dir string) (storage.Storage, error)
+	// start at dir. Credentials that the URL lacks are variables that getenv
+	// returns. Never nil.
+	Storage func(url, dir string, getenv func(string) string) (storage.Storage, error)
 	// DefaultStorage is the URL where a run names none. Empty: the folder
 	// "storage" beside the configuration.
 	DefaultStorage string
@@ -84,6 +85,8 @@ type Project struct {
 type Runner struct {
 	opts Options
 	log  *slog.Logger
+	// saving is called before and after progress is written. Nil: but in tests.
+	saving func() error
 }
 
 var _ executor.Composite = (*Runner)(nil)

@@ -175,10 +175,7 @@ func (r *row) after(ctx context.Context, s *step, child *executor.Child, result 
 	}
 	var usageErr error
 	if s.main() {
-		var usage []component.Usage
-		if usage, usageErr = r.folder.ReadUsage(); len(usage) > 0 {
-			r.report.Usage = append(r.report.Usage, usage...)
-		}
+		r.report.Usage, usageErr = r.folder.ReadUsage()
 	}
 	if result.Error != nil {
 		return component.Application(&caisson.Error{

@@ -40,6 +40,7 @@ type componentRun struct {
 	timeout   caisson.Duration
 	variables []string
 	to        string // the folder that archives are put into
+	given     string // the storage's URL where it has a password
 }
 
 func (c *command) componentRunCommand() *cobra.Command {
@@ -131,6 +132,10 @@ func (r *componentRun) main(ctx context.Context, config string) error {
 		return err
 	}
 	sub := &executor.Submission{BaseDir: base, Detached: r.detach, Trusted: true}
+	if plain, password := componentrun.StripURL(r.ask.Storage); password != "" {
+		r.given, r.ask.Storage = r.ask.Storage, plain
+		sub.Secrets = map[string][]byte{componentrun.StorageSecret: []byte(r.given)}
+	}
 	if r.ask.Mode == modeValidate {
 		return r.faulty(r.validate(ctx, host, task, sub))
 	}
@@ -226,7 +231,7 @@ func (r *componentRun) fetch(ctx context.Context, host *Host, doc *componentrun.
 	if err := os.MkdirAll(r.to, 0o755); err != nil {
 		return err
 	}
-	store, err := host.Components.Storage(ctx, &r.ask, ".")
+	store, err := host.Components.Storage(&r.ask, r.given, ".")
 	if err != nil {
 		return err
 	}
