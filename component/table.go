@@ -83,15 +83,15 @@ func withRules(t *fields.Type, rules ...fields.Rule) *fields.Type {
 	return t
 }
 
-// Checks of several keys. A key that is there with nothing in it counts as not
-// there.
+// Checks of several keys. A key that is there with nothing in it, or 0, counts as
+// not there.
 
 // present reports whether a key is there and says something.
 func present(o *fields.Found, key string) bool { return !isNothing(o.Value(key)) }
 
 func isNothing(v *fields.Value) bool {
 	switch {
-	case v == nil, v.Kind == fields.Null, v.Kind == fields.String && v.Text == "":
+	case v == nil, v.Kind == fields.Null, v.Kind == fields.String && v.Text == "", v.Kind == fields.Int && v.Text == "0":
 		return true
 	case v.Kind == fields.List:
 		return len(v.Items) == 0
@@ -133,7 +133,7 @@ func needsOther(key, other, why string) fields.Rule {
 
 // somethingSchema is the schema of what isNothing is not true of.
 func somethingSchema() map[string]any {
-	return map[string]any{"not": map[string]any{"enum": []any{nil, "", []any{}, map[string]any{}}}}
+	return map[string]any{"not": map[string]any{"enum": []any{nil, "", 0, []any{}, map[string]any{}}}}
 }
 
 // toFields returns v for package fields.

@@ -154,10 +154,11 @@ func shareCode(v *Value, code map[string][]*Value) *Value {
 	}
 	scalars := !slices.ContainsFunc(v.Items, func(item *Value) bool { return !item.IsScalar() })
 	for _, item := range v.Items {
-		switch texts := named(item, code); {
+		texts, found := named(item, code)
+		switch {
 		case !scalars:
 			out.Items = append(out.Items, shareCode(item, code))
-		case texts != nil:
+		case found:
 			out.Items = append(out.Items, texts...)
 		default:
 			out.Items = append(out.Items, item)
@@ -168,14 +169,15 @@ func shareCode(v *Value, code map[string][]*Value) *Value {
 
 var codeName = regexp.MustCompile(`\{\{\s*([^{}\s]+)\s*\}\}`)
 
-// named returns the texts of the parts that an element names, or nil.
-func named(item *Value, code map[string][]*Value) []*Value {
+// named returns the texts of the parts that an element names, and whether it
+// names any.
+func named(item *Value, code map[string][]*Value) (texts []*Value, found bool) {
 	if !item.IsScalar() {
-		return nil
+		return nil, false
 	}
-	var out []*Value
 	for _, match := range codeName.FindAllStringSubmatch(item.Text, -1) {
-		out = append(out, code[match[1]]...)
+		part, known := code[match[1]]
+		texts, found = append(texts, part...), found || known
 	}
-	return out
+	return texts, found
 }
