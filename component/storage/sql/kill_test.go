@@ -26,7 +26,7 @@ const (
 
 // killedRows is enough that rows are on their way to the server in several
 // pieces.
-const killedRows = 60_000
+const killedRows = 6_000
 
 // A work is a load that is killed.
 type work struct {
@@ -62,13 +62,16 @@ func (w *work) do(ctx context.Context, s *sql.Storage, at func(string)) (again b
 	l.Slices = []storage.Slice{text("small.csv", "row 0,0"), {Name: "large.csv", Size: -1, Open: func() (io.ReadCloser, error) {
 		var b strings.Builder
 		for i := range killedRows - 1 {
-			fmt.Fprintf(&b, "row %d,\"a value, of some length, with a number: %d\"\n", i+1, i)
+			fmt.Fprintf(&b, "row %d,\"%0200d\"\n", i+1, i)
 		}
 		return io.NopCloser(&told{r: strings.NewReader(b.String()), at: at}), nil
 	}}}
 	done, err := s.Load(ctx, l)
 	return err == nil && done.Again, err
 }
+
+// middle is after the first piece of the data and before the last.
+const middle = 700 << 10
 
 // A told reader tells at when it is in the middle.
 type told struct {
@@ -78,7 +81,7 @@ type told struct {
 }
 
 func (r *told) Read(p []byte) (int, error) {
-	if before := r.n; before < 2<<20 && before+int64(len(p)) >= 2<<20 {
+	if before := r.n; before < middle && before+int64(len(p)) >= middle {
 		r.at("reading")
 	}
 	n, err := r.r.Read(p)
