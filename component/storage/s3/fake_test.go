@@ -109,6 +109,10 @@ func (f *fake) get(w http.ResponseWriter, r *http.Request, key string) {
 func (f *fake) put(w http.ResponseWriter, r *http.Request, key string, data []byte) {
 	old, ok := f.objects[key]
 	none, match := r.Header.Get("If-None-Match"), strings.Trim(r.Header.Get("If-Match"), `"`)
+	if !f.careless && match != "" && !ok {
+		refuse(w, http.StatusNotFound, "NoSuchKey")
+		return
+	}
 	if !f.careless && (none == "*" && ok || match != "" && match != old.etag) {
 		refuse(w, http.StatusPreconditionFailed, "PreconditionFailed")
 		return

@@ -248,6 +248,9 @@ func (s *store) put(ctx context.Context, key string, data []byte, version string
 		o.SetMatchETag(version)
 	}
 	info, err := s.core.Client.PutObject(ctx, s.bucket, s.key(key), bytes.NewReader(data), int64(len(data)), o)
+	if minio.ToErrorResponse(err).Code == minio.NoSuchKey {
+		return "", s.changed(key) // that was to be replaced
+	}
 	if err != nil {
 		return "", s.wrap(key, err)
 	}

@@ -18,6 +18,7 @@ import (
 	"github.com/caissonrun/caisson/component/storage"
 	"github.com/caissonrun/caisson/component/storage/s3"
 	"github.com/caissonrun/caisson/component/storage/storagetest"
+	"github.com/caissonrun/caisson/internal/crash"
 	"github.com/minio/minio-go/v7"
 	"github.com/minio/minio-go/v7/pkg/credentials"
 )
@@ -41,6 +42,24 @@ func open(t *testing.T, url string, opts *s3.Options) storage.Storage {
 		t.Fatal(err)
 	}
 	return s
+}
+
+func TestMain(m *testing.M) {
+	storagetest.Child(openPlace)
+	os.Exit(m.Run())
+}
+
+func openPlace(place string) (storage.Storage, error) {
+	return s3.Open(place, &s3.Options{Getenv: func(string) string { return "" }})
+}
+
+// A process is killed at every write, by SIGKILL. What it leaves in the bucket
+// stays for a day: nobody can tell whether a writer is still alive.
+func TestKilled(t *testing.T) {
+	storagetest.Killed(t, crash.Storage(), openPlace, func(t *testing.T) string {
+		_, place := serve(t)
+		return place
+	}, func(string) ([]string, error) { return nil, nil })
 }
 
 func TestSuite(t *testing.T) {
