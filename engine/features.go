@@ -100,6 +100,9 @@ type NetworkFeatures struct {
 	// Shared says that several sandboxes can be on one network: Networker, on
 	// the Engine.
 	Shared bool `json:"shared"`
+	// Inside says that a process of this host can serve a sandbox on its own
+	// loopback device: NetworkLocator, on the Sandbox.
+	Inside bool `json:"inside"`
 }
 
 // MountFeatures tells which mounts a sandbox can have.

@@ -209,6 +209,18 @@ type ImageOptions struct {
 	Entrypoint, Cmd []string
 }
 
+// A NetworkLocator is a Sandbox that tells where on this host its own network
+// is: Features.Networks.Inside. A sandbox without it may have the method, too,
+// and answer ErrUnsupported.
+type NetworkLocator interface {
+	// NetworkNamespace returns a path of the network namespace, for setns(2),
+	// before Start and until the program ends.
+	//
+	// Errors: ErrUnsupported if the sandbox has no network of its own, or nobody
+	// outside can enter it; ErrEnded, ErrAborted.
+	NetworkNamespace(ctx context.Context) (string, error)
+}
+
 // A Locator is a Process that runs on this host and tells where, for people
 // and their tools. It belongs to no field of Features either.
 type Locator interface {

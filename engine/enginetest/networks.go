@@ -94,6 +94,16 @@ func networkCases() []Case {
 			Rule: "an engine that can't share networks says so, and leaves nothing",
 			body: networkNotShared,
 		},
+		{
+			Name: "network/inside", Rules: []int{94}, Needs: []string{"networks.inside"},
+			Rule: "the network namespace that a sandbox names before its program starts is the program's, and not the host's",
+			body: networkInside,
+		},
+		{
+			Name: "network/not-inside", Rules: []int{4}, wants: []facility{undeclared("networks.inside")},
+			Rule: "an engine whose sandboxes nobody can serve from outside says so",
+			body: networkNotInside,
+		},
 	}
 }
 

@@ -74,7 +74,7 @@ func (e *Engine) create(ctx context.Context, spec *engine.Spec, isolation string
 		set.plain = e.idmaps.Without(spec)
 	}
 	return e.boxes.Create(ctx, &kept.Plan{
-		Spec: spec, OwnIDs: owned, Record: kept.Record{Isolation: isolation, Chowned: set.plain},
+		Spec: spec, OwnIDs: owned, Record: kept.Record{Isolation: isolation, Chowned: set.plain, Inside: owned && spec.Network.Mode != caisson.NetworkHost},
 		Keeper: func(slot int) (*keeper.Spec, error) {
 			set.slot = slot
 			k, err := plan(spec, set)

@@ -42,7 +42,7 @@ func (o *Options) features(f *found, isolation string) engine.Features {
 			Disk: full, Log: true, Files: true,
 		},
 		PrivateDisk: full && s.Disk.Method == "",
-		Networks:    engine.NetworkFeatures{None: full, Host: !full || o.AllowHostNetwork},
+		Networks:    engine.NetworkFeatures{None: full, Host: !full || o.AllowHostNetwork, Inside: full && f.host.root},
 		Mounts:      engine.MountFeatures{Bind: full, Tmpfs: full, ReadOnly: full},
 		User:        full || f.host.root, Hostname: full, Secrets: true,
 		Exec: true, Terminal: f.works.Terminal, Files: full, Stats: f.works.Stats, Pause: f.works.Pause,

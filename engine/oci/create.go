@@ -95,7 +95,9 @@ func (e *Engine) create(ctx context.Context, spec *engine.Spec, c *choice, f *fo
 		set.plain = e.idmaps.Without(spec)
 	}
 	p := &kept.Plan{
-		Spec: spec, OwnIDs: owned, Record: kept.Record{Isolation: isolation(set.runtime), Chowned: set.plain},
+		Spec: spec, OwnIDs: owned, Record: kept.Record{
+			Isolation: isolation(set.runtime), Chowned: set.plain, Inside: owned && spec.Network.Mode != caisson.NetworkHost,
+		},
 		Keeper: func(slot int) (*keeper.Spec, error) {
 			set.slot = slot
 			return plan(spec, set)

@@ -26,7 +26,7 @@ func (o *Options) features(f *found) engine.Features {
 		Limits: engine.LimitFeatures{
 			CPUs: s.Cgroup.CPUs, Memory: s.Cgroup.Memory, PIDs: s.Cgroup.PIDs, Disk: true, Log: true, Files: true,
 		},
-		Networks: engine.NetworkFeatures{None: true, Host: o.AllowHostNetwork},
+		Networks: engine.NetworkFeatures{None: true, Host: o.AllowHostNetwork, Inside: f.root},
 		Mounts:   engine.MountFeatures{Bind: true, Tmpfs: true, ReadOnly: true},
 		User:     true, Hostname: true, Secrets: true, Registry: true, DNS: true,
 		Devices: f.root && len(o.AllowDevices) > 0,

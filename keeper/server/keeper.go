@@ -336,6 +336,9 @@ func (k *keeper) status() *wire.Status {
 	if k.main != nil && k.phase == running {
 		s.MainPID = k.main.PID
 	}
+	if located, ok := k.box.(interface{ PID() int }); ok && k.phase <= running {
+		s.BoxPID = located.PID()
+	}
 	return s
 }
 

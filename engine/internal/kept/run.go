@@ -36,6 +36,8 @@ type Record struct {
 	// Changes is the folder of an overlay, in which the kernel leaves what an
 	// ordinary user can't simply remove.
 	Changes string `json:"changes,omitempty"`
+	// Inside says that the sandbox has a network of its own that root can enter.
+	Inside bool `json:"inside,omitempty"`
 	// Data is the engine's own.
 	Data json.RawMessage `json:"data,omitempty"`
 }

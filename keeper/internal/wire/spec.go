@@ -121,9 +121,10 @@ func invalid(err error) error {
 
 // Status is what a keeper says of itself.
 type Status struct {
-	PID     int           `json:"pid"`      // the keeper's
-	Started bool          `json:"started"`  // the program was started
-	MainPID int           `json:"main_pid"` // on the host, 0 where not known
+	PID     int           `json:"pid"`               // the keeper's
+	Started bool          `json:"started"`           // the program was started
+	MainPID int           `json:"main_pid"`          // on the host, 0 where not known
+	BoxPID  int           `json:"box_pid,omitempty"` // of the sandbox's init, on the host, 0 where not known
 	Exit    *caisson.Exit `json:"exit,omitempty"`
 	Execs   int           `json:"execs"`  // live exec sessions
 	Owners  int           `json:"owners"` // connections that called Own
