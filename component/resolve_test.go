@@ -17,7 +17,9 @@ import (
 // box seals by turning a text round, so that tests can be read.
 type box struct{}
 
-func (box) Seal(plain string) (string, error) { return component.SealedPrefix + "test:" + turn(plain), nil }
+func (box) Seal(plain string) (string, error) {
+	return component.SealedPrefix + "test:" + turn(plain), nil
+}
 
 func (box) Unseal(path, sealed string) (string, error) {
 	text := strings.TrimPrefix(sealed, component.SealedPrefix+"test:")
