@@ -83,4 +83,11 @@ type Child struct {
 	// Root permits its program to be root inside, whatever the engine's
 	// configuration says: the operator has said so.
 	Root bool
+	// Ready is called with a path of the sandbox's network namespace, for
+	// setns(2), once the sandbox is there and before its program starts: a
+	// listener can be opened inside. Where that fails the program does not start.
+	// In a process that has found the program running it is called again, as
+	// listeners end with whoever was killed. Nil: nothing is called. Engines
+	// without Features.Networks.Inside are refused.
+	Ready func(netns string) error
 }

@@ -166,6 +166,12 @@ func (x *Executor) fits(ctx context.Context, p *prober, r *record, secrets map[s
 	}
 	r.Engine, r.Sharing = p.engine.Name(), sharingOf(&f, r.Task)
 	err = checkOptions(r.Task.Options, f.OptionsSchema)
+	if err == nil && r.served && !f.Networks.Inside {
+		err = &caisson.Error{
+			Op: caisson.OpValidate, Item: "network", Kind: caisson.ErrUnsupported,
+			Err: errors.New("nothing of this host can serve a program on the loopback device of its sandbox"),
+		}
+	}
 	if err == nil {
 		err = x.checkEngineMounts(r)
 	}

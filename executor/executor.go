@@ -106,6 +106,9 @@ type Executor struct {
 	// that it is still to attend to.
 	held   map[string]*lockfile.Lock
 	closed bool
+	// ready are the functions to be called for children of composite tasks, by
+	// their ids: see Child.
+	ready map[string]func(netns string) error
 }
 
 // New opens the state folder. Errors: ErrDenied; ErrUnsupported if the folder
@@ -122,6 +125,7 @@ func New(opts *Options) (*Executor, error) {
 		mounters: make(mounters),
 		stagers:  make(map[string]stage.Stager),
 		held:     make(map[string]*lockfile.Lock),
+		ready:    make(map[string]func(string) error),
 	}
 	if x.log == nil {
 		x.log = slog.New(slog.DiscardHandler)

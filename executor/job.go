@@ -96,6 +96,9 @@ func (j *Job) close() {
 	j.cancel()
 	j.mu.Lock()
 	defer j.mu.Unlock()
+	for _, p := range j.a.h.children {
+		j.x.setReady(p.id, nil)
+	}
 	if err := errors.Join(j.log.Sync(), j.log.Close()); err != nil {
 		j.a.log.Warn("log", "err", err)
 	}
@@ -242,6 +245,12 @@ func (j *Job) Submit(ctx context.Context, key string, c *Child) (id string, err 
 	if err != nil {
 		return "", err
 	}
+	j.x.setReady(id, c.Ready)
+	defer func(id string) {
+		if err != nil {
+			j.x.setReady(id, nil)
+		}
+	}(id)
 	if known {
 		if accepted, err := state.Exists(j.x.folder.Task(id).Document()); accepted || err != nil {
 			return id, err
@@ -337,7 +346,7 @@ func (j *Job) child(ctx context.Context, id, key string, c *Child) (*record, *Su
 	r := &record{
 		Version: recordVersion, ID: id, Task: c.Task, BaseDir: j.BaseDir, Trusted: j.Trusted,
 		UID: j.UID, GID: j.GID, Owner: j.Owner, Secrets: len(values) > 0,
-		Parent: &parentage{ID: j.ID, Attempt: j.Attempt, Key: key}, Links: c.Links, Root: c.Root,
+		Parent: &parentage{ID: j.ID, Attempt: j.Attempt, Key: key}, Links: c.Links, Root: c.Root, served: c.Ready != nil,
 	}
 	sub := &Submission{BaseDir: j.BaseDir, Trusted: j.Trusted, Secrets: values}
 	return r, sub, j.x.check(ctx, r, sub)

@@ -47,6 +47,7 @@ type record struct {
 	Parent *parentage        `json:"parent,omitempty"` // of a child
 	Links  map[string]string `json:"links,omitempty"`  // of a child: see Child
 	Root   bool              `json:"root,omitempty"`   // of a child: see Child
+	served bool              // of a child: its Child has Ready
 }
 
 // parentage says which task a child is a part of.

@@ -271,6 +271,12 @@ func (a *attendant) start(ctx context.Context, st *step, sb engine.Sandbox, fres
 		defer cancel()
 		p, err = a.process(limited, sb)
 	}
+	if readyErr := a.makeReady(ctx, st, sb); readyErr != nil {
+		if fresh || errors.Is(err, caisson.ErrNotFound) {
+			return nil, nil, readyErr
+		}
+		a.log.Warn("ready", "err", readyErr) // it runs, or has ended
+	}
 	if fresh || errors.Is(err, caisson.ErrNotFound) {
 		if err := a.look(); err != nil {
 			return nil, nil, undecided{err}
