@@ -1,6 +1,7 @@
 package sql
 
 import (
+	"bytes"
 	"context"
 	"database/sql/driver"
 	"errors"
@@ -415,8 +416,8 @@ func appendRow(dst []byte, values []dbsql.RawBytes) ([]byte, error) {
 		if i > 0 {
 			dst = append(dst, ',')
 		}
-		if !utf8.Valid(v) {
-			return dst, &caisson.Error{Kind: caisson.ErrInvalid, Err: fmt.Errorf("a value of the table is not UTF-8: %q", short(v))}
+		if !utf8.Valid(v) || bytes.IndexByte(v, 0) >= 0 {
+			return dst, &caisson.Error{Kind: caisson.ErrInvalid, Err: fmt.Errorf("a value of the table is not UTF-8 or has a NUL: %q", short(v))}
 		}
 		dst = csv.Append(dst, string(v))
 	}
