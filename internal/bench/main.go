@@ -69,6 +69,7 @@ func run(ctx context.Context, size int64, only []string) error {
 		{"crowd", b.containerCrowd},
 		{"container keepers", b.containerKeepers},
 		{"unpacking", b.unpacking},
+		{"components", b.components},
 	}
 	table := tabwriter.NewWriter(os.Stdout, 2, 8, 2, ' ', 0)
 	defer table.Flush()

@@ -155,6 +155,9 @@ func (b *bench) clear(ctx context.Context) error {
 	group, ctx := errgroup.WithContext(ctx)
 	group.SetLimit(8)
 	for _, t := range list {
+		if t.Parent != "" {
+			continue // it goes with that
+		}
 		group.Go(func() error { return b.app.Executor.Remove(ctx, t.ID, true) })
 	}
 	return group.Wait()
