@@ -25,8 +25,9 @@ func (c *command) psCommand() *cobra.Command {
 		Use:     "ps [-a]",
 		Aliases: []string{"list"},
 		Short:   "list tasks",
-		Long:    "List the tasks that have not ended, oldest first; with -a all that are kept.",
-		Args:    exactly(0, "none"),
+		Long: "List the tasks that have not ended, oldest first; with -a all that are kept,\n" +
+			"and those that are parts of others, such as the steps of a component's run.",
+		Args: exactly(0, "none"),
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			host, err := c.open(cmd.Context())
 			if err != nil {
@@ -41,15 +42,18 @@ func (c *command) psCommand() *cobra.Command {
 				return printJSON(c.caller.Stdout, orEmpty(list))
 			case quiet:
 				for i := range list {
-					fmt.Fprintln(c.caller.Stdout, list[i].ID)
+					// What is a part of another task can't be dealt with by itself.
+					if list[i].Parent == "" {
+						fmt.Fprintln(c.caller.Stdout, list[i].ID)
+					}
 				}
 				return nil
 			}
 			return printTasks(c.caller.Stdout, list, time.Now())
 		},
 	}
-	cmd.Flags().BoolVarP(&all, "all", "a", false, "also those that have ended")
-	cmd.Flags().BoolVarP(&quiet, "quiet", "q", false, "ids only")
+	cmd.Flags().BoolVarP(&all, "all", "a", false, "also those that have ended, and parts of others")
+	cmd.Flags().BoolVarP(&quiet, "quiet", "q", false, "ids only, without parts of others")
 	cmd.Flags().BoolVar(&asJSON, "json", false, "print JSON")
 	return cmd
 }
@@ -63,12 +67,31 @@ func orEmpty[T any](list []T) []T {
 }
 
 func printTasks(w io.Writer, list []executor.Info, now time.Time) error {
-	t := newTable(w, "ID", "NAME", "ENGINE", "STATE", "ATTEMPT", "ACCEPTED", "RESULT")
+	columns := []string{"ID", "NAME", "ENGINE", "STATE", "ATTEMPT", "ACCEPTED", "RESULT"}
+	parts := slices.ContainsFunc(list, func(info executor.Info) bool { return info.Parent != "" })
+	if parts {
+		columns = append(columns, "PART OF")
+	}
+	t := newTable(w, columns...)
 	for i := range list {
 		info := &list[i]
-		t.row(info.ID, info.Name, info.Engine, stateText(info), attemptText(info), ago(now, info.AcceptedAt), resultText(info.Result))
+		row := []string{
+			info.ID, info.Name, info.Engine, stateText(info), attemptText(info), ago(now, info.AcceptedAt), resultText(info.Result),
+		}
+		if parts {
+			row = append(row, partText(info))
+		}
+		t.row(row...)
 	}
 	return t.flush()
+}
+
+// partText says which task a task is a part of, and what that calls it.
+func partText(info *executor.Info) string {
+	if info.Parent == "" {
+		return ""
+	}
+	return info.Parent + " " + info.Part
 }
 
 func attemptText(info *executor.Info) string {
@@ -165,7 +188,11 @@ func printInfo(w io.Writer, info *executor.Info) error {
 	for _, n := range info.Networks {
 		line("network", networkText(&n))
 	}
+	line("part of", partText(info))
 	line("command", commandText(info.Task))
+	for _, p := range info.Parts {
+		line("part", fmt.Sprintf("%s %s %s", p.ID, p.Key, p.State))
+	}
 	if r := info.Result; r != nil {
 		printResult(line, r)
 	}
@@ -216,8 +243,20 @@ func printResult(line func(name, value string), r *caisson.Result) {
 	}
 	line("value", r.Output)
 	for _, out := range r.Outputs {
-		line("output", fmt.Sprintf("%s -> %s, %d bytes, sha256 %s", out.Path, out.To, out.Size, out.SHA256))
+		line("output", outputText(&out))
 	}
+}
+
+// outputText is one file or table that was stored.
+func outputText(out *caisson.OutputFile) string {
+	text := out.Path + " -> " + out.To
+	if out.Size > 0 || out.SHA256 != "" {
+		text += fmt.Sprintf(", %d bytes", out.Size)
+	}
+	if out.SHA256 != "" {
+		text += ", sha256 " + out.SHA256
+	}
+	return text
 }
 
 func usageText(d caisson.Duration) string {
@@ -239,6 +278,8 @@ func commandText(task *caisson.Task) string {
 	switch {
 	case task == nil:
 		return ""
+	case task.Component != nil:
+		return "component " + task.Component.Config
 	case task.Run != "":
 		return task.Run
 	case len(task.Cmd) > 0 || len(task.Entrypoint) > 0:

@@ -52,6 +52,26 @@ func TestTablesAreClean(t *testing.T) {
 	}
 }
 
+func TestTablesTellParts(t *testing.T) {
+	var b bytes.Buffer
+	list := []executor.Info{
+		{ID: "0123456789abcdef", Name: "whole", State: caisson.StateRunning, AcceptedAt: time.Unix(1000, 0)},
+		{
+			ID: "1123456789abcdef", Name: "step", Engine: "mem", State: caisson.StateRunning, AcceptedAt: time.Unix(1000, 0),
+			Parent: "0123456789abcdef", Part: "row/main",
+		},
+	}
+	if err := printTasks(&b, list, time.Unix(1090, 0)); err != nil {
+		t.Fatal(err)
+	}
+	want := "ID                NAME   ENGINE  STATE    ATTEMPT  ACCEPTED   RESULT  PART OF\n" +
+		"0123456789abcdef  whole  -       running  -        1m30s ago  -       -\n" +
+		"1123456789abcdef  step   mem     running  -        1m30s ago  -       0123456789abcdef row/main\n"
+	if b.String() != want {
+		t.Errorf("table:\n%swant:\n%s", b.String(), want)
+	}
+}
+
 func TestSize(t *testing.T) {
 	for _, tt := range []struct {
 		in   caisson.Bytes
