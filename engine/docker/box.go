@@ -177,17 +177,27 @@ func (b *box) make() (err error) {
 	}
 	// Attached before it starts, so that nothing is missed.
 	if b.attached, err = b.daemon.attach(ctx, b.spec.Name); err != nil {
+		// Podman prepares all for the start here, and keeps why it could not.
+		if startErr := b.start(ctx); startErr != nil {
+			return startErr
+		}
 		return err
 	}
-	if _, err = call(ctx, "container", func(ctx context.Context) (client.ContainerStartResult, error) {
-		return b.daemon.ContainerStart(ctx, b.spec.Name, client.ContainerStartOptions{})
-	}); err != nil {
+	if err = b.start(ctx); err != nil {
 		return err
 	}
 	if err = b.meet(ctx); err != nil {
 		return err
 	}
 	return b.furnish()
+}
+
+// start starts the container.
+func (b *box) start(ctx context.Context) error {
+	_, err := call(ctx, "container", func(ctx context.Context) (client.ContainerStartResult, error) {
+		return b.daemon.ContainerStart(ctx, b.spec.Name, client.ContainerStartOptions{})
+	})
+	return err
 }
 
 // meet connects to the first process, as long as the container runs.

@@ -18,8 +18,15 @@ import (
 	"github.com/caissonrun/caisson/engine/enginetest"
 )
 
+// podmanVariable says that the daemon is Podman: see scripts/podman.
+const podmanVariable = "CAISSON_TEST_PODMAN"
+
 func TestConformance(t *testing.T) {
 	opts := options(t)
+	label := ""
+	if os.Getenv(podmanVariable) != "" {
+		label = "docker podman"
+	}
 	image := emptyImage(t)
 	c := daemon(t)
 	inside := enginetest.BuildInside(t)
@@ -36,7 +43,8 @@ func TestConformance(t *testing.T) {
 		networks = append(networks, makeNetwork(t, c, one+letter))
 	}
 	enginetest.Run(t, enginetest.Harness{
-		New: engineOf(one), Other: engineOf(one + "x"),
+		Label: label,
+		New:   engineOf(one), Other: engineOf(one + "x"),
 		Restart:  func(t testing.TB, _ engine.Engine) engine.Engine { return engineOf(one)(t) },
 		Inside:   inside,
 		Networks: networks,

@@ -12,6 +12,7 @@ import (
 	"github.com/caissonrun/caisson/engine"
 	"github.com/caissonrun/caisson/engine/internal/kept"
 	"github.com/caissonrun/caisson/internal/cleanup"
+	"github.com/caissonrun/caisson/internal/network"
 	"github.com/caissonrun/caisson/internal/safefs"
 	"github.com/caissonrun/caisson/keeper"
 )
@@ -20,6 +21,7 @@ import (
 const (
 	folderName = "in"     // insideDir
 	reviveName = "revive" // what a new keeper is told; it holds secrets
+	resolvName = "resolv.conf"
 )
 
 // A mine is the engine's own part of the handle.
@@ -75,8 +77,25 @@ func secretOf(spec *engine.Spec) string {
 	return ""
 }
 
+// sources reports binds of what is not there: Podman would make a folder in its
+// place.
+func sources(spec *engine.Spec) error {
+	for i, m := range spec.Mounts {
+		if m.Type != engine.MountBind {
+			continue
+		}
+		if _, err := os.Lstat(m.Source); err != nil {
+			return safefs.Sorted(caisson.OpCreate, fmt.Sprintf("mounts[%d]: %s", i, m.Source), err)
+		}
+	}
+	return nil
+}
+
 // create makes the sandbox, and leaves nothing if it can't.
 func (e *Engine) create(ctx context.Context, spec *engine.Spec, choice *choice, img *image, f *found) (engine.Sandbox, error) {
+	if err := sources(spec); err != nil {
+		return nil, err
+	}
 	who, err := e.user(ctx, spec, img)
 	if err != nil {
 		return nil, err
@@ -115,6 +134,12 @@ func (e *Engine) prepare(ctx context.Context, spec *engine.Spec, set *setting, o
 	}
 	if err := errors.Join(os.Chmod(dir, 0o700), os.Chown(dir, own.UID, own.GID)); err != nil {
 		return fmt.Errorf("give %s to the program's user: %w; containers need Caisson to run as root", dir, err)
+	}
+	if set.ownResolv(spec) {
+		text, _ := network.Resolv(spec.DNS, nil, nil, false)
+		if err := os.WriteFile(filepath.Join(set.run, resolvName), text, 0o644); err != nil {
+			return err
+		}
 	}
 	kept, err := set.keeper(spec)
 	if err != nil {

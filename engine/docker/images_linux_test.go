@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"log"
+	"net"
 	"net/http"
 	"net/http/httptest"
 	"os"
@@ -40,7 +41,7 @@ type store struct {
 func newStore(t *testing.T, password string) *store {
 	s := &store{password: password, release: make(chan struct{})}
 	inner := registry.New(registry.Logger(log.New(io.Discard, "", 0)))
-	srv := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+	srv := httptest.NewUnstartedServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		user, given, _ := r.BasicAuth()
 		if s.password != "" && (user != "me" || given != s.password) {
 			w.Header().Set("WWW-Authenticate", `Basic realm="test"`)
@@ -59,9 +60,27 @@ func newStore(t *testing.T, password string) *store {
 		}
 		inner.ServeHTTP(w, r)
 	}))
+	if os.Getenv(podmanVariable) != "" {
+		srv.Listener.Close()
+		srv.Listener = plainListener(t)
+	}
+	srv.Start()
 	t.Cleanup(srv.Close)
 	s.host = strings.TrimPrefix(srv.URL, "http://")
 	return s
+}
+
+// plainListener listens on one of the ports at which Podman has been told to
+// speak http: see scripts/podman.
+func plainListener(t *testing.T) net.Listener {
+	t.Helper()
+	for port := 5001; port <= 5020; port++ {
+		if l, err := net.Listen("tcp", fmt.Sprintf("127.0.0.1:%d", port)); err == nil {
+			return l
+		}
+	}
+	t.Fatal("all ports are taken that Podman speaks http at")
+	return nil
 }
 
 // push puts an image of its own into the store and returns its name.

@@ -268,13 +268,16 @@ func (set *setting) mounts(s *engine.Spec, h *container.HostConfig) {
 	}
 	bind(filepath.Join(set.run, folderName), insideDir, false)
 	bind(set.opts.Init, path.Join(insideDir, initName), true)
-	owned := fmt.Sprintf("uid=%d,gid=%d", set.who.uid, set.who.gid)
+	if set.ownResolv(s) {
+		bind(filepath.Join(set.run, resolvName), "/etc/resolv.conf", true)
+	}
+	owned, plain := set.tmpfsOptions()
 	tmpfs := func(target string, size caisson.Bytes, mode uint32, more string) {
 		if mode == 0 {
 			mode = 0o1777
 		}
 		// The daemon adds noexec where nothing else is said.
-		text := fmt.Sprintf("rw,exec,nosuid,nodev,mode=%o", mode)
+		text := fmt.Sprintf("rw,exec,nosuid,nodev%s,mode=%o", plain, mode)
 		if size > 0 {
 			text += fmt.Sprintf(",size=%d", int64(size))
 		}
@@ -298,10 +301,10 @@ func (set *setting) mounts(s *engine.Spec, h *container.HostConfig) {
 	}
 	for _, secret := range s.Secrets {
 		if secret.As == caisson.SecretFile {
-			h.Tmpfs[secretsDir] = "rw,noexec,nosuid,nodev,mode=755"
+			h.Tmpfs[secretsDir] = "rw,noexec,nosuid,nodev" + plain + ",mode=755"
 		}
 		if secret.Once {
-			h.Tmpfs[onceDir] = "rw,noexec,nosuid,nodev,mode=700,size=" + onceSize + "," + owned
+			h.Tmpfs[onceDir] = "rw,noexec,nosuid,nodev" + plain + ",mode=700,size=" + onceSize + "," + owned
 		}
 	}
 	for _, m := range s.Mounts {
@@ -315,6 +318,23 @@ func (set *setting) mounts(s *engine.Spec, h *container.HostConfig) {
 			tmpfs(m.Target, m.Size, m.Mode, "")
 		}
 	}
+}
+
+// ownResolv reports whether resolv.conf is written here: Podman writes none
+// where there is no network.
+func (set *setting) ownResolv(s *engine.Spec) bool {
+	return set.found.podman && s.DNS != nil && s.SharedNetwork == "" && len(attachments(&s.Network)) == 0 &&
+		(s.Network.Mode == "" || s.Network.Mode == caisson.NetworkNone)
+}
+
+// tmpfsOptions returns how the daemon is told that a tmpfs is the program's
+// user's, and that no tmpfs begins with what the image has there: Podman would
+// copy that.
+func (set *setting) tmpfsOptions() (owned, plain string) {
+	if set.found.podman {
+		return "U", ",notmpcopyup"
+	}
+	return fmt.Sprintf("uid=%d,gid=%d", set.who.uid, set.who.gid), ""
 }
 
 // modes returns the modes that tmpfs are to have.

@@ -27,7 +27,7 @@ import (
 
 const (
 	// answerTime is how long a daemon may take to say that it is there.
-	answerTime = 5 * time.Second
+	answerTime = 15 * time.Second
 	// tryTime bounds the container of a probe, which takes about a second.
 	tryTime = 30 * time.Second
 )
@@ -43,6 +43,7 @@ type found struct {
 	// can be made. disk: a container's files can be bounded.
 	network, networks, disk bool
 	stats, terminal         bool
+	podman                  bool // it is Podman, which words some options in its own way
 }
 
 // Probe implements engine.Engine: it makes a container of an empty image and
@@ -108,6 +109,9 @@ func (e *Engine) look(ctx context.Context) (*found, error) {
 		return nil, &caisson.Error{Op: caisson.OpProbe, Item: f.host, Kind: caisson.ErrUnavailable, Err: err}
 	}
 	f.info, f.api = info.Info, e.daemon.ClientVersion()
+	if f.podman, err = e.isPodman(asking); err != nil {
+		return nil, &caisson.Error{Op: caisson.OpProbe, Item: f.host, Kind: caisson.ErrUnavailable, Err: err}
+	}
 	f.logging = logging(&f.info)
 	if f.broken = e.suits(f); f.broken != nil {
 		return f, nil
@@ -115,6 +119,18 @@ func (e *Engine) look(ctx context.Context) (*found, error) {
 	f.network = e.opts.Network != "" && e.has(asking, e.opts.Network)
 	f.networks = slices.Contains(f.info.Plugins.Network, "bridge")
 	return f, nil
+}
+
+// podmanEngine is how Podman calls itself among the components of its version.
+const podmanEngine = "Podman Engine"
+
+// isPodman reports whether it is Podman that serves this API.
+func (e *Engine) isPodman(ctx context.Context) (bool, error) {
+	v, err := e.daemon.ServerVersion(ctx, client.ServerVersionOptions{})
+	if err != nil {
+		return false, sorted(ctx, "daemon", err)
+	}
+	return slices.ContainsFunc(v.Components, func(c system.ComponentVersion) bool { return c.Name == podmanEngine }), nil
 }
 
 // suits returns why a daemon can't be used.

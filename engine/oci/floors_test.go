@@ -13,9 +13,9 @@ func TestReadVersion(t *testing.T) {
 		"crun version 1.8.1\ncommit: f8a0\n":          {isolate.Crun, "1.8.1"},
 		"runc version 1.1.5+ds1\nspec: 1.0.2-dev\n":   {isolate.Runc, "1.1.5+ds1"},
 		"runsc version 0.0~20221219.0\nspec: 1.0.2\n": {isolate.Runsc, "0.0~20221219.0"},
-		"youki version 0.3.0\n":                       {isolate.Runc, "0.3.0"},
-		"":                                            {isolate.Runc, ""},
-		"something else":                              {isolate.Runc, ""},
+		"youki version 0.3.0\n":                       {"", "0.3.0"},
+		"":                                            {"", ""},
+		"something else":                              {"", ""},
 	} {
 		if kind, version := readVersion(text); kind != want[0] || version != want[1] {
 			t.Errorf("readVersion(%q) = %q, %q, want %q", text, kind, version, want)

@@ -94,6 +94,12 @@ func (c *candidate) find(ctx context.Context, o *Options, root, thorough bool) {
 		}
 	}
 	c.runtime = &isolate.Runtime{Path: path, Kind: kind, Flags: flagsFor(kind, c.version)}
+	if kind == "" {
+		if c.runtime.Flags, err = askFlags(ctx, path); err != nil {
+			c.broken = fmt.Errorf("%s --help: %w", path, err)
+			return
+		}
+	}
 	c.flaws = flawsOf(kind, c.version, time.Now())
 	if len(c.flaws) > 0 && o.EnforceFloors {
 		c.broken = fmt.Errorf("%s: the operator wants none with known escapes (engine.oci.enforce_floors)", c.flawed())
@@ -102,21 +108,40 @@ func (c *candidate) find(ctx context.Context, o *Options, root, thorough bool) {
 
 // askVersion runs a runtime's version command.
 func askVersion(ctx context.Context, path string) (kind, version string, err error) {
+	text, err := ask(ctx, path, "--version")
+	if err != nil {
+		return "", "", err
+	}
+	kind, version = readVersion(text)
+	return kind, version, nil
+}
+
+// askFlags returns what a runtime of no known kind is told besides: runc's flag
+// for a user namespace, which some have taken over and others refuse.
+func askFlags(ctx context.Context, path string) ([]string, error) {
+	text, err := ask(ctx, path, "--help")
+	if err != nil || !strings.Contains(text, "--rootless") {
+		return nil, err
+	}
+	return []string{"--rootless=true"}, nil
+}
+
+// ask runs a command of a runtime that prints something about it.
+func ask(ctx context.Context, path, command string) (string, error) {
 	ctx, cancel := context.WithTimeout(ctx, versionTime)
 	defer cancel()
-	cmd := exec.CommandContext(ctx, path, "--version")
+	cmd := exec.CommandContext(ctx, path, command)
 	cmd.Env, cmd.Dir = []string{"PATH=" + standardPath}, "/"
 	cmd.WaitDelay = time.Second
 	var out bytes.Buffer
-	cmd.Stdout = &limited{buf: &out, left: 4 << 10}
+	cmd.Stdout = &limited{buf: &out, left: 16 << 10}
 	if err := cmd.Run(); err != nil {
 		if ctx.Err() != nil {
 			err = fmt.Errorf("no answer within %v", versionTime)
 		}
-		return "", "", err
+		return "", err
 	}
-	kind, version = readVersion(out.String())
-	return kind, version, nil
+	return out.String(), nil
 }
 
 // overlaySince is when runsc began to keep what is written to the root for itself
@@ -145,16 +170,16 @@ func (l *limited) Write(p []byte) (int, error) {
 	return len(p), nil
 }
 
-// readVersion reads "NAME version VERSION", as runtimes print it first. What is
-// neither crun nor runsc is taken to have runc's command line.
+// readVersion reads "NAME version VERSION", as runtimes print it first. A name
+// that is not known has no kind: it is taken to have runc's command line, as far
+// as runtimes have that in common.
 func readVersion(text string) (kind, version string) {
 	line, _, _ := strings.Cut(text, "\n")
 	fields := strings.Fields(line)
 	if len(fields) >= 3 && fields[1] == "version" {
 		version = fields[2]
 	}
-	kind = isolate.Runc
-	if len(fields) > 0 && (fields[0] == isolate.Crun || fields[0] == isolate.Runsc) {
+	if len(fields) > 0 && slices.Contains([]string{isolate.Crun, isolate.Runc, isolate.Runsc}, fields[0]) {
 		kind = fields[0]
 	}
 	return kind, version

@@ -130,6 +130,36 @@ func TestHangingRuntime(t *testing.T) {
 	}
 }
 
+// TestOtherRuntimes has runtimes by path that nobody knows: one that has runc's
+// command line with all its flags, one without runc's own, and one that can't do
+// what is asked of it.
+func TestOtherRuntimes(t *testing.T) {
+	rootOnly(t)
+	other := func(name, more, script string) string {
+		return fakeRuntime(t, name, "acme version 2.1.0", "[ \"$1\" != --help ] || { echo 'acme [--root DIR] "+more+"'; exit 0; }\n"+script)
+	}
+	root := newRoot(t)
+	for _, path := range []string{
+		other("like-runc", "[--rootless BOOL]", `exec runc "$@"`),
+		other("plain", "", `[ "$1" = --root ] || { echo "unknown flag $1" >&2; exit 1; }; exec runc --rootless=true "$@"`),
+	} {
+		e := newEngine(t, oci.Options{Use: path})
+		f, err := e.Probe(t.Context())
+		if err != nil || !f.Usable || !strings.HasPrefix(f.Version, path+" 2.1.0") {
+			t.Errorf("Probe with %s = usable %v, version %q, %+v, %v", path, f.Usable, f.Version, f.Missing, err)
+			continue
+		}
+		if exit, out := run(t, e, newSpec(t, root, "echo ran")); exit.Status() != 0 || out != "ran\n" {
+			t.Errorf("%s: %s %q", path, exit.Message, out)
+		}
+	}
+	machine := other("machine", "", `echo "no --preserve-fds here" >&2; exit 2`)
+	f, err := newEngine(t, oci.Options{Use: machine}).Probe(t.Context())
+	if err != nil || f.Usable || !strings.Contains(why(&f, "runtime "+machine), "no --preserve-fds here") {
+		t.Errorf("Probe with %s = usable %v, %+v, %v", machine, f.Usable, f.Missing, err)
+	}
+}
+
 func TestRuntimeLog(t *testing.T) {
 	rootOnly(t)
 	s := newSpec(t, newRoot(t), "true")

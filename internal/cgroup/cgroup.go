@@ -19,6 +19,15 @@ type Limits struct {
 	CPUs   caisson.CPUs  // processor time per time
 	Memory caisson.Bytes // page cache and tmpfs included; no swap on top
 	PIDs   int64         // processes and threads at once
+	// Devices are all devices that may be opened; nil: every one that is there.
+	Devices []Device
+}
+
+// A Device is a character device, or those of one kind.
+type Device struct {
+	Major, Minor uint32
+	AnyMinor     bool // whatever its minor number
+	ReadOnly     bool // it may not be written to
 }
 
 // Support is what control groups can do for this process on this host.

@@ -56,6 +56,9 @@ func Create(name string, limits Limits) (*Group, error) {
 	}
 	g := &Group{name: name, version: version(list)}
 	for _, t := range list {
+		if limits.Devices == nil && t.forDevices() {
+			continue // one folder less to make, to enter and to remove
+		}
 		dir, err := makeFolder(&t, name)
 		if err != nil {
 			return nil, errors.Join(err, g.Remove())

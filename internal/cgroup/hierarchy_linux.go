@@ -20,7 +20,7 @@ const leafName = "caisson-leaf"
 
 // The controllers that are used. A version 1 hierarchy without any of them is
 // left alone.
-var controllers = []string{"cpu", "cpuacct", "memory", "pids", "freezer"}
+var controllers = []string{"cpu", "cpuacct", "memory", "pids", "freezer", devicesController}
 
 // A tree is one hierarchy in which this process may make groups.
 type tree struct {
@@ -31,6 +31,11 @@ type tree struct {
 
 // parent returns the folder that holds the groups.
 func (t *tree) parent() string { return filepath.Join(t.base, parentName) }
+
+// forDevices reports whether the hierarchy bounds devices and nothing else.
+func (t *tree) forDevices() bool {
+	return len(t.controllers) == 1 && t.controllers[0] == devicesController
+}
 
 // trees returns the hierarchies in which this process may make groups. The
 // unified one of a hybrid host is left out if it has nothing to offer that

@@ -38,6 +38,11 @@ func (g *Group) set(l Limits) error {
 			return unsupported("process limit", err)
 		}
 	}
+	if l.Devices != nil {
+		if err := errors.Join(checkDevices(l.Devices), g.setDevices(l.Devices)); err != nil {
+			return unsupported("device rules", err)
+		}
+	}
 	return nil
 }
 

@@ -312,7 +312,7 @@ func runtimeArgs(spec *Spec, name string) []string {
 		// The files of the sandbox are looked at, and some written, from outside.
 		args = append(args, "--ignore-cgroups", "--file-access=shared", "--network="+sentryNetwork(spec))
 		handOn = nil
-	default:
+	case Runc:
 		args = append(args, "--rootless=true")
 	}
 	args = append(append(args, "run", "--detach"), handOn...)

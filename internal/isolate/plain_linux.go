@@ -38,7 +38,7 @@ func startPlain(spec *Spec) (backend, error) {
 	if _, err := filesLimit(spec.Files); err != nil {
 		return nil, err
 	}
-	group, err := newGroup(spec.Cgroup)
+	group, err := newGroup(spec)
 	if err != nil {
 		return nil, err
 	}

@@ -84,7 +84,7 @@ func startContained(spec *Spec) (_ backend, err error) {
 	var undo cleanup.List
 	defer undo.OnError(context.Background(), &err)
 	b := &contained{sandbox: newSandbox(), stage: newSandbox()}
-	if b.group, err = newGroup(spec.Cgroup); err != nil {
+	if b.group, err = newGroup(spec); err != nil {
 		return nil, err
 	}
 	if b.group != nil {

@@ -62,7 +62,7 @@ func startSandbox(spec *Spec) (_ backend, err error) {
 	b := newSandbox()
 
 	// The group comes first, so that init can be born in it.
-	b.group, err = newGroup(spec.Cgroup)
+	b.group, err = newGroup(spec)
 	if err != nil {
 		return nil, err
 	}
@@ -107,11 +107,42 @@ func newSandbox() *sandbox {
 }
 
 // newGroup makes the control group, if there is to be one.
-func newGroup(c *Cgroup) (*cgroup.Group, error) {
+func newGroup(spec *Spec) (*cgroup.Group, error) {
+	c := spec.Cgroup
+	if c == nil && len(spec.Devices) > 0 {
+		return nil, unsupported("devices", "only a control group can keep programs from others; this host gives none")
+	}
 	if c == nil {
 		return nil, nil
 	}
-	return cgroup.Create(c.Name, cgroup.Limits{CPUs: c.CPUs, Memory: c.Memory, PIDs: c.PIDs})
+	devices, err := deviceRules(spec)
+	if err != nil {
+		return nil, err
+	}
+	return cgroup.Create(c.Name, cgroup.Limits{CPUs: c.CPUs, Memory: c.Memory, PIDs: c.PIDs, Devices: devices})
+}
+
+// deviceRules are what a sandbox with devices of the host's may open. Without
+// any, its mounts and its user namespace leave no others than the usual ones.
+func deviceRules(spec *Spec) ([]cgroup.Device, error) {
+	if len(spec.Devices) == 0 {
+		return nil, nil
+	}
+	list := []cgroup.Device{
+		{Major: 136, AnyMinor: true}, // terminals
+		{Major: 5, Minor: 2},         // ptmx
+	}
+	for _, n := range nodes {
+		list = append(list, cgroup.Device{Major: n.major, Minor: n.minor})
+	}
+	for i := range spec.Devices {
+		n, err := deviceNode(spec, &spec.Devices[i])
+		if err != nil {
+			return nil, err
+		}
+		list = append(list, cgroup.Device{Major: n.major, Minor: n.minor, ReadOnly: spec.Devices[i].ReadOnly})
+	}
+	return list, nil
 }
 
 // listen takes what init says, until it is gone. It is the only one to reap

@@ -382,6 +382,7 @@ func TestDevices(t *testing.T) {
 		{Source: "/dev/zero", Target: "/dev/mine"},
 		{Source: "/dev/null", Target: "/dev/theirs", ReadOnly: true},
 	}
+	spec.Cgroup = &isolate.Cgroup{Name: fmt.Sprintf("isolate-test-%d", os.Getpid())}
 	box := begin(t, spec)
 	out := spawn(t, box, "stat", "/dev/mine", "/dev/theirs").output(t)
 	if out != "/dev/mine 1000:1000 20600\n/dev/theirs 1000:1000 20400\n" {
@@ -399,6 +400,31 @@ func TestDevices(t *testing.T) {
 		if box, err := isolate.Start(spec); err == nil {
 			box.Close()
 			t.Errorf("the device %+v was accepted", d)
+		}
+	}
+}
+
+// TestDeviceRules has a program that file permissions do not keep from a device.
+func TestDeviceRules(t *testing.T) {
+	needRoot(t)
+	spec := baseSpec(t)
+	spec.User, spec.Caps = &isolate.User{}, []int{unix.CAP_DAC_OVERRIDE}
+	spec.Devices = []isolate.Device{{Source: "/dev/kmsg", Target: "/dev/theirs"}}
+	if _, err := isolate.Start(spec); !errors.Is(err, caisson.ErrUnsupported) {
+		t.Errorf("Start without a control group = %v, want ErrUnsupported", err)
+	}
+	spec.Cgroup = &isolate.Cgroup{Name: fmt.Sprintf("isolate-test-%d", os.Getpid())}
+	for _, readOnly := range []bool{false, true} {
+		spec.Devices[0].ReadOnly = readOnly
+		box := begin(t, spec)
+		spawn(t, box, "write", "/dev/null").output(t)
+		r := spawn(t, box, "write", "/dev/theirs")
+		if code, _, _ := r.Wait(); code == 0 == readOnly {
+			t.Errorf("writing to a device, read-only %v: status %d", readOnly, code)
+		}
+		<-r.read
+		if err := box.Close(); err != nil {
+			t.Error(err)
 		}
 	}
 }
