@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"slices"
 	"unicode/utf8"
 
 	"github.com/caissonrun/caisson"
@@ -38,6 +39,7 @@ type Reader struct {
 	src     io.Reader
 	o       Options
 	special [256]bool // what ends the text of a field without quotes
+	closer  [256]bool // what needs a closer look than bare's
 	plain   bool      // "," and quotes: rows may be in the one form already
 
 	buf      []byte
@@ -68,6 +70,8 @@ func NewReader(src io.Reader, o Options) *Reader {
 	r := &Reader{src: src, o: o, buf: make([]byte, bufferSize), line: o.Skip}
 	r.plain = o.Delimiter == ',' && o.Enclosure == '"'
 	r.special[o.Delimiter], r.special[o.Enclosure], r.special['\n'] = true, true, true
+	r.closer = r.special
+	r.closer['"'] = true // it is to be doubled
 	if bad := Check(o.Delimiter, o.Enclosure); bad != nil {
 		r.err = bad
 	}
@@ -174,7 +178,13 @@ func (r *Reader) convert(b []byte) ([]byte, int64) {
 	r.out = r.out[:0]
 	var rows int64
 	done := 0
-	for done < len(b) {
+	for done < min(len(b), convertAtOnce) {
+		n, more := r.bare(b[done:min(len(b), done+convertAtOnce)])
+		done += n
+		rows += more
+		if n > 0 {
+			continue
+		}
 		n, err := r.record(b[done:])
 		if err != nil {
 			r.fail(r.line+int64(bytes.Count(b[:done], []byte{'\n'})), err)
@@ -190,6 +200,56 @@ func (r *Reader) convert(b []byte) ([]byte, int64) {
 		return nil, 0
 	}
 	return r.out, rows
+}
+
+// convertAtOnce is how much is converted between two looks at what it is: little
+// enough for the processor's own memory.
+const convertAtOnce = 64 << 10
+
+// bare appends the rows at the start of b to r.out that have no enclosed value,
+// in one pass over their bytes. It stops at what needs a closer look, and returns
+// how many bytes it took and how many rows those are.
+func (r *Reader) bare(b []byte) (n int, rows int64) {
+	if r.o.Width == 0 {
+		return 0, 0
+	}
+	// A byte of b becomes three at most: two quotes around nothing, and a mark.
+	at := len(r.out)
+	out := slices.Grow(r.out, 3*len(b)+2)
+	out = out[:cap(out)]
+	start, field := at+1, 1
+	out[at] = '"'
+	o := start
+	for p, c := range b {
+		if !r.closer[c] {
+			out[o] = c
+			o++
+			continue
+		}
+		if c != '\n' && c != r.o.Delimiter || int64(o-start) > r.o.CellLimit {
+			break
+		}
+		end := c == '\n'
+		if end != (field == r.o.Width) {
+			break
+		}
+		if end && o > start && out[o-1] == '\r' {
+			o--
+		}
+		out[o], out[o+1], out[o+2] = '"', ',', '"'
+		if end {
+			out[o+1] = '\n'
+			field = 0
+			n = p + 1
+			at = o + 2
+			rows++
+		}
+		o += 3
+		start = o
+		field++
+	}
+	r.out = out[:at]
+	return n, rows
 }
 
 // text consumes b, which must be UTF-8 without NUL.

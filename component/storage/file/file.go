@@ -227,19 +227,22 @@ type object struct {
 	f    *os.File
 	key  string
 	done bool
+
+	size, flushed int64 // bytes written, and of these on their way to the disk
 }
 
 // Write implements objects.Object.
 func (o *object) Write(p []byte) (int, error) {
 	n, err := o.f.Write(p)
 	if err != nil {
-		err = o.s.wrap(o.key, err)
+		return n, o.s.wrap(o.key, err)
 	}
-	return n, err
+	if o.size += int64(n); o.size-o.flushed >= flushStep {
+		startFlush(o.f, o.flushed, o.size-o.flushed)
+		o.flushed = o.size
+	}
+	return n, nil
 }
-
-// ReadFrom copies inside of the kernel where it can.
-func (o *object) ReadFrom(r io.Reader) (int64, error) { return io.Copy(o.f, r) }
 
 // Commit implements objects.Object. Nobody may write to the file any more.
 func (o *object) Commit() (objects.Print, error) {

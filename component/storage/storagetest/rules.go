@@ -506,7 +506,7 @@ func documentRules() []rule {
 			}
 		}},
 		{"documents/names", "documents of different names are different, whatever is in the names", func(_ *testing.T, e *env) {
-			names := []string{"a", "A.json", "a b", "a%20b", "b/c", "b/.c", "b/..", "c/ä", "c:d", "c\\d"}
+			names := []string{"a", "A.json", "a b", "a%20b", "b", "b/c", "b/c/d", "b/c.json", "b/c.json/d", "b/.c", "b/..", "c/ä", "c:d", "c\\d"}
 			for _, n := range names {
 				if _, err := e.PutDocument(e.ctx, n, []byte(n), ""); err != nil {
 					e.Errorf("PutDocument(%q): %v", n, err)

@@ -451,12 +451,13 @@ type output struct {
 }
 
 func (o *output) write(b []byte) error {
-	if len(o.buf)+len(b) > cap(o.buf) {
+	large := len(b) >= outputBuffer/8 // not worth a copy
+	if large || len(o.buf)+len(b) > cap(o.buf) {
 		if err := o.flush(); err != nil {
 			return err
 		}
 	}
-	if len(b) > cap(o.buf) {
+	if large {
 		_, err := o.data.Write(b)
 		return err
 	}
@@ -465,6 +466,9 @@ func (o *output) write(b []byte) error {
 }
 
 func (o *output) flush() error {
+	if len(o.buf) == 0 {
+		return nil
+	}
 	_, err := o.data.Write(o.buf)
 	o.buf = o.buf[:0]
 	return err

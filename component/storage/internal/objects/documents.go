@@ -26,8 +26,9 @@ func (s *Storage) PutDocument(ctx context.Context, name string, data []byte, ver
 	return s.store.Put(ctx, key, data, version)
 }
 
-// documentKey is where a document lies: below its name, in folders as the name
-// has them. Characters that a file system may not have are "%" and their code.
+// documentKey is where a document lies: NAME.json, in folders as the name has
+// them. Characters that a file system may not have are "%" and their code. No
+// folder ends with ".json", so that a document can have others below its name.
 func documentKey(name string) (string, error) {
 	parts := strings.Split(name, "/")
 	for i, p := range parts {
@@ -37,8 +38,11 @@ func documentKey(name string) (string, error) {
 			)}
 		}
 		parts[i] = escape(p)
+		if i < len(parts)-1 && strings.HasSuffix(parts[i], ".json") {
+			parts[i] = strings.TrimSuffix(parts[i], ".json") + "%2Ejson"
+		}
 	}
-	return "documents/" + strings.Join(parts, "/"), nil
+	return "documents/" + strings.Join(parts, "/") + ".json", nil
 }
 
 func escape(part string) string {

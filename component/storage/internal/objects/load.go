@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+	"syscall"
 	"time"
 
 	"github.com/caissonrun/caisson"
@@ -36,7 +37,7 @@ func (s *Storage) Load(ctx context.Context, l *storage.Load) (*storage.Loaded, e
 	for try := 1; ; try++ {
 		done, err := s.attempt(ctx, id, l)
 		if err == nil || !errors.Is(err, caisson.ErrExists) {
-			return done, err
+			return done, full(id, err)
 		}
 		if try == tries {
 			return nil, &caisson.Error{Item: fmt.Sprintf("table %q", id), Kind: caisson.ErrUnavailable, Err: fmt.Errorf(
@@ -44,6 +45,14 @@ func (s *Storage) Load(ctx context.Context, l *storage.Load) (*storage.Loaded, e
 			)}
 		}
 	}
+}
+
+// full gives the kind to a disk that is full, wherever rows were put aside.
+func full(id storage.ID, err error) error {
+	if caisson.KindOf(err) == caisson.ErrUnknown && (errors.Is(err, syscall.ENOSPC) || errors.Is(err, syscall.EDQUOT)) {
+		return &caisson.Error{Item: fmt.Sprintf("table %q", id), Kind: caisson.ErrExhausted, Err: err}
+	}
+	return err
 }
 
 func checkLoad(id storage.ID, l *storage.Load) error {
