@@ -1,3 +1,5 @@
+//go:build unix
+
 package mapping
 
 import (
@@ -8,12 +10,13 @@ import (
 
 	"github.com/caissonrun/caisson"
 	"github.com/caissonrun/caisson/component"
+	"github.com/caissonrun/caisson/component/folder"
 	"github.com/caissonrun/caisson/component/storage"
 )
 
-// Check refuses, before anything runs, dates that are none, and what a
-// configuration asks for and a storage with these features can't do: all of it
-// at once. Errors: ErrInvalid, ErrUnsupported.
+// Check refuses, before anything runs, what no run could do: names and table ids
+// and dates that are none, and what a storage with these features can't do. It
+// tells all of it at once. Errors: ErrInvalid, ErrUnsupported.
 func Check(f storage.Features, c *component.StorageConfig) error {
 	k := &checker{features: f}
 	for i := range c.Input.Tables {
@@ -24,6 +27,11 @@ func Check(f storage.Features, c *component.StorageConfig) error {
 	}
 	for i := range c.Output.Tables {
 		k.outputTable(fmt.Sprintf("storage.output.tables[%d]", i), &c.Output.Tables[i].TableManifest)
+	}
+	if b := c.Output.DefaultBucket; b != "" {
+		if _, err := storage.ParseID(b + ".t"); err != nil {
+			k.add("storage.output.default_bucket", caisson.ErrInvalid, fmt.Errorf("%q is no bucket: write STAGE.c-BUCKET", b))
+		}
 	}
 	if c.Output.DataTypeSupport == "authoritative" && !f.Types {
 		k.unsupported("storage.output.data_type_support", "the storage keeps text only; use hints or none")
@@ -58,6 +66,12 @@ func (k *checker) date(item, text string) {
 }
 
 func (k *checker) inputTable(item string, t *component.InputTable) {
+	if _, err := storage.ParseID(t.Source); err != nil {
+		k.add(item+".source", caisson.ErrInvalid, err)
+	}
+	if err := folder.CheckName(t.FileName()); err != nil {
+		k.add(item+".destination", caisson.ErrInvalid, err)
+	}
 	k.date(item+".changed_since", t.ChangedSince)
 	if !k.features.ChangedSince && (t.ChangedSince != "" || t.Days != 0) {
 		k.unsupported(item, "days and changed_since: the storage does not know when rows were changed")
@@ -81,6 +95,11 @@ func (k *checker) inputFile(item string, f *component.InputFile) {
 }
 
 func (k *checker) outputTable(item string, t *component.TableManifest) {
+	if truthy(t.Destination) {
+		if _, err := storage.ParseID(t.Destination); err != nil {
+			k.add(item+".destination", caisson.ErrInvalid, err)
+		}
+	}
 	if t.UnloadStrategy != "" {
 		k.unsupported(item+".unload_strategy", "%q is of workspaces, which there are none of", t.UnloadStrategy)
 	}

@@ -398,10 +398,14 @@ func TestStoppedRun(t *testing.T) {
 func TestCheck(t *testing.T) {
 	all := storage.Features{ChangedSince: true, Types: true, FileQuery: true}
 	table := func(in component.InputTable) *component.StorageConfig {
+		in.Source = or(in.Source, "in.c-m.t")
 		return &component.StorageConfig{Input: component.Input{Tables: []component.InputTable{in}}}
 	}
 	file := func(in component.InputFile) *component.StorageConfig {
 		return &component.StorageConfig{Input: component.Input{Files: []component.InputFile{in}}}
+	}
+	output := func(destination string) *component.StorageConfig {
+		return &component.StorageConfig{Output: component.Output{Tables: []component.OutputTable{{TableManifest: component.TableManifest{Destination: destination}}}}}
 	}
 	deletes := func(d component.DeleteWhere) *component.StorageConfig {
 		return &component.StorageConfig{Output: component.Output{Tables: []component.OutputTable{{TableManifest: component.TableManifest{DeleteWhere: []component.DeleteWhere{d}}}}}}
@@ -414,6 +418,11 @@ func TestCheck(t *testing.T) {
 		words    string
 	}{
 		{"OK", all, table(component.InputTable{ChangedSince: "adaptive"}), 0, ""},
+		{"NoTableID", all, table(component.InputTable{Source: "people"}), caisson.ErrInvalid, "storage.input.tables[0].source"},
+		{"LeavesTheFolder", all, table(component.InputTable{Destination: "../x"}), caisson.ErrInvalid, "storage.input.tables[0].destination"},
+		{"Destination", all, output("people"), caisson.ErrInvalid, "storage.output.tables[0].destination"},
+		{"NoDestination", all, output(""), 0, ""},
+		{"Bucket", all, &component.StorageConfig{Output: component.Output{DefaultBucket: "main"}}, caisson.ErrInvalid, "storage.output.default_bucket"},
 		{"Days", storage.Features{}, table(component.InputTable{Days: 1}), caisson.ErrUnsupported, "storage.input.tables[0]"},
 		{"ChangedSince", storage.Features{}, table(component.InputTable{ChangedSince: "-1 day"}), caisson.ErrUnsupported, "does not know when rows were changed"},
 		{"NoDate", all, table(component.InputTable{ChangedSince: "soon"}), caisson.ErrInvalid, "changed_since"},

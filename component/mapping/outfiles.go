@@ -15,7 +15,7 @@ import (
 func (p *planner) files() error {
 	listing, err := p.Folder.List(p.ctx, folder.Files)
 	if err != nil {
-		return p.problem("out/files", err)
+		return p.problem("", err)
 	}
 	mapped := map[string]*component.OutputFile{}
 	for i := range p.Config.Files {
@@ -127,7 +127,7 @@ func (p *planner) plainFiles() bool {
 func (p *planner) tableFiles() error {
 	listing, err := p.Folder.List(p.ctx, folder.Tables)
 	if err != nil {
-		return p.problem("out/tables", err)
+		return p.problem("", err)
 	}
 	for i := range listing.Items {
 		item := &listing.Items[i]

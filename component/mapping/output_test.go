@@ -264,6 +264,24 @@ func TestHeader(t *testing.T) {
 	}
 }
 
+// TestForgottenHasHeader: a header that is loaded as a row is worth a warning.
+func TestForgottenHasHeader(t *testing.T) {
+	w := newWorld(t)
+	w.write("tables/in.c-m.t.csv", "b,A\n1,2\n")
+	w.write("tables/in.c-m.t.csv.manifest", `{"columns": ["a", "b"]}`)
+	w.write("tables/in.c-m.u.csv", "\"not read\n")
+	w.write("tables/in.c-m.u.csv.manifest", `{"columns": ["a", "b"]}`)
+	var about []string
+	for _, s := range w.plan().Warnings {
+		if strings.Contains(s, "looks like a header") {
+			about = append(about, s)
+		}
+	}
+	if len(about) != 1 || !strings.Contains(about[0], "in.c-m.t.csv") {
+		t.Errorf("warnings = %q, want one about the header of in.c-m.t.csv", about)
+	}
+}
+
 func zip(text string) string {
 	var out bytes.Buffer
 	z := gzip.NewWriter(&out)
@@ -326,13 +344,13 @@ func TestRefused(t *testing.T) {
 		{"OpenQuote", files{"in.c-m.t.csv": "a,\"b\n1,2\n"}, nil, caisson.ErrInvalid, "does not end"},
 		{"HugeHeader", files{"in.c-m.t.csv": `"` + strings.Repeat("x", 8<<20) + "\"\n"}, nil, caisson.ErrInvalid, "line 1"},
 		{"HugeHeaderOfManyColumns", files{"in.c-m.t.csv": strings.Repeat("column,", 1<<20) + "\n"}, nil, caisson.ErrInvalid, "line 1"},
-		{"DamagedGzip", files{"in.c-m.t.csv": zip("a,b\n1,2\n")[:12]}, nil, caisson.ErrInvalid, "in.c-m.t.csv"},
+		{"DamagedGzip", files{"in.c-m.t.csv": zip("a,b\n1,2\n")[:12]}, nil, caisson.ErrInvalid, "gzip data are damaged"},
 		{"Delimiter", files{"in.c-m.t.csv": "a\n", "in.c-m.t.csv.manifest": `{"delimiter": "||"}`}, nil, caisson.ErrInvalid, "one ASCII character"},
 		{"SameCharacters", files{"in.c-m.t.csv": "a\n", "in.c-m.t.csv.manifest": `{"delimiter": ";", "enclosure": ";"}`}, nil, caisson.ErrInvalid, "different"},
 		{"KeyIsNoColumn", files{"in.c-m.t.csv": "a,b\n", "in.c-m.t.csv.manifest": `{"primary_key": ["c"]}`}, nil, caisson.ErrInvalid, `columns of the primary key are missing in it: "c"`},
 		{"MetadataOfNoColumn", files{"in.c-m.t.csv": "a,b\n", "in.c-m.t.csv.manifest": `{"column_metadata": {"c": [{"key": "k", "value": "v"}]}}`}, nil, caisson.ErrInvalid, `column_metadata is about a column "c"`},
 		{"ColumnsMissing", files{"in.c-m.t.csv": "id\n1\n"}, func(w *world) { w.st.put("in.c-m.t", "id,lat,long\n") }, caisson.ErrInvalid, `are missing in it: "lat", "long"; expected are "id", "lat", "long"; check whether "," is its delimiter`},
-		{"HasHeaderOfOtherWidth", files{"in.c-m.t.csv": "a,b\n", "in.c-m.t.csv.manifest": `{"columns": ["a"], "has_header": true}`}, nil, caisson.ErrInvalid, "its header has 2 columns"},
+		{"HasHeaderOfOtherWidth", files{"in.c-m.t.csv": "a,b\n", "in.c-m.t.csv.manifest": `{"columns": ["a"], "has_header": true}`}, nil, caisson.ErrInvalid, "its header has 2 columns instead of 1"},
 		{"TwoDeletes", files{"in.c-m.t.csv": "a\n", "in.c-m.t.csv.manifest": `{"delete_where_column": "a", "delete_where_values": ["1"]}`}, func(w *world) {
 			w.mapTable("in.c-m.t.csv", component.TableManifest{DeleteWhere: []component.DeleteWhere{{ChangedSince: "-1 day"}}})
 		}, caisson.ErrInvalid, "only one of delete_where and delete_where_column"},

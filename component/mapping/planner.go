@@ -86,7 +86,7 @@ func (p *planner) problem(item string, err error) error {
 	if kind == caisson.ErrUnknown {
 		kind = caisson.ErrInvalid // what is found out here has no kind yet
 	}
-	sorted := &caisson.Error{Op: caisson.OpStageOut, Item: item, Kind: kind, Err: err}
+	sorted := about(item, kind, err)
 	switch {
 	case p.ctx.Err() != nil:
 		return p.ctx.Err()
@@ -99,6 +99,22 @@ func (p *planner) problem(item string, err error) error {
 	}
 	p.problems = append(p.problems, sorted)
 	return nil
+}
+
+// about is a user's error about a part of out/. What says already that it is of
+// staging out does not say so twice.
+func about(item string, kind caisson.Kind, err error) *caisson.Error {
+	e, ok := err.(*caisson.Error)
+	switch {
+	case !ok || e.Op != caisson.OpStageOut:
+	case item == "":
+		return e
+	default:
+		inner := *e
+		inner.Op = ""
+		err = &inner
+	}
+	return &caisson.Error{Op: caisson.OpStageOut, Item: item, Kind: kind, Err: err}
 }
 
 // problemf is problem for what is found out here.
@@ -164,7 +180,7 @@ func (p *planner) tables() error {
 	}
 	listing, err := p.Folder.List(p.ctx, folder.Tables)
 	if err != nil {
-		return p.problem("out/tables", err)
+		return p.problem("", err)
 	}
 	if len(listing.Orphans) > 0 {
 		p.problemf("out/tables", "orphaned table manifests, with no data beside them: %s", quoteAll(listing.Orphans))
@@ -368,10 +384,15 @@ func (p *planner) columns(load *TableLoad, item *folder.Item, m *merged) ([]stri
 	case item.Sliced && m.HasHeader:
 		p.warn("table %q: has_header does not count: slices never have a header", item.Name)
 		return said, nil
-	case len(said) > 0 && !m.HasHeader:
-		return said, nil
 	}
 	head, err := load.Slices[0].readHeader(p.Folder, delimiter, enclosure)
+	if len(said) > 0 && !m.HasHeader {
+		// Whatever is wrong with its rows is told when they are loaded.
+		if err == nil && sameSet(head.Columns, said) {
+			p.warn("table %q: its first line looks like a header, and is loaded as a row because columns are given: set has_header, or leave columns out", item.Name)
+		}
+		return said, nil
+	}
 	if err != nil {
 		return nil, err
 	}
@@ -381,7 +402,7 @@ func (p *planner) columns(load *TableLoad, item *folder.Item, m *merged) ([]stri
 		return head.Columns, nil
 	}
 	if len(said) != len(head.Columns) {
-		return nil, fmt.Errorf("its header has %d columns, and %d are given (has_header is set); check the delimiter (%q)", len(head.Columns), len(said), m.Delimiter)
+		return nil, fmt.Errorf("its header has %d columns instead of %d; check the delimiter (%q)", len(head.Columns), len(said), m.Delimiter)
 	}
 	return said, nil
 }

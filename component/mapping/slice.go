@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"strings"
 
 	"github.com/caissonrun/caisson"
 	"github.com/caissonrun/caisson/component/folder"
@@ -96,7 +97,11 @@ func (s *SliceFile) bad(err error) error {
 	if caisson.KindOf(err) != caisson.ErrUnknown {
 		return err
 	}
-	return &caisson.Error{Op: caisson.OpStageOut, Item: fmt.Sprintf("%q", s.File.Name), Kind: caisson.ErrInvalid, Err: err}
+	item := ""
+	if strings.Contains(s.File.Name, "/") {
+		item = fmt.Sprintf("slice %q", s.File.Name)
+	}
+	return &caisson.Error{Item: item, Kind: caisson.ErrInvalid, Err: err}
 }
 
 // unzipped is what a compressed slice has inside.
@@ -126,7 +131,7 @@ func (s *SliceFile) readHeader(f *folder.Folder, delimiter, enclosure byte) (*cs
 	}
 	defer r.Close()
 	head, err := csv.ReadHead(r, csv.Options{
-		Name: s.File.Name, Delimiter: delimiter, Enclosure: enclosure, CellLimit: maxHeader,
+		Delimiter: delimiter, Enclosure: enclosure, CellLimit: maxHeader,
 	})
 	if errors.Is(err, io.EOF) {
 		return nil, errNoHeader
