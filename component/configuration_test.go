@@ -135,6 +135,18 @@ func TestConfigurationCheck(t *testing.T) {
 	if n := strings.Count(err.Error(), `unknown key "foo"`); n != 1 {
 		t.Errorf("foo is reported %d times", n)
 	}
+	for _, text := range []string{`config.json: foo: `, `a.json: bar: `, `b.json: storage.input.tables[0].days: `} {
+		if !strings.Contains("\n"+err.Error(), "\n"+text) {
+			t.Errorf("%v names another file than %q", err, text)
+		}
+	}
+	t.Run("RowCompletes", func(t *testing.T) {
+		c := configuration(t, `{"storage":{"input":{"tables":[{"destination":"x"}]}}}`)
+		c.Rows = []component.Row{{ID: "a", File: "a.json", Data: value(t, `{"storage":{"input":{"tables":[{"source":"in.c-a.b"}]}}}`)}}
+		if err := c.Check(); err != nil {
+			t.Errorf("Check = %v", err)
+		}
+	})
 	if err := configuration(t, `{}`).Check(); err != nil {
 		t.Errorf("Check of nothing wrong = %v", err)
 	}

@@ -47,7 +47,7 @@ func (r *Resolver) Resolve(c *Configuration, row Row) (*Resolved, error) {
 	if err != nil {
 		return nil, err
 	}
-	config, err := ParseConfig(file, merged)
+	config, err := c.parse(&row, merged)
 	if err != nil {
 		return nil, err
 	}
@@ -71,7 +71,7 @@ func (r *Resolver) Resolve(c *Configuration, row Row) (*Resolved, error) {
 	out := &Resolved{Row: row.ID}
 	tree, out.Secrets, err = unseal(r.Unsealer, tree, "", filled)
 	if err != nil {
-		return nil, hide(inFile(err, file), hidden)
+		return nil, hide(c.inFiles(err, &row), hidden)
 	}
 	if out.Config, err = ParseConfig(file, tree); err != nil {
 		return nil, hide(err, append(hidden, out.Secrets...))
@@ -103,22 +103,21 @@ func (c *Configuration) Check() error {
 			return err
 		}
 		for _, p := range found {
-			if key := p.Path + "\x00" + p.Message; !seen[key] {
-				seen[key] = true
+			if !seen[p.String()] {
+				seen[p.String()] = true
 				wrong = append(wrong, p)
 			}
 		}
 		return nil
 	}
-	_, err := ParseConfig(c.File, c.Data)
-	if err := add(err); err != nil {
-		return err
+	rows := c.Rows
+	if len(rows) == 0 {
+		rows = []Row{{Data: NewObject(), File: c.File}}
 	}
-	for i := range c.Rows {
-		row := &c.Rows[i]
-		merged, err := c.merged(row)
+	for i := range rows {
+		merged, err := c.merged(&rows[i])
 		if err == nil {
-			_, err = ParseConfig(row.File, merged)
+			_, err = c.parse(&rows[i], merged)
 		}
 		if err := add(err); err != nil {
 			return err
@@ -128,6 +127,43 @@ func (c *Configuration) Check() error {
 		return wrong
 	}
 	return nil
+}
+
+// parse checks a configuration that a row is merged into. Its problems name the
+// file that they are in.
+func (c *Configuration) parse(row *Row, merged *Value) (*Config, error) {
+	config, err := ParseConfig(row.File, merged)
+	found, ok := err.(Problems)
+	if !ok || row.File == c.File {
+		return config, err
+	}
+	_, own := ParseConfig(c.File, c.Data)
+	mine, _ := own.(Problems)
+	for i, p := range found {
+		for _, m := range mine {
+			if m.Path == p.Path && m.Message == p.Message {
+				found[i] = m
+			}
+		}
+	}
+	return nil, found
+}
+
+// inFiles names the file of problems with "#" values: the row's where the row
+// has the value.
+func (c *Configuration) inFiles(err error, row *Row) error {
+	found, ok := err.(Problems)
+	if !ok {
+		return err
+	}
+	rows := map[string]bool{}
+	walkSecrets(row.Data, "", func(path string, _ *Value) { rows[path] = true })
+	for i := range found {
+		if found[i].File = c.File; rows[found[i].Path] {
+			found[i].File = row.File
+		}
+	}
+	return found
 }
 
 // inFile names the file of problems that name none.

@@ -276,6 +276,12 @@ func TestUnsealing(t *testing.T) {
 		wantProblem(t, err, "parameters.#a", "")
 		wantProblem(t, err, "parameters.#b", "")
 	})
+	t.Run("ErrFiles", func(t *testing.T) {
+		_, err := r.Resolve(configuration(t, `{"parameters":{"#a":"x1"}}`), row(t, `{"parameters":{"#b":"y1"}}`))
+		if err == nil || !strings.Contains(err.Error(), "config.json: parameters.#a") || !strings.Contains(err.Error(), "rows/r.json: parameters.#b") {
+			t.Errorf("Resolve = %v, want each in its file", err)
+		}
+	})
 	t.Run("ErrNoKey", func(t *testing.T) {
 		_, err := (&component.Resolver{}).Resolve(configuration(t, `{"parameters":{"#a":"`+sealed("x")+`"}}`), row(t, `{}`))
 		wantProblem(t, err, "parameters.#a", "no key")

@@ -28,7 +28,8 @@ func (c *command) componentCommand() *cobra.Command {
 		Args:  cobra.NoArgs,
 		RunE:  func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
 	}
-	cmd.AddCommand(c.componentRunCommand(), c.componentDebugCommand(), c.componentListCommand())
+	cmd.AddCommand(c.componentRunCommand(), c.componentDebugCommand(), c.componentListCommand(),
+		c.componentValidateCommand(), c.componentEncryptCommand())
 	return cmd
 }
 

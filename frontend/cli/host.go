@@ -9,6 +9,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/caissonrun/caisson/component"
 	"github.com/caissonrun/caisson/document"
 	"github.com/caissonrun/caisson/executor"
 	"github.com/caissonrun/caisson/internal/config"
@@ -160,11 +161,13 @@ func (c *command) validateCommand() *cobra.Command {
 }
 
 func (c *command) schemaCommand() *cobra.Command {
+	names, help := schemaNames()
 	return &cobra.Command{
-		Use:       "schema task|config",
-		Short:     "print the JSON Schema of task documents or of the configuration",
-		Args:      exactly(1, "task or config"),
-		ValidArgs: []string{"task", "config"},
+		Use:       "schema NAME",
+		Short:     "print the JSON Schema of a kind of document",
+		Long:      "Print a JSON Schema:\n\n  task            A task document.\n  config          The configuration, caisson.toml.\n" + help,
+		Args:      exactly(1, "a name"),
+		ValidArgs: names,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			var schema []byte
 			switch args[0] {
@@ -173,7 +176,10 @@ func (c *command) schemaCommand() *cobra.Command {
 			case "config":
 				schema = config.Schema(c.caller.Sections)
 			default:
-				return usageError(cmd, fmt.Errorf("no schema %q, want task or config", args[0]))
+				schema = component.Schema(args[0])
+			}
+			if schema == nil {
+				return usageError(cmd, fmt.Errorf("no schema %q, want one of %s", args[0], strings.Join(names, ", ")))
 			}
 			_, err := fmt.Fprintf(c.caller.Stdout, "%s\n", strings.TrimRight(string(schema), "\n"))
 			return err
