@@ -10,6 +10,7 @@ import (
 	"strings"
 	"sync"
 
+	"github.com/caissonrun/caisson"
 	"github.com/caissonrun/caisson/component"
 	"github.com/caissonrun/caisson/component/gelf"
 	"github.com/caissonrun/caisson/keeper/tasklog"
@@ -34,9 +35,13 @@ const (
 
 // A gelfLog puts what a step logs by GELF into the run's log.
 type gelfLog struct {
-	print    func(text string) error
-	logging  *component.Logging
+	print   func(text string) error
+	logging *component.Logging
+
+	// opening guards what follows.
+	opening  sync.Mutex
 	listener *gelf.Listener // nil until the step has its network
+	closed   bool
 
 	mu   sync.Mutex
 	last string // of level 4 or worse
@@ -46,28 +51,53 @@ type gelfLog struct {
 
 // gelfLog returns what takes a step's messages, or nil if it sends none.
 func (r *row) gelfLog(s *step) *gelfLog {
-	if s.def.Logging.Type != "gelf" {
+	if !logsGELF(s.def.Definition) {
 		return nil
 	}
 	print := func(text string) error { return r.job.Print("", tasklog.System, text) }
 	return &gelfLog{print: print, logging: &s.def.Logging, left: maxGELF}
 }
 
-// ready listens in the step's network namespace, before its program starts.
+func logsGELF(d *component.Definition) bool { return d.Logging.Type == "gelf" }
+
+// ready listens in the step's network namespace, before its program starts. It
+// is called again for another sandbox of the step, if the first one was lost.
 func (g *gelfLog) ready(netns string) error {
+	g.opening.Lock()
+	defer g.opening.Unlock()
+	if g.closed {
+		return &caisson.Error{Op: caisson.OpStart, Item: "gelf", Kind: caisson.ErrAborted}
+	}
+	if g.listener != nil {
+		g.listener.Close()
+	}
 	address := net.JoinHostPort(gelfHost, strconv.Itoa(gelfPort))
 	listener, err := gelf.ListenIn(netns, address, gelf.Options{Type: g.logging.GELFServer, Message: g.message})
-	g.listener = listener
+	if err == nil {
+		g.listener = listener
+	}
 	return err
+}
+
+// refused says why an engine may have refused a step.
+func (g *gelfLog) refused(err error) error {
+	if g == nil || caisson.KindOf(err) != caisson.ErrUnsupported {
+		return err
+	}
+	return fmt.Errorf("it logs by GELF, for which its engine must let this host listen inside of the sandbox: %w", err)
 }
 
 // close ends listening once everything that the step has sent is in the log. It
 // returns the last message that is a warning or worse.
 func (g *gelfLog) close() (last string, err error) {
-	if g == nil || g.listener == nil {
+	if g == nil {
 		return "", nil
 	}
-	g.listener.Close()
+	g.opening.Lock()
+	defer g.opening.Unlock()
+	if g.closed = true; g.listener != nil {
+		g.listener.Close()
+	}
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	return g.last, g.err

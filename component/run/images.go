@@ -29,13 +29,14 @@ func (r *row) images(ctx context.Context) error {
 			}
 			report.Image = ref
 		}
-		child, err := r.child(s)
+		log := r.gelfLog(s)
+		child, err := r.child(s, log)
 		if err != nil {
 			return err
 		}
 		ref, digest, err := r.job.Prepare(ctx, child)
 		if err != nil {
-			return imageError(s, report.Image, err)
+			return imageError(s, report.Image, log.refused(err))
 		}
 		if ref != "" {
 			report.Image, report.Digest = ref, digest

@@ -106,7 +106,9 @@ func (r *row) runStep(ctx context.Context, s *step) error {
 			return err
 		}
 	}
-	child, err := r.child(s)
+	log := r.gelfLog(s)
+	defer log.close()
+	child, err := r.child(s, log)
 	if err != nil {
 		return err
 	}
@@ -120,8 +122,12 @@ func (r *row) runStep(ctx context.Context, s *step) error {
 	if err != nil {
 		return at(s.name, err)
 	}
+	last, err := log.close()
+	if err != nil {
+		return err
+	}
 	report.Exit = &result.Exit
-	return r.after(ctx, s, child, result)
+	return r.after(ctx, s, child, result, last)
 }
 
 // prepare writes what a step finds in its folder.
@@ -165,8 +171,9 @@ func (r *row) writeState(ctx context.Context) error {
 	return r.folder.WriteState(plain)
 }
 
-// after reads what a step has left and says what its end means.
-func (r *row) after(ctx context.Context, s *step, child *executor.Child, result *caisson.Result) error {
+// after reads what a step has left and says what its end means. Last is what it
+// has said by GELF.
+func (r *row) after(ctx context.Context, s *step, child *executor.Child, result *caisson.Result, last string) error {
 	if err := r.folder.RemoveConfig(); err != nil {
 		return err
 	}
@@ -190,7 +197,9 @@ func (r *row) after(ctx context.Context, s *step, child *executor.Child, result 
 	if err != nil {
 		return err
 	}
-	if f := judge(r.ending(s, child, result, out, errs)); f != nil {
+	end := r.ending(s, child, result, out, errs)
+	end.GELF = last
+	if f := judge(end); f != nil {
 		return f
 	}
 	if usageErr != nil {
@@ -261,8 +270,9 @@ func (r *row) swap(ctx context.Context) error {
 // actionTimeout is what a synchronous action has.
 const actionTimeout = 30 * time.Second
 
-// child is the task that runs a step.
-func (r *row) child(s *step) (*executor.Child, error) {
+// child is the task that runs a step. Log takes its GELF messages; nil: it sends
+// none.
+func (r *row) child(s *step, log *gelfLog) (*executor.Child, error) {
 	limits, err := r.limits(s)
 	if err != nil {
 		return nil, err
@@ -281,6 +291,9 @@ func (r *row) child(s *step) (*executor.Child, error) {
 	}
 	if task.Env, err = r.env(s); err != nil {
 		return nil, err
+	}
+	if log != nil {
+		c.Ready = log.ready
 	}
 	c.Root = s.def.Operator && s.def.Has(component.FeatureRootUser)
 	if len(s.def.Command) > 0 {
@@ -371,6 +384,9 @@ func (r *row) env(s *step) (map[string]string, error) {
 	}
 	if !s.main() {
 		e.Parameters = s.proc.Parameters
+	}
+	if logsGELF(def) {
+		e.LoggerAddr, e.LoggerPort = gelfHost, gelfPort
 	}
 	vars, err := e.Vars()
 	if err != nil {
