@@ -181,7 +181,10 @@ func (a *acceptance) lookUp(ctx context.Context, id string) (*defined, error) {
 	if err != nil {
 		return nil, err
 	}
-	mine := func(dir string) bool { return filepath.Clean(dir) == filepath.Clean(def.Dir) }
+	// A definition lies in the folder, or in one of its own there.
+	mine := func(dir string) bool {
+		return filepath.Clean(dir) == filepath.Clean(def.Dir) || filepath.Clean(dir) == filepath.Dir(filepath.Clean(def.Dir))
+	}
 	return &defined{Definition: def, Operator: slices.ContainsFunc(a.opts.Registry, mine)}, nil
 }
 
