@@ -53,7 +53,12 @@ type predicate = func(*File) bool
 // side are joined by OR, as they are there.
 func parseQuery(text string) (predicate, error) {
 	p := &queryParser{text: text}
-	match, err := p.or("")
+	match, err := predicate(nil), error(nil)
+	if len(text) > queryLength {
+		text, err = text[:40]+"...", fmt.Errorf("it is longer than %s", caisson.Bytes(queryLength))
+	} else {
+		match, err = p.or("")
+	}
 	if err == nil && p.peek() != "" {
 		err = fmt.Errorf("%q is not expected", p.peek())
 	}
@@ -69,8 +74,10 @@ type queryParser struct {
 	depth int
 }
 
-// queryDepth is how deep parentheses may be.
-const queryDepth = 50
+const (
+	queryLength = 64 << 10 // bytes
+	queryDepth  = 50       // of parentheses
+)
 
 // token returns the next token and where it ends: a mark of its own, a quoted
 // text with its quotes, or a word.
@@ -82,11 +89,8 @@ func (p *queryParser) token() (string, int) {
 	if at == len(p.text) {
 		return "", at
 	}
-	const marks = "():[]{}"
-	if strings.IndexByte(marks, p.text[at]) >= 0 || at == p.at+0 && strings.IndexByte("+-!", p.text[at]) >= 0 {
-		return p.text[at : at+1], at + 1
-	}
-	if strings.IndexByte("+-!", p.text[at]) >= 0 {
+	const marks = "():[]{}" // also inside of words
+	if strings.IndexByte(marks+"+-!", p.text[at]) >= 0 {
 		return p.text[at : at+1], at + 1
 	}
 	end := at

@@ -294,11 +294,14 @@ func (r *Reader) fill() {
 		r.pos = 0
 	}
 	if r.end == len(r.buf) {
-		if int64(r.end) >= rowFactor*r.o.CellLimit+bufferSize {
+		most := int(rowFactor*r.o.CellLimit + bufferSize)
+		if r.end >= most {
 			r.fail(r.line, fmt.Errorf("the row is longer than %s", caisson.Bytes(rowFactor*r.o.CellLimit)))
 			return
 		}
-		r.buf = append(r.buf, make([]byte, len(r.buf))...)
+		larger := make([]byte, min(2*len(r.buf), most))
+		copy(larger, r.buf)
+		r.buf = larger
 	}
 	least := 1
 	if !r.begun {
