@@ -51,7 +51,7 @@ func (s *Storage) migrate(ctx context.Context) error {
 	if s.isReady() {
 		return nil
 	}
-	return s.locked(ctx, "", "catalog", func(c *session) error {
+	err := s.locked(ctx, "", "catalog", func(c *session) error {
 		version, err := s.version(ctx, c)
 		if err != nil {
 			return err
@@ -71,6 +71,10 @@ func (s *Storage) migrate(ctx context.Context) error {
 		}
 		return nil
 	})
+	if err == nil {
+		s.setReady()
+	}
+	return err
 }
 
 func (s *Storage) isReady() bool {
@@ -93,6 +97,7 @@ type entry struct {
 	LastChange     int64                         `json:"last_change"`
 	LastImport     int64                         `json:"last_import"`
 	Rows           int64                         `json:"rows"`
+	Size           int64                         `json:"size"` // bytes; -1: not known
 	Types          map[string]storage.Type       `json:"types,omitempty"`
 	Metadata       []storage.Metadata            `json:"metadata,omitempty"`
 	ColumnMetadata map[string][]storage.Metadata `json:"column_metadata,omitempty"`
@@ -138,13 +143,13 @@ func encode(v any) string {
 // describe puts together what the database and the catalog know of a table. e
 // is nil for a table of somebody else.
 func (r *relation) describe(e *entry) *storage.Table {
-	t := &storage.Table{ID: r.id.String(), Name: r.id.table, Columns: r.names(), Rows: -1, Size: r.size}
+	t := &storage.Table{ID: r.id.String(), Name: r.id.table, Columns: r.names(), Rows: -1, Size: -1}
 	if e == nil {
 		return t
 	}
 	t.PrimaryKey = e.PrimaryKey
 	t.Created, t.LastChange, t.LastImport = date(e.Created), date(e.LastChange), date(e.LastImport)
-	t.Rows, t.Metadata, t.ColumnMetadata = e.Rows, e.Metadata, e.ColumnMetadata
+	t.Rows, t.Size, t.Metadata, t.ColumnMetadata = e.Rows, e.Size, e.Metadata, e.ColumnMetadata
 	return t
 }
 

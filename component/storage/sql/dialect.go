@@ -29,6 +29,7 @@ type dialect interface {
 
 	// fits tells whether the database can have something of this name.
 	fits(what, name string) error
+	columns() int                // how many a table can have, without the hidden one
 	relation(id tableID) string  // in a statement
 	catalog(table string) string // in a statement
 	migrations() [][]string
@@ -37,6 +38,10 @@ type dialect interface {
 	relations(ctx context.Context, c *session, id tableID) ([]relation, error)
 	// makeBucket makes what holds the tables of a bucket.
 	makeBucket(ctx context.Context, c *session, bucket string) error
+
+	// size returns how many bytes a table takes that this transaction has loaded;
+	// -1: not known.
+	size(ctx context.Context, c *session, id tableID) (int64, error)
 
 	// now returns the time of the database, in microseconds.
 	now(ctx context.Context, c *session) (int64, error)
@@ -84,8 +89,7 @@ const waiting = "caisson_load"
 type relation struct {
 	id      tableID
 	columns []column
-	timed   bool  // it has the hidden column
-	size    int64 // bytes; -1: not known
+	timed   bool // it has the hidden column
 }
 
 // A column is one of a relation.

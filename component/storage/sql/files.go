@@ -226,11 +226,16 @@ func (s *Storage) PutFile(ctx context.Context, f *storage.NewFile, r io.Reader) 
 			return nil, err
 		}
 	}
+	chunks := rand.Text()
+	lock := f.Load
+	if lock == "" {
+		lock = chunks
+	}
 	var made *storage.File
-	err := s.change(ctx, item, "file "+f.Load, func(c *session) error {
+	err := s.change(ctx, item, "file "+lock, func(c *session) error {
 		id, err := c.loadedFile(ctx, f.Load)
 		if errors.Is(err, errNone) {
-			id, err = c.putFile(ctx, f, r)
+			id, err = c.putFile(ctx, f, chunks, r)
 		}
 		if err == nil {
 			made, err = c.file(ctx, id)
@@ -249,8 +254,7 @@ func (c *session) loadedFile(ctx context.Context, load string) (id int64, err er
 	return id, err
 }
 
-func (c *session) putFile(ctx context.Context, f *storage.NewFile, r io.Reader) (id int64, err error) {
-	chunks := rand.Text()
+func (c *session) putFile(ctx context.Context, f *storage.NewFile, chunks string, r io.Reader) (id int64, err error) {
 	size, err := c.putChunks(ctx, chunks, f.Name, r)
 	if err != nil {
 		return 0, err

@@ -2,8 +2,10 @@ package sql
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
+	"maps"
 	"slices"
 	"strings"
 
@@ -54,6 +56,13 @@ func (s *Storage) check(id tableID, l *storage.Load) error {
 	}
 	if err := checkText(item, l.ID); err != nil {
 		return err
+	}
+	for _, notes := range slices.Concat(slices.Collect(maps.Values(l.ColumnMetadata)), [][]storage.Metadata{l.Metadata, l.BucketMetadata}) {
+		for _, m := range notes {
+			if m.Value != nil && !json.Valid(m.Value) {
+				return invalid(item, "the value of the metadata %q is not JSON", m.Key)
+			}
+		}
 	}
 	if err := csv.Check(l.Delimiter, l.Enclosure); err != nil {
 		return fmt.Errorf("%s: %w", item, err)
@@ -161,7 +170,7 @@ func (j *load) prepare(ctx context.Context) error {
 func (j *load) create(ctx context.Context) error {
 	j.made = true
 	j.entry = &entry{Created: j.now}
-	j.table = &relation{id: j.id, timed: true, size: -1}
+	j.table = &relation{id: j.id, timed: true}
 	var columns []string
 	for _, name := range j.l.Columns {
 		columns = append(columns, name)
@@ -199,6 +208,9 @@ func (j *load) newColumn(name string) (string, error) {
 		j.entry.Types[name] = t
 	}
 	j.table.columns = append(j.table.columns, column{name: name})
+	if most := j.s.d.columns(); len(j.table.columns) > most {
+		return "", invalid(j.id.String(), "the table would have more than the %d columns that the database allows", most)
+	}
 	text, err := j.s.d.columnType(name, typ)
 	if err != nil {
 		return "", fmt.Errorf("%s: %w", j.id, err)
@@ -558,6 +570,10 @@ func (j *load) note(ctx context.Context) error {
 			e.ColumnMetadata = make(map[string][]storage.Metadata)
 		}
 		e.ColumnMetadata[own] = e.note(e.ColumnMetadata[own], notes, j.now)
+	}
+	var err error
+	if e.Size, err = j.s.d.size(ctx, j.c, j.id); err != nil {
+		return err
 	}
 	if err := j.c.putEntry(ctx, j.id, e); err != nil {
 		return err

@@ -115,6 +115,9 @@ func (p *postgres) fits(what, name string) error {
 		"the name has %d bytes; PostgreSQL allows %d", len(name), nameLimit)
 }
 
+// columns is what fits even if every value is stored outside of its row.
+func (p *postgres) columns() int { return 1599 }
+
 func (p *postgres) relation(id tableID) string { return quote(id.bucket) + "." + quote(id.table) }
 
 func (p *postgres) catalog(table string) string { return "caisson." + table }
@@ -149,27 +152,25 @@ func (p *postgres) relations(ctx context.Context, c *session, id tableID) ([]rel
 	if id != (tableID{}) {
 		which = "n.nspname = " + literal(id.bucket) + " AND r.relname = " + literal(id.table)
 	}
-	query := `SELECT n.nspname, r.relname, a.attname, a.atttypid = 'text'::regtype AND a.attnotnull,
-			CASE WHEN r.relkind IN ('r', 'p', 'm') THEN coalesce(pg_total_relation_size(r.oid), -1) ELSE -1 END
+	query := `SELECT n.nspname, r.relname, a.attname, a.atttypid = 'text'::regtype AND a.attnotnull
 		FROM pg_class r JOIN pg_namespace n ON n.oid = r.relnamespace JOIN pg_attribute a ON a.attrelid = r.oid
 		WHERE r.relkind IN ('r', 'p', 'v', 'm', 'f') AND a.attnum > 0 AND NOT a.attisdropped AND ` + which + `
 		ORDER BY n.nspname, r.relname, a.attnum`
 	return c.collect(ctx, query)
 }
 
-// collect reads rows of bucket, table, column, whether it is text that is never
-// null, and the table's size.
+// collect reads rows of bucket, table, column, and whether it is text that is
+// never null.
 func (c *session) collect(ctx context.Context, query string) ([]relation, error) {
 	var found []relation
 	err := c.each(ctx, func(scan func(...any) error) error {
 		var id tableID
 		var col column
-		var size int64
-		if err := scan(&id.bucket, &id.table, &col.name, &col.text, &size); err != nil {
+		if err := scan(&id.bucket, &id.table, &col.name, &col.text); err != nil {
 			return err
 		}
 		if len(found) == 0 || found[len(found)-1].id != id {
-			found = append(found, relation{id: id, size: size})
+			found = append(found, relation{id: id})
 		}
 		r := &found[len(found)-1]
 		if col.name == hidden {
@@ -192,6 +193,13 @@ func (p *postgres) makeBucket(ctx context.Context, c *session, bucket string) er
 	}
 	_, err = c.exec(ctx, "CREATE SCHEMA "+quote(bucket))
 	return err
+}
+
+// size would wait where somebody else loads the table.
+func (p *postgres) size(ctx context.Context, c *session, id tableID) (int64, error) {
+	var size int64
+	err := c.one(ctx, "SELECT pg_total_relation_size("+literal(p.relation(id))+"::regclass)", nil, &size)
+	return size, err
 }
 
 func (p *postgres) now(ctx context.Context, c *session) (int64, error) {

@@ -56,6 +56,10 @@ func (s *Storage) Tables(ctx context.Context) ([]storage.Table, error) {
 			return err
 		}
 		for i := range list {
+			// An operator's schema may have names that no component can use.
+			if _, err := storage.ParseID(list[i].id.String()); err != nil {
+				continue
+			}
 			e := entries[list[i].id.String()]
 			if !list[i].timed {
 				e = nil
