@@ -54,8 +54,9 @@ type method struct {
 }
 
 // Probe finds out, by doing it below dir, how folders there can be bounded.
-// Nothing is left.
+// Nothing is left, and what an earlier one that was killed has left is removed.
 func Probe(dir string) Support {
+	clearProbes(dir)
 	var why []error
 	for _, m := range methods {
 		err := try(dir, &m)
@@ -147,16 +148,24 @@ func try(dir string, m *method) error {
 	if err := m.usable(dir); err != nil {
 		return err
 	}
-	parent, err := os.MkdirTemp(dir, ".caisson-probe-")
+	parent, err := os.MkdirTemp(dir, probePrefix)
 	if err != nil {
 		return err
 	}
 	defer os.RemoveAll(parent)
+	lock, err := lockProbe(parent)
+	if err != nil {
+		return err
+	}
+	defer lock.Close()
 	place := &Place{Dir: filepath.Join(parent, "disk"), Method: m.name, Size: probeSize}
 	if err := os.Mkdir(place.Dir, 0o700); err != nil {
 		return err
 	}
 	if err := m.plan(place); err != nil {
+		return err
+	}
+	if err := savePlace(parent, place); err != nil {
 		return err
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), probeTime)

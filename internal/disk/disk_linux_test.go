@@ -9,6 +9,7 @@ import (
 	"strings"
 	"syscall"
 	"testing"
+	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -361,5 +362,49 @@ func TestProbe(t *testing.T) {
 	}
 	if entries, err := os.ReadDir(dir); err != nil || len(entries) > 0 {
 		t.Errorf("Probe left %v, %v", entries, err)
+	}
+}
+
+// TestProbeClears removes what a probe has left that was killed, and nothing of
+// one that is at work or about to be.
+func TestProbeClears(t *testing.T) {
+	needRoot(t)
+	dir, err := filepath.EvalSymlinks(t.TempDir())
+	if err != nil {
+		t.Fatal(err)
+	}
+	old := time.Now().Add(-time.Minute)
+	leave := func(name string, bounded bool) string {
+		parent := filepath.Join(dir, probePrefix+name)
+		place := &Place{Dir: filepath.Join(parent, "disk"), Method: MethodTmpfs, Size: probeSize}
+		err := os.MkdirAll(place.Dir, 0o700)
+		if err == nil && bounded {
+			err = errors.Join(savePlace(parent, place), tmpfsMake(t.Context(), place))
+			t.Cleanup(func() { _ = tmpfsUndo(context.Background(), place) })
+		}
+		if err = errors.Join(err, os.Chtimes(parent, old, old)); err != nil {
+			t.Fatal(err)
+		}
+		return parent
+	}
+	mounted, bare, working, young := leave("a", true), leave("b", false), leave("c", true), leave("d", false)
+	lock, err := lockProbe(working)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer lock.Close()
+	if err := os.Chtimes(young, time.Now(), time.Now()); err != nil {
+		t.Fatal(err)
+	}
+	clearProbes(dir)
+	for path, want := range map[string]bool{mounted: false, bare: false, working: true, young: true} {
+		if _, err := os.Lstat(path); (err == nil) != want {
+			t.Errorf("%s is there: %v, want %v", path, err == nil, want)
+		}
+	}
+	lock.Close()
+	clearProbes(dir)
+	if _, err := os.Lstat(working); err == nil {
+		t.Error("what was at work is there once it is gone")
 	}
 }
