@@ -34,7 +34,7 @@ func (o *Options) features(f *found) engine.Features {
 		},
 		Mounts: engine.MountFeatures{Bind: true, Tmpfs: true, ReadOnly: true},
 		User:   true, Hostname: true, Secrets: true, Registry: true, Ports: f.network || f.networks, DNS: true,
-		Privileged: o.AllowPrivileged, Devices: o.AllowDevices, GPUs: o.AllowGPUs,
+		Privileged: o.AllowPrivileged, Devices: o.AllowDevices, GPUs: o.AllowGPUs && !f.podman,
 		Exec: true, Terminal: f.terminal, Files: true, Stats: f.stats, Pause: true, Prepare: true,
 		ConfigSchema: configSchema, OptionsSchema: optionsSchema, Doc: doc,
 	}
@@ -93,6 +93,10 @@ func (o *Options) missing(f *found, out *engine.Features) []engine.Missing {
 	add(!out.Networks.Named, engine.WhatNamedNets, "the daemon has no network driver bridge", "")
 	add(!out.Privileged, engine.WhatPrivileged, "the operator does not permit it", "set engine.docker.allow_privileged")
 	add(!out.Devices, engine.WhatDevices, "the operator does not permit it", "set engine.docker.allow_devices")
-	add(!out.GPUs, engine.WhatGPUs, "the operator does not permit it", "set engine.docker.allow_gpus")
+	if f.podman {
+		add(true, engine.WhatGPUs, "Podman takes no notice of what is asked of drivers", "use devices")
+	} else {
+		add(!out.GPUs, engine.WhatGPUs, "the operator does not permit it", "set engine.docker.allow_gpus")
+	}
 	return list
 }

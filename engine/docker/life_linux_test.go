@@ -289,6 +289,45 @@ func TestNonRoot(t *testing.T) {
 	}
 }
 
+// TestOperatorsGates has what only the operator can permit.
+func TestOperatorsGates(t *testing.T) {
+	opts := options(t)
+	closed := newEngine(t, opts)
+	opts.AllowPrivileged, opts.AllowDevices, opts.AllowGPUs, opts.Root = true, true, true, true
+	open := newEngine(t, opts)
+	image := emptyImage(t)
+	const script = `(: </dev/mine) 2>/dev/null && echo read; (: >>/dev/mine) 2>/dev/null && echo written; [ -e /dev/kmsg ] && echo all; grep CapEff /proc/self/status`
+	device := func(permissions string) func(*engine.Spec) {
+		return func(s *engine.Spec) {
+			s.Devices = []caisson.Device{{Source: "/dev/fuse", Target: "/dev/mine", Permissions: permissions}}
+		}
+	}
+	for name, test := range map[string]struct {
+		change     func(*engine.Spec)
+		want, lack string
+	}{
+		"a device":                {change: device(""), want: "read\nwritten\n", lack: "all\n"},
+		"a device that is read":   {change: device("r"), want: "read\n", lack: "written\n"},
+		// Of root it would take capabilities that not every host of tests has.
+		"privileged, as somebody": {change: func(s *engine.Spec) { s.Privileged, s.User = true, "1000" }, want: "all\nCapEff:\t0000000000000000"},
+	} {
+		s := newSpec(t, image, "/bin/sh", "-c", script)
+		test.change(s)
+		if sb, err := closed.Create(soon(t), s); !errors.Is(err, caisson.ErrUnsupported) && !errors.Is(err, caisson.ErrDenied) {
+			t.Errorf("%s, without the operator's leave: Create = %v, %v", name, sb, err)
+		}
+		out, exit := run1(t, open, s)
+		if !strings.Contains(out, test.want) || test.lack != "" && strings.Contains(out, test.lack) {
+			t.Errorf("%s: %q, %+v, want %q in it and not %q", name, out, exit, test.want, test.lack)
+		}
+	}
+	s := newSpec(t, image, "/bin/sh", "-c", "true")
+	s.GPUs = "all"
+	if sb, err := open.Create(soon(t), s); !errors.Is(err, caisson.ErrUnsupported) {
+		t.Errorf("Create with gpus where the daemon has no driver of any = %v, %v, want ErrUnsupported", sb, err)
+	}
+}
+
 // Neither is told to the daemon: what a task keeps secret, and what it runs.
 func TestSecretsAreNotInspected(t *testing.T) {
 	opts := options(t)
