@@ -369,6 +369,9 @@ func (a *acceptance) check() error {
 	}
 	defer store.Close()
 	for i, cfg := range a.configs {
+		if err := checkArtifacts(main.Definition, cfg); err != nil {
+			return at(rowItem(a.rows[i].ID), err)
+		}
 		if err := mapping.Check(store.Features(), &cfg.Storage); err != nil {
 			return at(rowItem(a.rows[i].ID), err)
 		}

@@ -243,3 +243,31 @@ func TestStagingNone(t *testing.T) {
 		t.Errorf("log %q, %+v, want the component alone", got.out, got.doc.Error)
 	}
 }
+
+// TestArtifacts holds that what a run leaves for later ones is given to them.
+func TestArtifacts(t *testing.T) {
+	r := newRig(t)
+	r.define("main", `{"features": ["artifacts"]}`, func(p *mem.Proc) int {
+		for _, kind := range []string{"runs", "shared", "custom"} {
+			dir := "/data/artifacts/in/" + kind + "/jobs"
+			jobs, err := p.ReadDir(dir)
+			fmt.Fprintf(p.Stdout(), "%s %d %v\n", kind, len(jobs), err != nil)
+			for _, job := range jobs {
+				fmt.Fprintf(p.Stdout(), "%s\n", read(p, dir+"/"+job.Name()+"/note"))
+			}
+		}
+		put(p, "/data/artifacts/out/current/note", "kept")
+		put(p, "/data/artifacts/out/shared/note", "for all")
+		return 0
+	})
+	r.config("main", `"artifacts": {"runs": {"enabled": true, "filter": {"limit": 5}}, "shared": {"enabled": true}}`)
+	if first := r.run(nil); !first.Success || first.doc.Artifacts == nil || len(first.doc.Artifacts.Uploaded) != 2 {
+		t.Fatalf("%+v, artifacts %+v, want two kept", first.doc.Error, first.doc.Artifacts)
+	}
+	second := r.run(nil)
+	want := "runs 1 false\nkept\nshared 1 false\nfor all\ncustom 0 true\n"
+	if second.out != want || len(second.doc.Artifacts.Downloaded) != 2 || len(second.doc.Warnings) != 0 {
+		t.Errorf("log %q, want %q; %+v, warnings %q", second.out, want, second.doc.Artifacts, second.doc.Warnings)
+	}
+	r.clean()
+}

@@ -50,15 +50,16 @@ type progress struct {
 
 // A rowReport is what is known of a row.
 type rowReport struct {
-	ID       string                     `json:"id,omitempty"`
-	Fetched  *mapping.Fetched           `json:"input,omitempty"`
-	Steps    []stepReport               `json:"steps,omitempty"`
-	Loaded   *mapping.Loaded            `json:"output,omitempty"`
-	Plan     *mapping.Plan              `json:"plan,omitempty"` // of a dry run
-	Usage    []component.Usage          `json:"usage,omitempty"`
-	Result   map[string]json.RawMessage `json:"variables,omitempty"`
-	Archives []archive                  `json:"archives,omitempty"`
-	Warnings []string                   `json:"warnings,omitempty"`
+	ID        string                     `json:"id,omitempty"`
+	Fetched   *mapping.Fetched           `json:"input,omitempty"`
+	Steps     []stepReport               `json:"steps,omitempty"`
+	Loaded    *mapping.Loaded            `json:"output,omitempty"`
+	Plan      *mapping.Plan              `json:"plan,omitempty"` // of a dry run
+	Usage     []component.Usage          `json:"usage,omitempty"`
+	Result    map[string]json.RawMessage `json:"variables,omitempty"`
+	Archives  []archive                  `json:"archives,omitempty"`
+	Warnings  []string                   `json:"warnings,omitempty"`
+	Artifacts *Artifacts                 `json:"artifacts,omitempty"`
 	// State is what is to be stored: sealed, with the version that it replaces.
 	State *pendingState `json:"state,omitempty"`
 }

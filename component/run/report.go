@@ -27,6 +27,7 @@ type Document struct {
 	Variables     map[string]json.RawMessage `json:"variables,omitempty"`
 	Usage         []component.Usage          `json:"usage,omitempty"`
 	Archives      []Archive                  `json:"archives,omitempty"`
+	Artifacts     *Artifacts                 `json:"artifacts,omitempty"`
 	Plans         []*mapping.Plan            `json:"plans,omitempty"` // of a dry run
 	Warnings      []string                   `json:"warnings,omitempty"`
 	Error         *Error                     `json:"error,omitempty"`
@@ -142,6 +143,13 @@ func (d *Document) add(r *rowReport) {
 	maps.Copy(d.Variables, r.Result)
 	d.Usage = append(d.Usage, r.Usage...)
 	d.Warnings = append(d.Warnings, r.Warnings...)
+	if r.Artifacts != nil {
+		if d.Artifacts == nil {
+			d.Artifacts = &Artifacts{}
+		}
+		d.Artifacts.Downloaded = append(d.Artifacts.Downloaded, r.Artifacts.Downloaded...)
+		d.Artifacts.Uploaded = append(d.Artifacts.Uploaded, r.Artifacts.Uploaded...)
+	}
 	for _, f := range r.Archives {
 		d.Archives = append(d.Archives, Archive{Row: r.ID, Name: f.Name, File: f.File})
 	}

@@ -139,6 +139,9 @@ func (r *row) prepare(ctx context.Context, s *step) error {
 		if err := r.writeState(ctx); err != nil {
 			return err
 		}
+		if err := r.bringArtifacts(ctx); err != nil {
+			return err
+		}
 		config = r.cfg.File(opts)
 	} else {
 		if err := r.say(r.key(s), "running processor %s", s.proc.Component); err != nil {
@@ -209,7 +212,10 @@ func (r *row) after(ctx context.Context, s *step, child *executor.Child, result 
 	case r.plan.sync():
 		return r.checkAnswer(answer.Bytes())
 	case s.main():
-		return r.takeState(ctx)
+		if err := r.takeState(ctx); err != nil {
+			return err
+		}
+		return r.keepArtifacts(ctx)
 	}
 	return nil
 }
