@@ -94,6 +94,23 @@ func (e *Environment) Vars() (map[string]string, error) {
 	return vars, nil
 }
 
+// Secrets returns which of Vars nobody but the step may see: the token, and
+// parameters under # keys.
+func (e *Environment) Secrets() []string {
+	var names []string
+	if e.ForwardToken {
+		names = append(names, "KBC_TOKEN")
+	}
+	if e.Inject && e.Parameters != nil {
+		for _, m := range e.Parameters.Members {
+			if strings.HasPrefix(m.Key, "#") {
+				names = append(names, parameterVar(m.Key))
+			}
+		}
+	}
+	return names
+}
+
 // configID tells uses without a configuration apart by their parameters, as the
 // reference does.
 func (e *Environment) configID() string {
@@ -133,14 +150,14 @@ func (e *Environment) inject(vars map[string]string) error {
 		if strings.Contains(value, "\x00") {
 			return invalid(caisson.OpValidate, "parameters."+m.Key, "has a zero byte, which no environment variable can have")
 		}
-		vars["KBC_PARAMETER_"+variableName(m.Key)] = value
+		vars[parameterVar(m.Key)] = value
 	}
 	return nil
 }
 
-// variableName returns a key in upper case, with "_" for each byte that is no
-// letter: digits too.
-func variableName(key string) string {
+// parameterVar returns the variable of a root parameter: its key in upper case,
+// with "_" for each byte that is no letter, digits too.
+func parameterVar(key string) string {
 	name := []byte(key)
 	for i, c := range name {
 		switch {
@@ -150,7 +167,7 @@ func variableName(key string) string {
 			name[i] = '_'
 		}
 	}
-	return string(name)
+	return "KBC_PARAMETER_" + string(name)
 }
 
 // scalarText returns a scalar as PHP turns it into a string.

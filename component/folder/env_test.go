@@ -106,6 +106,14 @@ func TestInject(t *testing.T) {
 	if diff := cmp.Diff(want, got); diff != "" {
 		t.Errorf("variables (-want +got):\n%s", diff)
 	}
+	if diff := cmp.Diff([]string{"KBC_PARAMETER__PASSWORD"}, e.Secrets()); diff != "" {
+		t.Errorf("secrets (-want +got):\n%s", diff)
+	}
+	e.ForwardToken, e.Inject = true, false
+	if diff := cmp.Diff([]string{"KBC_TOKEN"}, e.Secrets()); diff != "" {
+		t.Errorf("secrets (-want +got):\n%s", diff)
+	}
+	e.Inject = true
 	for name, parameters := range map[string]string{
 		"ErrObject": `{"x":{}}`, "ErrList": `{"x":[1]}`, "ErrNull": `{"x":null}`, "ErrZeroByte": `{"x":"a\u0000b"}`,
 	} {
