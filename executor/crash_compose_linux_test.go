@@ -6,7 +6,9 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strconv"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
@@ -169,5 +171,59 @@ func (h *host) checkParent(x *Executor, task state.Task, children int) {
 	}
 	if result, err := readResult(task); err != nil || string(result.Component) != `{"tables":["t"]}` {
 		t.Errorf("result = %+v, %v", result, err)
+	}
+}
+
+// TestCompositeKilledAtRandom kills whoever is at work, attendants of parents
+// and of children, again and again at whatever they are doing.
+func TestCompositeKilledAtRandom(t *testing.T) {
+	if testing.Short() {
+		t.Skip("kills some hundred processes")
+	}
+	s := newCrashSetup(t)
+	t.Cleanup(func() { checkNoKeepers(t, s.keeper) })
+	for _, alone := range []bool{true, false} {
+		t.Run(fmt.Sprint("alone ", alone), func(t *testing.T) {
+			for range 4 {
+				h := s.host(t, alone)
+				cmd, _ := h.command("", "run", "composite")
+				if err := cmd.Start(); err != nil {
+					t.Fatal(err)
+				}
+				h.until("accepted", func() bool {
+					accepted, _ := filepath.Glob(filepath.Join(h.dir, "state", "tasks", "*", "task.json"))
+					return len(accepted) > 0
+				})
+				h.killSoon(cmd)
+				for range 12 {
+					cmd, _ := h.command("", "finish")
+					if err := cmd.Start(); err != nil {
+						t.Fatal(err)
+					}
+					h.killSoon(cmd)
+					h.killAttendants()
+				}
+				h.run("", "finish")
+				h.untilSettled()
+				h.run("", "finish") // sweeps what no task knows of any more
+				h.untilSettled()
+				h.checkComposite()
+			}
+		})
+	}
+}
+
+// killAttendants kills the attendants that others have started.
+func (h *host) killAttendants() {
+	lines, _ := filepath.Glob("/proc/[0-9]*/cmdline")
+	for _, path := range lines {
+		environ, err := os.ReadFile(filepath.Join(filepath.Dir(path), "environ"))
+		if err != nil || !strings.Contains(string(environ), envState+"="+h.dir+"/") {
+			continue
+		}
+		line, _ := os.ReadFile(path)
+		if pid, err := strconv.Atoi(filepath.Base(filepath.Dir(path))); err == nil && strings.Contains(string(line), "\x00attend\x00") {
+			_ = syscall.Kill(pid, syscall.SIGKILL)
+		}
 	}
 }

@@ -21,6 +21,7 @@ import (
 	"github.com/caissonrun/caisson/engine"
 	"github.com/caissonrun/caisson/engine/native"
 	"github.com/caissonrun/caisson/internal/crash"
+	"github.com/caissonrun/caisson/internal/disk"
 	"github.com/caissonrun/caisson/internal/state"
 	"github.com/caissonrun/caisson/keeper"
 	"github.com/caissonrun/caisson/keeper/keepertest"
@@ -329,6 +330,7 @@ func (s *crashSetup) host(t *testing.T, alone bool) *host {
 	h := &host{crashSetup: s, t: t, dir: dir, alone: alone}
 	t.Cleanup(func() {
 		h.until("no attendant is left", h.deserted)
+		h.clearProbes()
 		if err := os.RemoveAll(dir); err != nil {
 			t.Error(err)
 		}
@@ -340,6 +342,22 @@ func (s *crashSetup) host(t *testing.T, alone bool) *host {
 		t.Fatal(err)
 	}
 	return h
+}
+
+// clearProbes has the next probe remove what one has left that was killed, as if
+// some time had passed.
+func (h *host) clearProbes() {
+	left, _ := filepath.Glob(filepath.Join(h.dir, "run", "native", ".caisson-probe-*"))
+	if len(left) == 0 {
+		return
+	}
+	old := time.Now().Add(-time.Hour)
+	for _, dir := range left {
+		if err := os.Chtimes(dir, old, old); err != nil {
+			h.t.Error(err)
+		}
+	}
+	disk.Probe(filepath.Join(h.dir, "run", "native"))
 }
 
 // deserted reports whether no process works on the state folder any more: of
