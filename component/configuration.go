@@ -296,7 +296,7 @@ func replace(base, over *Value) *Value {
 		if there := out.Get(m.Key); there != nil {
 			out.Set(m.Key, replace(there, m.Value))
 		} else {
-			out.Set(m.Key, m.Value)
+			out.Members = append(out.Members, m)
 		}
 	}
 	if base.Kind == List || over.Kind == List {
@@ -314,7 +314,7 @@ func members(v *Value) []Member {
 	}
 	out := make([]Member, len(v.Items))
 	for i, item := range v.Items {
-		out[i] = Member{strconv.Itoa(i), item}
+		out[i] = Member{Key: strconv.Itoa(i), Value: item}
 	}
 	return out
 }

@@ -106,7 +106,7 @@ func (b *builder) value(f *fields.Value, path string) *Value {
 				continue
 			}
 			seen[e.Key] = true
-			v.Members = append(v.Members, Member{e.Key, b.value(e.Value, at)})
+			v.Members = append(v.Members, Member{Key: e.Key, Value: b.value(e.Value, at), line: e.Line, column: e.Column})
 		}
 	default:
 		v.Kind, v.Text = Null, ""

@@ -162,9 +162,7 @@ func toFields(v *Value) *fields.Value {
 	case Object:
 		out.Kind = fields.Map
 		for _, m := range v.Members {
-			e := fields.Entry{Key: m.Key, Value: toFields(m.Value)}
-			e.Line, e.Column = e.Value.Line, e.Value.Column
-			out.Keys = append(out.Keys, e)
+			out.Keys = append(out.Keys, fields.Entry{Key: m.Key, Value: toFields(m.Value), Line: m.line, Column: m.column})
 		}
 	}
 	return out

@@ -150,7 +150,7 @@ func shareCode(v *Value, code map[string][]*Value) *Value {
 	out := *v
 	out.Items, out.Members = nil, nil
 	for _, m := range v.Members {
-		out.Members = append(out.Members, Member{m.Key, shareCode(m.Value, code)})
+		out.Members = append(out.Members, Member{Key: m.Key, Value: shareCode(m.Value, code)})
 	}
 	scalars := !slices.ContainsFunc(v.Items, func(item *Value) bool { return !item.IsScalar() })
 	for _, item := range v.Items {

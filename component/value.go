@@ -35,6 +35,8 @@ type Value struct {
 type Member struct {
 	Key   string
 	Value *Value
+
+	line, column int // of the key
 }
 
 // NewObject returns an empty object.
@@ -85,7 +87,7 @@ func (v *Value) Set(key string, value *Value) {
 			return
 		}
 	}
-	v.Members = append(v.Members, Member{key, value})
+	v.Members = append(v.Members, Member{Key: key, Value: value})
 }
 
 // Remove takes a member out of an object.
@@ -112,7 +114,8 @@ func (v *Value) Clone() *Value {
 		out.Items = append(out.Items, item.Clone())
 	}
 	for _, m := range v.Members {
-		out.Members = append(out.Members, Member{m.Key, m.Value.Clone()})
+		m.Value = m.Value.Clone()
+		out.Members = append(out.Members, m)
 	}
 	return &out
 }
