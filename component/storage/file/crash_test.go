@@ -57,7 +57,7 @@ func leftover(place string) ([]string, error) {
 		switch {
 		case strings.HasPrefix(rel, ".caisson/work/"):
 			left = append(left, rel)
-		case strings.HasPrefix(filepath.Base(dir), ".") && dir != "files/.loads/" && !strings.HasPrefix(dir, ".caisson/"):
+		case strings.HasPrefix(filepath.Base(dir), ".") && dir != "files/.loads/" && dir != "files/.adding/" && !strings.HasPrefix(dir, ".caisson/"):
 			described, err := os.ReadFile(filepath.Join(place, filepath.Dir(filepath.Clean(dir)), strings.TrimPrefix(filepath.Base(dir), ".")+".json"))
 			if err != nil || !strings.Contains(string(described), fmt.Sprintf("%q", name)) {
 				left = append(left, rel)

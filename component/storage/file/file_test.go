@@ -27,7 +27,7 @@ func TestSuite(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			storagetest.Run(t, storagetest.Harness{
-				New: func(t *testing.T) storage.Storage { return open(t, t.TempDir(), opts) },
+				New: func(t *testing.T) storage.Storage { return open(t, memory(t), opts) },
 				Again: func(t *testing.T, s storage.Storage) storage.Storage {
 					return open(t, strings.TrimPrefix(s.Name(), "file:"), opts)
 				},

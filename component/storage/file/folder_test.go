@@ -377,3 +377,50 @@ func TestClock(t *testing.T) {
 		t.Errorf("changed since the first load: %q", got)
 	}
 }
+
+// What is left of a file that nobody adds any more goes after a day, when the
+// next one is added; what somebody may still be adding does not.
+func TestFileLeft(t *testing.T) {
+	dir := t.TempDir()
+	now := time.Now()
+	s := open(t, dir, &file.Options{Now: func() time.Time { return now }})
+	defer s.Close()
+	adding := make(chan struct{})
+	done := make(chan error)
+	r, w := io.Pipe()
+	go func() {
+		close(adding)
+		_, err := s.PutFile(context.Background(), &storage.NewFile{Load: "slow", Name: "slow"}, r)
+		done <- err
+	}()
+	<-adding
+	w.Write([]byte("x")) // its claim is there when the first byte is taken
+	put := func(name string) {
+		if _, err := s.PutFile(t.Context(), &storage.NewFile{Load: name, Name: name}, strings.NewReader(name)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	put("second")
+	if _, err := os.Stat(filepath.Join(dir, "files/1.json")); err != nil {
+		t.Errorf("a file that is being added is taken back: %v", err)
+	}
+	now = now.Add(25 * time.Hour)
+	put("third")
+	if _, err := os.Stat(filepath.Join(dir, "files/1.json")); !errors.Is(err, os.ErrNotExist) {
+		t.Errorf("Stat = %v, want that what is left of the first is gone", err)
+	}
+	w.Close()
+	if err := <-done; !errors.Is(err, caisson.ErrExists) {
+		t.Errorf("PutFile = %v, want ErrExists: its claim was taken back", err)
+	}
+	list, err := s.Files(t.Context(), nil)
+	if err != nil || len(list) != 2 || list[0].ID != 3 || list[1].ID != 2 {
+		t.Errorf("Files = %+v, %v, want 3 and 2", list, err)
+	}
+	if _, err := os.Stat(filepath.Join(dir, "files/1_slow")); !errors.Is(err, os.ErrNotExist) {
+		t.Errorf("Stat = %v, want that its contents are gone", err)
+	}
+	if entries, err := os.ReadDir(filepath.Join(dir, "files/.adding")); err != nil || len(entries) != 0 {
+		t.Errorf("left is %v, %v", entries, err)
+	}
+}

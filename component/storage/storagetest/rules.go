@@ -616,6 +616,25 @@ func concurrencyRules() []rule {
 				}
 			}
 		}},
+		{"concurrent/file", "a file that is put by two at the same time, by the same load, is there once", func(_ *testing.T, e *env) {
+			a, b := e, e.again()
+			var wg sync.WaitGroup
+			ids := make([]int64, 4)
+			for i := range ids {
+				wg.Go(func() {
+					f, err := []*env{a, b}[i%2].PutFile(e.ctx, &storage.NewFile{Load: "the load", Name: "f"}, strings.NewReader("content"))
+					if err != nil {
+						e.Errorf("PutFile: %v", err)
+						return
+					}
+					ids[i] = f.ID
+				})
+			}
+			wg.Wait()
+			if len(slices.Compact(ids)) != 1 || e.names(nil) != "f" || e.read(ids[0]) != "content" {
+				e.Errorf("ids %v, files %q, want one", ids, e.names(nil))
+			}
+		}},
 		{"concurrent/documents", "of those who replace the same version of a document one does", func(_ *testing.T, e *env) {
 			a, b := e, e.again()
 			version, err := e.PutDocument(e.ctx, "d", []byte("0"), "")

@@ -9,6 +9,7 @@
 //	in/c-BUCKET/.bucket.json       the bucket's metadata
 //	files/ID_NAME, files/ID.json   a file, and what is known of it
 //	files/.loads/HASH              the id of the file that a load makes
+//	files/.adding/ID               since when a file is being added, and its object
 //	documents/NAME.json            a document
 //
 // A load writes new objects first, and then TABLE.json in one step, which holds

@@ -2,6 +2,7 @@ package objects
 
 import (
 	"context"
+	"crypto/rand"
 	"crypto/sha256"
 	"encoding/hex"
 	"encoding/json"
@@ -35,6 +36,7 @@ type fileRecord struct {
 	Public    bool      `json:"public"`
 	Permanent bool      `json:"permanent"`
 	Encrypted bool      `json:"encrypted"`
+	Nonce     string    `json:"nonce"` // tells claims apart that are the same otherwise
 }
 
 func fileKey(id int64) string { return fmt.Sprintf("files/%d.json", id) }
@@ -153,11 +155,31 @@ func (s *Storage) PutFile(ctx context.Context, f *storage.NewFile, r io.Reader) 
 	}
 	c.Object, c.Size = c.object(), n
 	crash.Point(crash.FileBefore)
-	if _, err := s.putFile(ctx, &c.fileRecord, c.version); err != nil {
+	_, err = s.putFile(ctx, &c.fileRecord, c.version)
+	if errors.Is(err, caisson.ErrExists) {
+		return s.overtaken(ctx, c, err)
+	}
+	if err != nil {
 		return nil, err
 	}
 	crash.Point(crash.FileAfter)
+	// If it stays, a later file removes it.
+	_ = s.store.Remove(ctx, addingKey(c.ID))
 	return c.done(), nil
+}
+
+// overtaken is for a file whose claim is not what it was: the same load was done
+// by somebody else, or the claim was taken back because it was too old.
+func (s *Storage) overtaken(ctx context.Context, c *claim, cause error) (*storage.File, error) {
+	r, _, err := s.fileClaim(ctx, c.ID)
+	switch {
+	case errors.Is(err, caisson.ErrNotFound):
+		return nil, errors.Join(cause, s.store.Remove(ctx, "files/"+c.Object))
+	case err == nil && c.Load != "" && r.Load == c.Load && r.Object != "":
+		f := r.file()
+		return &f, nil
+	}
+	return nil, errors.Join(cause, err)
 }
 
 // A claim is a file that is being added, or was.
@@ -206,6 +228,9 @@ func (s *Storage) claim(ctx context.Context, f *storage.NewFile) (*claim, error)
 			return c, err
 		}
 	}
+	if err := s.clearFiles(ctx); err != nil {
+		return nil, err
+	}
 	for {
 		ids, err := s.fileIDs(ctx)
 		if err != nil {
@@ -215,14 +240,15 @@ func (s *Storage) claim(ctx context.Context, f *storage.NewFile) (*claim, error)
 		if len(ids) > 0 {
 			id = ids[len(ids)-1] + 1
 		}
-		// The load's id is noted first, so that a claim is found again.
-		if err := s.note(ctx, f.Load, id); err != nil {
-			return nil, err
-		}
 		c := &claim{fileRecord: fileRecord{
 			Format: format, ID: id, Load: f.Load, Name: f.Name, Created: s.now(), Tags: unique(nil, f.Tags),
-			Public: f.Public, Permanent: f.Permanent, Encrypted: f.Encrypted,
+			Public: f.Public, Permanent: f.Permanent, Encrypted: f.Encrypted, Nonce: rand.Text(),
 		}}
+		// What is about to be there is noted first, so that a claim is found again:
+		// by the same load, and when nobody repeats it.
+		if err := s.note(ctx, c); err != nil {
+			return nil, err
+		}
 		c.version, err = s.putFile(ctx, &c.fileRecord, "")
 		if errors.Is(err, caisson.ErrExists) {
 			continue
@@ -259,16 +285,80 @@ func (s *Storage) begun(ctx context.Context, load string) (*claim, error) {
 	return &claim{fileRecord: *r, version: version}, nil
 }
 
-func (s *Storage) note(ctx context.Context, load string, id int64) error {
-	if load == "" {
-		return nil
+func addingKey(id int64) string { return fmt.Sprintf("files/.adding/%d", id) }
+
+// note writes down that a file is being added.
+func (s *Storage) note(ctx context.Context, c *claim) error {
+	if c.Load != "" {
+		if err := s.replace(ctx, loadKey(c.Load), fmt.Appendln(nil, c.ID)); err != nil {
+			return err
+		}
 	}
-	_, version, err := s.store.Get(ctx, loadKey(load))
+	return s.replace(ctx, addingKey(c.ID), []byte(c.Created.Format(time.RFC3339)+" "+c.object()+"\n"))
+}
+
+// replace is Put whatever the version is.
+func (s *Storage) replace(ctx context.Context, key string, data []byte) error {
+	for try := 1; ; try++ {
+		_, version, err := s.store.Get(ctx, key)
+		if err != nil && !errors.Is(err, caisson.ErrNotFound) {
+			return err
+		}
+		if _, err = s.store.Put(ctx, key, data, version); !errors.Is(err, caisson.ErrExists) || try == tries {
+			return err
+		}
+	}
+}
+
+// addingFor is how long a file can take to be added.
+const addingFor = 24 * time.Hour
+
+// clearFiles removes what is left of files that nobody adds any more.
+func (s *Storage) clearFiles(ctx context.Context) error {
+	names, err := s.store.List(ctx, "files/.adding")
+	if err != nil {
+		return err
+	}
+	for _, name := range names {
+		id, err := strconv.ParseInt(name, 10, 64)
+		if err != nil {
+			continue
+		}
+		data, _, err := s.store.Get(ctx, addingKey(id))
+		if errors.Is(err, caisson.ErrNotFound) {
+			continue
+		}
+		if err != nil {
+			return err
+		}
+		when, object, _ := strings.Cut(strings.TrimSpace(string(data)), " ")
+		since, err := time.Parse(time.RFC3339, when)
+		if err != nil || s.now().Sub(since) < addingFor {
+			continue
+		}
+		if err := s.clearFile(ctx, id, object); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (s *Storage) clearFile(ctx context.Context, id int64, object string) error {
+	r, _, err := s.fileClaim(ctx, id)
 	if err != nil && !errors.Is(err, caisson.ErrNotFound) {
 		return err
 	}
-	_, err = s.store.Put(ctx, loadKey(load), fmt.Appendln(nil, id), version)
-	return err
+	if err == nil && r.Object == "" {
+		if err := s.store.Remove(ctx, fileKey(id)); err != nil {
+			return err
+		}
+	}
+	if (err != nil || r.Object == "") && path.Base(object) == object && object != "" {
+		if err := s.store.Remove(ctx, "files/"+object); err != nil {
+			return err
+		}
+	}
+	return s.store.Remove(ctx, addingKey(id))
 }
 
 func (s *Storage) putFile(ctx context.Context, r *fileRecord, version string) (string, error) {
@@ -282,7 +372,7 @@ func (s *Storage) putFile(ctx context.Context, r *fileRecord, version string) (s
 // giveUp takes back a claim.
 func (s *Storage) giveUp(ctx context.Context, c *claim, cause error) error {
 	ctx = context.WithoutCancel(ctx)
-	err := s.store.Remove(ctx, fileKey(c.ID))
+	err := errors.Join(s.store.Remove(ctx, fileKey(c.ID)), s.store.Remove(ctx, addingKey(c.ID)))
 	if c.Load != "" {
 		err = errors.Join(err, s.store.Remove(ctx, loadKey(c.Load)))
 	}
