@@ -76,6 +76,9 @@ func (n *names) all(list []string) []string {
 	return out
 }
 
+// maxName is how many bytes the name of a column may have. Databases have less.
+const maxName = 255
+
 // checkColumns refuses columns that no table can have. Said are the component's
 // names of them.
 func checkColumns(columns, said []string) error {
@@ -85,7 +88,10 @@ func checkColumns(columns, said []string) error {
 			if said[i] == "" {
 				return fmt.Errorf("column %d has no name", i+1)
 			}
-			return fmt.Errorf("column %d: nothing is left of the name %q when all but letters, digits and _ is taken out", i+1, said[i])
+			return fmt.Errorf("column %d: nothing is left of the name %.200q when all but letters, digits and _ is taken out", i+1, said[i])
+		}
+		if len(c) > maxName {
+			return fmt.Errorf("column %d has a name of %d bytes; at most %d are possible", i+1, len(c), maxName)
 		}
 		if k, twice := seen[strings.ToLower(c)]; twice {
 			return fmt.Errorf("columns %d and %d (%q and %q) have the same name", k+1, i+1, said[k], said[i])
@@ -95,17 +101,53 @@ func checkColumns(columns, said []string) error {
 	return nil
 }
 
-// missing returns those of want that are not in have, whatever their case.
-func missing(want, have []string) []string {
-	there := map[string]bool{}
-	for _, c := range have {
-		there[strings.ToLower(c)] = true
+// A spelling is how names are written, whatever their case.
+type spelling map[string]string
+
+func spellingOf(names []string) spelling {
+	s := make(spelling, len(names))
+	for _, n := range names {
+		s[strings.ToLower(n)] = n
 	}
-	var out []string
-	for _, c := range want {
-		if !there[strings.ToLower(c)] {
-			out = append(out, c)
+	return s
+}
+
+// of returns name as it is written, and whether there is such a name.
+func (s spelling) of(name string) (string, bool) {
+	as, ok := s[strings.ToLower(name)]
+	return as, ok
+}
+
+// all rewrites names as they are written; others stay.
+func (s spelling) all(names []string) {
+	for i, n := range names {
+		if as, ok := s.of(n); ok {
+			names[i] = as
 		}
+	}
+}
+
+// missing returns those of want that are not in s.
+func (s spelling) missing(want []string) []string {
+	var out []string
+	for _, n := range want {
+		if _, ok := s.of(n); !ok {
+			out = append(out, n)
+		}
+	}
+	return out
+}
+
+// missing returns those of want that are not in have, whatever their case.
+func missing(want, have []string) []string { return spellingOf(have).missing(want) }
+
+func sameSet(a, b []string) bool { return len(missing(a, b)) == 0 && len(missing(b, a)) == 0 }
+
+// index returns where each key is in a list: the last place.
+func index[T any](list []T, key func(T) string) map[string]int {
+	out := make(map[string]int, len(list))
+	for i, item := range list {
+		out[key(item)] = i
 	}
 	return out
 }

@@ -20,15 +20,21 @@ const maxValues = 16 << 20
 
 // deletes returns which rows go before a load.
 func (p *planner) deletes(m *merged, table *storage.Table, names *names) ([]storage.Delete, error) {
+	var columns spelling // of the table; nil: there is none
+	id := ""
+	if table != nil {
+		columns, id = spellingOf(table.Columns), table.ID
+	}
+	t := target{id, columns, names}
 	if m.DeleteWhereColumn != "" {
 		f, err := p.filter(component.WhereFilter{
 			Column: m.DeleteWhereColumn, Operator: m.DeleteWhereOperator, Values: m.DeleteWhereValues,
-		}, table, names)
+		}, t)
 		return []storage.Delete{{Where: []storage.Filter{f}}}, err
 	}
 	var out []storage.Delete
 	for i := range m.DeleteWhere {
-		d, err := p.delete(&m.DeleteWhere[i], table, names)
+		d, err := p.delete(&m.DeleteWhere[i], t)
 		if err != nil {
 			return nil, fmt.Errorf("delete_where[%d]: %w", i, err)
 		}
@@ -37,12 +43,19 @@ func (p *planner) deletes(m *merged, table *storage.Table, names *names) ([]stor
 	return out, nil
 }
 
-func (p *planner) delete(w *component.DeleteWhere, table *storage.Table, names *names) (storage.Delete, error) {
+// A target is the table that rows are deleted from.
+type target struct {
+	id      string
+	columns spelling // nil: it is not there
+	names   *names
+}
+
+func (p *planner) delete(w *component.DeleteWhere, t target) (storage.Delete, error) {
 	var d storage.Delete
 	if w.ChangedSince == "" && w.ChangedUntil == "" && len(w.Filters) == 0 {
 		return d, errors.New("it says nothing, and would remove every row")
 	}
-	for _, at := range []struct {
+	for _, at := range [...]struct {
 		text string
 		to   *time.Time
 	}{{w.ChangedSince, &d.ChangedSince}, {w.ChangedUntil, &d.ChangedUntil}} {
@@ -52,14 +65,14 @@ func (p *planner) delete(w *component.DeleteWhere, table *storage.Table, names *
 		if !p.Storage.Features().ChangedSince {
 			return d, unsupported("changed_since and changed_until: the storage does not know when rows were changed")
 		}
-		t, err := ParseTime(at.text, p.now)
+		when, err := ParseTime(at.text, p.now)
 		if err != nil {
 			return d, err
 		}
-		*at.to = t
+		*at.to = when
 	}
 	for _, w := range w.Filters {
-		f, err := p.filter(w, table, names)
+		f, err := p.filter(w, t)
 		if err != nil {
 			return d, err
 		}
@@ -68,16 +81,15 @@ func (p *planner) delete(w *component.DeleteWhere, table *storage.Table, names *
 	return d, nil
 }
 
-func (p *planner) filter(w component.WhereFilter, table *storage.Table, names *names) (storage.Filter, error) {
-	one := []string{names.one(w.Column)}
-	f := storage.Filter{Values: w.Values, Not: w.Operator == "ne"}
-	if table != nil {
-		if len(missing(one, table.Columns)) > 0 {
-			return f, fmt.Errorf("rows are to be deleted by a column %q, which %s does not have", w.Column, table.ID)
+func (p *planner) filter(w component.WhereFilter, t target) (storage.Filter, error) {
+	f := storage.Filter{Column: t.names.one(w.Column), Values: w.Values, Not: w.Operator == "ne"}
+	if t.columns != nil {
+		as, ok := t.columns.of(f.Column)
+		if !ok {
+			return f, fmt.Errorf("rows are to be deleted by a column %q, which %s does not have", w.Column, t.id)
 		}
-		spell(one, table.Columns)
+		f.Column = as
 	}
-	f.Column = one[0]
 	switch {
 	case w.FromWorkspace != nil:
 		return f, unsupported("values_from_workspace: there are no workspaces")

@@ -4,7 +4,6 @@ package mapping
 
 import (
 	"encoding/json"
-	"slices"
 	"sort"
 	"strconv"
 	"strings"
@@ -42,13 +41,12 @@ func (p *planner) describe(load *TableLoad, m *merged, names *names) {
 	load.Metadata = lastOfEach(load.Metadata)
 
 	load.ColumnMeta = map[string][]storage.Metadata{}
+	columns := spellingOf(load.Columns)
 	add := func(column string, list ...storage.Metadata) {
-		if len(list) == 0 {
-			return
+		if len(list) > 0 {
+			as, _ := columns.of(names.one(column))
+			load.ColumnMeta[as] = append(load.ColumnMeta[as], list...)
 		}
-		one := []string{names.one(column)}
-		spell(one, load.Columns)
-		load.ColumnMeta[one[0]] = lastOfEach(append(load.ColumnMeta[one[0]], list...))
 	}
 	for column, list := range m.ColumnMetadata {
 		for _, n := range list {
@@ -64,6 +62,9 @@ func (p *planner) describe(load *TableLoad, m *merged, names *names) {
 			add(c.Name, typeNotes(c, provider)...)
 		}
 	}
+	for column, list := range load.ColumnMeta {
+		load.ColumnMeta[column] = lastOfEach(list)
+	}
 	p.types(load, m, names)
 }
 
@@ -73,11 +74,11 @@ func (p *planner) types(load *TableLoad, m *merged, names *names) {
 		return
 	}
 	load.Types = map[string]storage.Type{}
+	columns := spellingOf(load.Columns)
 	for _, c := range m.Schema {
-		one := []string{names.one(c.Name)}
-		spell(one, load.Columns)
+		as, _ := columns.of(names.one(c.Name))
 		base := c.DataType["base"]
-		load.Types[one[0]] = storage.Type{
+		load.Types[as] = storage.Type{
 			Base: strings.ToUpper(base.Type), Length: base.Length, Default: base.Default, NotNull: !c.Nullable,
 		}
 	}
@@ -141,13 +142,16 @@ func (p *planner) system(prefix string) []storage.Metadata {
 // lastOfEach drops notes that a later one of the same key and provider replaces.
 func lastOfEach(list []storage.Metadata) []storage.Metadata {
 	out := list[:0:0]
+	at := make(map[string]int, len(list))
 	for _, n := range list {
-		at := slices.IndexFunc(out, func(o storage.Metadata) bool { return o.Key == n.Key && o.Provider == n.Provider })
-		if at < 0 {
+		key := n.Provider + "\x00" + n.Key
+		i, ok := at[key]
+		if !ok {
+			at[key] = len(out)
 			out = append(out, n)
-		} else {
-			out[at] = n
+			continue
 		}
+		out[i] = n
 	}
 	return out
 }

@@ -159,17 +159,17 @@ func (f *fetcher) table(ctx context.Context, c *component.InputTable) (*tableFet
 	if t.table, err = f.Storage.Table(ctx, c.Source); err != nil {
 		return nil, ofStorage(err)
 	}
-	if gone := missing(t.query.Columns, t.table.Columns); len(gone) > 0 {
+	columns := spellingOf(t.table.Columns)
+	if gone := columns.missing(t.query.Columns); len(gone) > 0 {
 		return nil, invalid("it has no columns %s; it has %s", quoteAll(gone), quoteAll(t.table.Columns))
 	}
-	spell(t.query.Columns, t.table.Columns)
+	columns.all(t.query.Columns)
 	if w := t.query.WhereColumn; w != "" {
-		one := []string{w}
-		if len(missing(one, t.table.Columns)) > 0 {
+		as, ok := columns.of(w)
+		if !ok {
 			return nil, invalid("where_column: it has no column %q; it has %s", w, quoteAll(t.table.Columns))
 		}
-		spell(one, t.table.Columns)
-		t.query.WhereColumn = one[0]
+		t.query.WhereColumn = as
 	}
 	if f.MaxTable > 0 && t.table.Size > int64(f.MaxTable) {
 		return nil, invalid("its size of %d bytes exceeds the input mapping's limit of %d bytes", t.table.Size, int64(f.MaxTable))

@@ -27,6 +27,7 @@ const defaultFiles = 100
 // files fetches what the inputs of files choose.
 func (f *fetcher) files(ctx context.Context) error {
 	var wanted []storage.File
+	seen := map[int64]bool{}
 	for i := range f.Config.Files {
 		c := &f.Config.Files[i]
 		found, err := f.choose(ctx, c)
@@ -39,7 +40,8 @@ func (f *fetcher) files(ctx context.Context) error {
 		}
 		f.keepFileState(c, found)
 		for _, file := range found {
-			if !slices.ContainsFunc(wanted, func(w storage.File) bool { return w.ID == file.ID }) {
+			if !seen[file.ID] {
+				seen[file.ID] = true
 				wanted = append(wanted, file)
 			}
 			if len(c.ProcessedTags) > 0 {

@@ -181,26 +181,30 @@ func (m *merged) overlayMetadata(t *component.TableManifest) {
 
 func mergeNotes(old, over []component.Metadata) []component.Metadata {
 	out := slices.Clone(old)
+	at := index(out, func(n component.Metadata) string { return n.Key })
 	for _, n := range over {
-		at := slices.IndexFunc(out, func(o component.Metadata) bool { return o.Key == n.Key })
-		if at < 0 {
+		i, ok := at[n.Key]
+		if !ok {
+			at[n.Key] = len(out)
 			out = append(out, n)
-		} else {
-			out[at] = n
+			continue
 		}
+		out[i] = n
 	}
 	return out
 }
 
 // overlaySchema merges columns by their names.
 func (m *merged) overlaySchema(over []component.Column, o Origin) {
+	at := index(m.Schema, func(c component.Column) string { return c.Name })
 	for _, c := range over {
-		at := slices.IndexFunc(m.Schema, func(old component.Column) bool { return old.Name == c.Name })
-		if at < 0 {
+		i, ok := at[c.Name]
+		if !ok {
+			at[c.Name] = len(m.Schema)
 			m.Schema = append(m.Schema, c)
 			continue
 		}
-		m.Schema[at] = mergeColumn(m.Schema[at], c)
+		m.Schema[i] = mergeColumn(m.Schema[i], c)
 	}
 	switch {
 	case len(over) == 0:
@@ -249,11 +253,13 @@ func cloneMap[V any](m map[string]V) map[string]V {
 
 // keysOfSchema adds a mapping's keys to the schema that a manifest has.
 func (m *merged) keysOfSchema(keys []string, names *names) error {
+	if len(keys) == 0 {
+		return nil
+	}
+	by := index(m.Schema, func(c component.Column) string { return names.one(c.Name) })
 	for _, key := range keys {
-		at := slices.IndexFunc(m.Schema, func(c component.Column) bool {
-			return c.Name == key || names.one(c.Name) == names.one(key)
-		})
-		if at < 0 {
+		at, ok := by[names.one(key)]
+		if !ok {
 			return fmt.Errorf("primary key column %q is not in the manifest's schema", key)
 		}
 		m.Schema[at].PrimaryKey = true

@@ -337,6 +337,7 @@ func TestRefused(t *testing.T) {
 		{"EmptyFile", files{"in.c-m.t.csv": ""}, nil, caisson.ErrInvalid, "it is empty"},
 		{"NoName", files{"in.c-m.t.csv": "a,,c\n"}, nil, caisson.ErrInvalid, "column 2 has no name"},
 		{"NothingLeftOfName", files{"in.c-m.t.csv": "a,日本\n"}, nil, caisson.ErrInvalid, "nothing is left of the name"},
+		{"LongName", files{"in.c-m.t.csv": strings.Repeat("x", 256) + "\n"}, nil, caisson.ErrInvalid, "column 1 has a name of 256 bytes"},
 		{"SameNames", files{"in.c-m.t.csv": "a b,A-B\n"}, nil, caisson.ErrInvalid, `columns 1 and 2 ("a b" and "A-B") have the same name`},
 		{"NotUTF8", files{"in.c-m.t.csv": "\"a\nx\",b\xff\n"}, nil, caisson.ErrInvalid, "line 2"},
 		{"UTF16", files{"in.c-m.t.csv": "\xff\xfea\x00,\x00"}, nil, caisson.ErrInvalid, "UTF-16"},
@@ -665,6 +666,34 @@ func TestProblemsAtOnce(t *testing.T) {
 	w.write("files/x.manifest", "{}")
 	for _, words := range []string{"in.c-m.a.csv", "in.c-m.b.csv", "x.manifest"} {
 		w.fails(caisson.ErrInvalid, words)
+	}
+}
+
+// TestLargeManifest has thousands of columns, keys and notes.
+func TestLargeManifest(t *testing.T) {
+	w := newWorld(t)
+	var notes, columns, schema []string
+	for i := range 5000 {
+		notes = append(notes, fmt.Sprintf(`{"key": "k%d", "value": 1}`, i))
+		columns = append(columns, fmt.Sprintf("Column %d", i))
+		schema = append(schema, fmt.Sprintf(`{"name": "Column %d", "primary_key": true, "metadata": {"a": %d}}`, i, i))
+	}
+	w.write("tables/in.c-m.a.csv", "a\n")
+	w.write("tables/in.c-m.a.csv.manifest", `{"metadata": [`+strings.Join(notes, ",")+`], "column_metadata": {"a": [`+strings.Join(notes, ",")+`]}}`)
+	w.mapTable("in.c-m.a.csv", component.TableManifest{ColumnMetadata: map[string][]component.Metadata{"a": {{Key: "k7", Value: json.RawMessage("2")}}}})
+	w.write("tables/in.c-m.b.csv", "")
+	w.write("tables/in.c-m.b.csv.manifest", `{"schema": [`+strings.Join(schema, ",")+`]}`)
+	w.write("tables/in.c-m.c.csv", strings.Join(columns, ",")+"\n")
+	w.st.put("in.c-m.b", strings.ReplaceAll(strings.Join(columns, ","), " ", "_")+"\n")
+	p := w.plan()
+	if n := len(p.Tables[0].ColumnMeta["a"]); n != len(notes) {
+		t.Errorf("%d notes, want %d", n, len(notes))
+	}
+	if n := len(p.Tables[1].PrimaryKey); n != len(schema) {
+		t.Errorf("a key of %d, want %d", n, len(schema))
+	}
+	if len(p.Warnings) > 50 {
+		t.Errorf("%d warnings", len(p.Warnings))
 	}
 }
 

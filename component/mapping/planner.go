@@ -73,8 +73,18 @@ func (o *Output) Plan(ctx context.Context) (*Plan, error) {
 
 func (p *planner) warn(format string, args ...any) {
 	if len(p.plan.Warnings) < maxProblems {
-		p.plan.Warnings = append(p.plan.Warnings, fmt.Sprintf(format, args...))
+		p.plan.Warnings = append(p.plan.Warnings, short(fmt.Sprintf(format, args...)))
 	}
+}
+
+// maxText is how many bytes a message has: names in it are a component's.
+const maxText = 4000
+
+func short(text string) string {
+	if len(text) > maxText {
+		return text[:maxText] + " ..."
+	}
+	return text
 }
 
 // problem keeps what the user can mend, and returns what he can't.
@@ -96,6 +106,9 @@ func (p *planner) problem(item string, err error) error {
 	if len(p.problems) == maxProblems {
 		p.more++
 		return nil
+	}
+	if text := sorted.Error(); len(text) > maxText {
+		sorted = &caisson.Error{Kind: kind, Err: errors.New(short(text))}
 	}
 	p.problems = append(p.problems, sorted)
 	return nil
@@ -418,16 +431,18 @@ func (p *planner) name(load *TableLoad, said []string, m *merged, names *names) 
 	if err := checkColumns(load.Columns, said); err != nil {
 		return err
 	}
-	keys := m.PrimaryKey
+	keys := slices.Clone(m.PrimaryKey)
 	for _, c := range m.Schema {
 		if c.PrimaryKey {
-			keys = append(keys[:len(keys):len(keys)], c.Name)
+			keys = append(keys, c.Name)
 			load.Origins["primary_key"] = FromSchema
 		}
 	}
 	load.PrimaryKey = []string{}
+	seen := map[string]bool{}
 	for _, key := range names.all(keys) {
-		if !slices.Contains(load.PrimaryKey, key) {
+		if !seen[key] {
+			seen[key] = true
 			load.PrimaryKey = append(load.PrimaryKey, key)
 		}
 	}
@@ -454,18 +469,19 @@ func (p *planner) stored(id string) (*storage.Table, error) {
 // writes its columns' names.
 func (p *planner) fit(load *TableLoad, table *storage.Table, m *merged, names *names) error {
 	if table != nil {
-		spell(load.Columns, table.Columns)
+		spellingOf(table.Columns).all(load.Columns)
 		if gone := missing(table.Columns, load.Columns); len(gone) > 0 {
 			return fmt.Errorf("some columns of %s are missing in it: %s; expected are %s; check whether %q is its delimiter",
 				table.ID, quoteAll(gone), quoteAll(table.Columns), load.Delimiter)
 		}
 	}
-	if gone := missing(load.PrimaryKey, load.Columns); len(gone) > 0 {
+	columns := spellingOf(load.Columns)
+	if gone := columns.missing(load.PrimaryKey); len(gone) > 0 {
 		return fmt.Errorf("columns of the primary key are missing in it: %s; it has %s", quoteAll(gone), quoteAll(load.Columns))
 	}
-	spell(load.PrimaryKey, load.Columns)
+	columns.all(load.PrimaryKey)
 	for column := range m.ColumnMetadata {
-		if len(missing([]string{names.one(column)}, load.Columns)) > 0 {
+		if _, ok := columns.of(names.one(column)); !ok {
 			return fmt.Errorf("column_metadata is about a column %q, which it does not have", column)
 		}
 	}
@@ -492,18 +508,3 @@ func quoteKey(key []string) string {
 	}
 	return quoteAll(key)
 }
-
-// spell writes names as the others do that differ in case only.
-func spell(names, as []string) {
-	by := make(map[string]string, len(as))
-	for _, a := range as {
-		by[strings.ToLower(a)] = a
-	}
-	for i, n := range names {
-		if a, ok := by[strings.ToLower(n)]; ok {
-			names[i] = a
-		}
-	}
-}
-
-func sameSet(a, b []string) bool { return len(missing(a, b)) == 0 && len(missing(b, a)) == 0 }
