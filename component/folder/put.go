@@ -5,7 +5,6 @@ package folder
 import (
 	"context"
 	"crypto/rand"
-	"io/fs"
 	"os"
 	"path"
 	"path/filepath"
@@ -165,71 +164,4 @@ func (p *putting) bind() bool {
 		return true
 	}
 	return false
-}
-
-// Import copies the file or folder source of the host, which is the caller's, to
-// name in data/, such as in/files or artifacts. A folder is merged with what is
-// there. Errors: ErrInvalid for a link or a special file in it.
-func (f *Folder) Import(ctx context.Context, source, name string) error {
-	if !filepath.IsLocal(name) {
-		return invalid(caisson.OpStageIn, "", "%q is not below the data folder", name)
-	}
-	from, base := source, "."
-	info, err := os.Stat(source)
-	if err != nil {
-		return safefs.Sorted(caisson.OpStageIn, source, err)
-	}
-	if !info.IsDir() {
-		from, base = filepath.Split(source)
-	}
-	if from == "" {
-		from = "."
-	}
-	src, err := safefs.Open(from, nil)
-	if err != nil {
-		return safefs.Sorted(caisson.OpStageIn, source, err)
-	}
-	defer src.Close()
-	err = src.Walk(ctx, base, &safefs.WalkOptions{MaxEntries: MaxFiles}, func(e *safefs.Entry) error {
-		to := path.Join("data", name)
-		if base == "." {
-			to = path.Join(to, e.Path)
-		}
-		return f.importEntry(ctx, e, to)
-	})
-	return safefs.Sorted(caisson.OpStageIn, source, err)
-}
-
-func (f *Folder) importEntry(ctx context.Context, e *safefs.Entry, to string) error {
-	if e.Mode.IsDir() {
-		return f.mkdir(to)
-	}
-	if err := f.mkdir(path.Dir(to)); err != nil {
-		return err
-	}
-	if !e.Mode.IsRegular() {
-		return &fs.PathError{Op: "copy", Path: e.Path, Err: notRegular(e.Mode)}
-	}
-	src, err := e.Open()
-	if err != nil {
-		return err
-	}
-	defer src.Close()
-	t, err := f.root.CreateTemp(to, inMode, f.opts.Owner)
-	if err != nil {
-		return err
-	}
-	defer t.Close()
-	if _, err := filecopy.Copy(ctx, t.File, src, nil); err != nil {
-		return err
-	}
-	return t.Commit(false)
-}
-
-// notRegular says what a file is that is neither a regular one nor a folder.
-func notRegular(mode fs.FileMode) error {
-	if mode&fs.ModeSymlink != 0 {
-		return safefs.ErrLink
-	}
-	return safefs.ErrType
 }

@@ -364,28 +364,3 @@ func TestPutManifest(t *testing.T) {
 		t.Errorf("got %v, want %v", err, caisson.ErrInvalid)
 	}
 }
-
-func TestImport(t *testing.T) {
-	ctx := context.Background()
-	source := t.TempDir()
-	must(t, os.MkdirAll(source+"/d/empty", 0o755))
-	must(t, os.WriteFile(source+"/d/x", []byte("y"), 0o600))
-	must(t, os.WriteFile(source+"/f", []byte("z"), 0o600))
-	f := newFolder(t, nil)
-	must(t, f.Import(ctx, source, "in/files"))
-	must(t, f.Import(ctx, source+"/f", "in/tables/one"))
-	want := []string{"files/", "files/d/", "files/d/empty/", "files/d/x=y", "files/f=z", "tables/", "tables/one=z", "user/"}
-	if diff := cmp.Diff(want, tree(t, f.Data()+"/in")); diff != "" {
-		t.Errorf("in (-want +got):\n%s", diff)
-	}
-	must(t, os.Symlink("/etc/passwd", source+"/link"))
-	if err := f.Import(ctx, source, "in/files"); err == nil {
-		t.Error("a link was copied")
-	}
-	if err := f.Import(ctx, source+"/none", "in/files"); !errors.Is(err, caisson.ErrNotFound) {
-		t.Errorf("got %v, want %v", err, caisson.ErrNotFound)
-	}
-	if err := f.Import(ctx, source+"/f", "../x"); err == nil {
-		t.Error("a file was put beside the folder")
-	}
-}
