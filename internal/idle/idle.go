@@ -34,6 +34,9 @@ func Watch(ctx context.Context, after time.Duration) (context.Context, *Timer) {
 // Reset says that something has happened.
 func (t *Timer) Reset() { t.timer.Reset(t.after) }
 
+// Pause says that nothing is expected until Reset.
+func (t *Timer) Pause() { t.timer.Stop() }
+
 // Stop ends the context and releases the timer. It can be called again.
 func (t *Timer) Stop() {
 	t.timer.Stop()

@@ -43,6 +43,7 @@ import (
 	"github.com/caissonrun/caisson/component/storage"
 	"github.com/caissonrun/caisson/component/storage/internal/objects"
 	"github.com/caissonrun/caisson/internal/crash"
+	"github.com/caissonrun/caisson/internal/idle"
 	"github.com/minio/minio-go/v7"
 	"github.com/minio/minio-go/v7/pkg/credentials"
 )
@@ -68,6 +69,7 @@ type Options struct {
 	Memory    int64               // about what a load with a key takes of it, bytes; 0: 64 MiB
 	Getenv    func(string) string // credentials and region; nil: os.Getenv
 	Transport http.RoundTripper   // nil: minio-go's own
+	Silence   time.Duration       // how long the server may say nothing while it is read from; 0: a minute
 	Now       func() time.Time    // nil: time.Now
 }
 
@@ -80,6 +82,13 @@ func Open(text string, opts *Options) (storage.Storage, error) {
 	s, err := newStore(text, opts)
 	if err != nil {
 		return nil, &caisson.Error{Op: caisson.OpConfig, Item: fmt.Sprintf("storage %q", public(text)), Kind: caisson.ErrInvalid, Err: err}
+	}
+	s.now, s.silence = opts.Now, opts.Silence
+	if s.now == nil {
+		s.now = time.Now
+	}
+	if s.silence <= 0 {
+		s.silence = time.Minute
 	}
 	return objects.New(s, objects.Options{CellLimit: opts.CellLimit, Memory: opts.Memory, Linger: linger, Now: opts.Now}), nil
 }
@@ -101,6 +110,9 @@ type store struct {
 	prefix string // with its "/", or empty
 	trust  bool   // nobody else writes
 	work   objects.Work
+	now    func() time.Time
+	// silence is how long the server may say nothing while it is read from.
+	silence time.Duration
 
 	mu     sync.Mutex
 	probed bool
@@ -289,29 +301,43 @@ func (s *store) probe(ctx context.Context) error {
 
 // Open implements objects.Store.
 func (s *store) Open(ctx context.Context, key string) (io.ReadCloser, error) {
+	ctx, timer := idle.Watch(ctx, s.silence)
 	r, _, _, err := s.core.GetObject(ctx, s.bucket, s.key(key), minio.GetObjectOptions{})
 	if err != nil {
+		err = errors.Join(timer.Err(), err)
+		timer.Stop()
 		return nil, s.wrap(key, err)
 	}
-	return &reader{r: r, s: s, key: key}, nil
+	timer.Pause()
+	return &reader{r: r, s: s, key: key, timer: timer}, nil
 }
 
-// A reader gives errors their kind.
+// A reader gives errors their kind, and gives up a server that is silent while
+// it is being read from.
 type reader struct {
-	r   io.ReadCloser
-	s   *store
-	key string
+	r     io.ReadCloser
+	s     *store
+	key   string
+	timer *idle.Timer
 }
 
 func (r *reader) Read(p []byte) (int, error) {
+	r.timer.Reset()
 	n, err := r.r.Read(p)
+	r.timer.Pause()
 	if err != nil && !errors.Is(err, io.EOF) {
+		if silent := r.timer.Err(); silent != nil {
+			err = &caisson.Error{Item: r.s.Name() + "/" + r.key, Kind: caisson.ErrUnavailable, Err: silent}
+		}
 		err = r.s.wrap(r.key, err)
 	}
 	return n, err
 }
 
-func (r *reader) Close() error { return r.r.Close() }
+func (r *reader) Close() error {
+	r.timer.Stop()
+	return r.r.Close()
+}
 
 // Create implements objects.Store.
 func (s *store) Create(ctx context.Context, key string) (objects.Object, error) {
@@ -426,14 +452,14 @@ func (s *store) Sweep(ctx context.Context, folder string, keep func(name string)
 			errs = append(errs, o.Err)
 			continue
 		}
-		if keep(name) || time.Since(o.LastModified) < orphanAge {
+		if keep(name) || s.now().Sub(o.LastModified) < orphanAge {
 			continue
 		}
 		crash.Point(crash.SweepMiddle)
 		errs = append(errs, s.Remove(ctx, folder+"/"+name))
 	}
 	for u := range s.core.Client.ListIncompleteUploads(ctx, s.bucket, prefix, false) {
-		if u.Err == nil && time.Since(u.Initiated) > orphanAge {
+		if u.Err == nil && s.now().Sub(u.Initiated) > orphanAge {
 			errs = append(errs, s.core.AbortMultipartUpload(ctx, s.bucket, u.Key, u.UploadID))
 		}
 	}

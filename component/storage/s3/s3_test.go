@@ -11,8 +11,10 @@ import (
 	"net/http/httptest"
 	"net/url"
 	"os"
+	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/caissonrun/caisson"
 	"github.com/caissonrun/caisson/component/storage"
@@ -212,6 +214,90 @@ func TestParts(t *testing.T) {
 	}
 	if list, err := s.Files(t.Context(), nil); err != nil || len(list) != 1 {
 		t.Errorf("Files = %v, %v, want the first alone", list, err)
+	}
+}
+
+// What a load replaced stays for an hour, and what nothing names for a day; a
+// later load removes both.
+func TestSweep(t *testing.T) {
+	f, text := serve(t)
+	now := time.Now()
+	s := open(t, text, &s3.Options{Getenv: func(string) string { return "" }, Now: func() time.Time { return now }})
+	defer s.Close()
+	versions := func() (list []string) {
+		f.mu.Lock()
+		defer f.mu.Unlock()
+		for key := range f.objects {
+			if name, ok := strings.CutPrefix(key, "some/prefix/in/c-main/.t/"); ok {
+				list = append(list, name)
+			}
+		}
+		return list
+	}
+	do := func(id string) {
+		l := load(id, id+"\n")
+		l.Incremental = false
+		if _, err := s.Load(t.Context(), l); err != nil {
+			t.Fatal(err)
+		}
+	}
+	do("1")
+	f.mu.Lock()
+	f.store("some/prefix/in/c-main/.t/orphan.csv", nil)
+	f.mu.Unlock()
+	x, err := s.Export(t.Context(), "in.c-main.t", nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer x.Close()
+	do("2")
+	do("3")
+	if got := versions(); len(got) != 4 {
+		t.Errorf("versions are %q, want three and the orphan", got)
+	}
+	var b bytes.Buffer
+	if _, err := x.WriteTo(&b); err != nil || b.String() != "\"a\"\n\"1\"\n" {
+		t.Errorf("WriteTo = %q, %v", b.String(), err)
+	}
+	now = now.Add(2 * time.Hour)
+	do("4")
+	if got := versions(); len(got) != 5 || !slices.Contains(got, "orphan.csv") {
+		t.Errorf("after two hours versions are %q, want that nothing is gone that somebody may be about to name", got)
+	}
+	now = now.Add(25 * time.Hour)
+	do("5")
+	if got := versions(); len(got) != 2 || slices.Contains(got, "orphan.csv") {
+		t.Errorf("after a day versions are %q, want the last two", got)
+	}
+}
+
+// A server that stops in the middle of an answer is given up.
+func TestSilent(t *testing.T) {
+	f, text := serve(t)
+	s := open(t, text, &s3.Options{Getenv: func(string) string { return "" }, Silence: 20 * time.Millisecond})
+	defer s.Close()
+	if _, err := s.Load(t.Context(), load("1", "1\n")); err != nil {
+		t.Fatal(err)
+	}
+	f.fault = func(w http.ResponseWriter, r *http.Request) bool {
+		if r.Method != http.MethodGet || !strings.HasSuffix(r.URL.Path, ".csv") {
+			return false
+		}
+		w.Header().Set("Content-Length", "1000000")
+		w.Header().Set("ETag", `"x"`)
+		w.Header().Set("Last-Modified", time.Now().UTC().Format(http.TimeFormat))
+		fmt.Fprint(w, "\"a\"\n\"1\"\n")
+		w.(http.Flusher).Flush()
+		<-r.Context().Done()
+		return true
+	}
+	x, err := s.Export(t.Context(), "in.c-main.t", nil)
+	if err == nil {
+		_, err = x.WriteTo(&bytes.Buffer{})
+		x.Close()
+	}
+	if !errors.Is(err, caisson.ErrUnavailable) || !strings.Contains(err.Error(), "silent") {
+		t.Errorf("WriteTo = %v, want ErrUnavailable because the server is silent", err)
 	}
 }
 
