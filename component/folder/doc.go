@@ -4,7 +4,7 @@
 // A [Folder] is W: W/data is mounted at /data and W/tmp at /tmp of one step
 // after another. It is on this host and belongs to one row of one run.
 //
-//	config.json              made for each step, see [ConfigFile]
+//	config.json              made for each step, see [Folder.WriteConfig]
 //	in/tables  in/files      put there by the input mapping, with manifests
 //	in/user                  always empty
 //	in/state.json            for the main component only
