@@ -3,13 +3,16 @@
 package executor
 
 import (
+	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"io/fs"
+	"maps"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -165,6 +168,9 @@ func (a *attendant) endComposite(out *Outcome, err error) error {
 		if err := a.redact(&ev.Exit.Message, &ev.Output); err != nil {
 			return undecided{err}
 		}
+		if ev.Component, err = a.redactJSON(ev.Component); err != nil {
+			return undecided{err}
+		}
 	} else if err := a.redactNames(ev); err != nil {
 		return undecided{err}
 	}
@@ -174,6 +180,54 @@ func (a *attendant) endComposite(out *Outcome, err error) error {
 	}
 	crash.Point(crash.ExitedAfter)
 	return nil
+}
+
+// redactJSON takes secrets out of a document. Only texts are changed, so that it
+// stays one.
+func (a *attendant) redactJSON(doc json.RawMessage) (json.RawMessage, error) {
+	text := string(doc)
+	if err := a.redact(&text); err != nil || text == string(doc) {
+		return doc, err
+	}
+	decoder := json.NewDecoder(bytes.NewReader(doc))
+	decoder.UseNumber()
+	var v any
+	if err := decoder.Decode(&v); err != nil {
+		return nil, err
+	}
+	v, err := a.redactValue(v)
+	if err != nil {
+		return nil, err
+	}
+	return json.Marshal(v)
+}
+
+func (a *attendant) redactValue(v any) (any, error) {
+	switch v := v.(type) {
+	case string:
+		err := a.redact(&v)
+		return v, err
+	case []any:
+		for i := range v {
+			var err error
+			if v[i], err = a.redactValue(v[i]); err != nil {
+				return nil, err
+			}
+		}
+	case map[string]any:
+		for _, key := range slices.Sorted(maps.Keys(v)) {
+			value, err := a.redactValue(v[key])
+			if err != nil {
+				return nil, err
+			}
+			delete(v, key)
+			if err := a.redact(&key); err != nil {
+				return nil, err
+			}
+			v[key] = value
+		}
+	}
+	return v, nil
 }
 
 // compose calls Run and sees to what is asked for meanwhile.
@@ -220,7 +274,11 @@ func (a *attendant) overlook(ctx context.Context, j *Job, answer <-chan error) (
 				j.passOn(ctx)
 			}
 		}
-		timer := time.NewTimer(min(pollEvery, max(j.left(), time.Millisecond)))
+		wait := pollEvery
+		if left := j.left(); left > 0 {
+			wait = min(wait, left)
+		}
+		timer := time.NewTimer(wait)
 		select {
 		case runErr = <-answer:
 			timer.Stop()

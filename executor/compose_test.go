@@ -54,7 +54,7 @@ func (c *cook) Accept(_ context.Context, task *caisson.Task, _ *Submission) (*Pl
 		}
 	}
 	data, err := json.Marshal(r)
-	return &Plan{Data: data, Secrets: map[string][]byte{"a": []byte("s3cr3t-value"), "short": []byte("x"), "empty": nil}}, err
+	return &Plan{Data: data, Secrets: map[string][]byte{"a": []byte("s3cr3t-value"), "number": []byte("4711"), "short": []byte("x"), "empty": nil}}, err
 }
 
 func (c *cook) Run(ctx context.Context, j *Job) (*Outcome, error) {
@@ -83,9 +83,14 @@ func (c *cook) Run(ctx context.Context, j *Job) (*Outcome, error) {
 		return nil, &caisson.Error{Item: "cook", Kind: r.Fail, Err: errors.New("burnt, with " + string(j.Secrets["a"]))}
 	}
 	return &Outcome{
-		Exit: caisson.Exit{Code: r.Code}, Output: "done with " + string(j.Secrets["a"]), Document: json.RawMessage(`{"tables":["t"]}`),
+		Exit: caisson.Exit{Code: r.Code}, Output: "done with " + string(j.Secrets["a"]), Document: document(j),
 		Outputs: []caisson.OutputFile{{Path: "t", To: "storage:t"}},
 	}, nil
+}
+
+// document has the secret in it, also where it must stay a number.
+func document(j *Job) json.RawMessage {
+	return json.RawMessage(`{"tables":["t"],"note":"with ` + string(j.Secrets["a"]) + `","n":4711}`)
 }
 
 func (c *cook) step(ctx context.Context, j *Job, r *recipe, i int, script string) (int, error) {
@@ -143,6 +148,9 @@ func (r *rig) children(id string) []string {
 	return ids
 }
 
+// cooked is the document as it is kept.
+const cooked = `{"n":4711,"note":"with [redacted]","tables":["t"]}`
+
 func TestComposite(t *testing.T) {
 	r, c := newKitchen(t)
 	p := r.process()
@@ -154,7 +162,7 @@ func TestComposite(t *testing.T) {
 	if !got.Success || got.Status != 0 || got.Exit.Reason != caisson.ReasonExited || got.Step != "main" || got.Attempt != 1 {
 		t.Errorf("result = %+v, want success", got)
 	}
-	if got.Output != "done with [redacted]" || string(got.Component) != `{"tables":["t"]}` || len(got.Outputs) != 1 {
+	if got.Output != "done with [redacted]" || string(got.Component) != cooked || len(got.Outputs) != 1 {
 		t.Errorf("result = %+v", got)
 	}
 	if got.Usage.Wall <= 0 || got.Exit.StartedAt.IsZero() || got.Exit.EndedAt.Before(got.Exit.StartedAt) {

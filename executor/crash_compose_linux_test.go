@@ -169,7 +169,7 @@ func (h *host) checkParent(x *Executor, task state.Task, children int) {
 		text, _ := os.ReadFile(task.Journal())
 		t.Errorf("log, %v (-want +got):\n%s\njournal:\n%s", err, diff, text)
 	}
-	if result, err := readResult(task); err != nil || string(result.Component) != `{"tables":["t"]}` {
+	if result, err := readResult(task); err != nil || string(result.Component) != cooked {
 		t.Errorf("result = %+v, %v", result, err)
 	}
 }

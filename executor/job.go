@@ -65,6 +65,7 @@ type Job struct {
 	said    map[string]bool
 	making  map[string]chan struct{} // children that are being submitted
 	stopped *engine.Stop
+	over    bool // Run has returned
 }
 
 // newJob opens the log and makes what Run is to have.
@@ -96,6 +97,7 @@ func (j *Job) close() {
 	j.cancel()
 	j.mu.Lock()
 	defer j.mu.Unlock()
+	j.over = true
 	for _, p := range j.a.h.children {
 		j.x.setReady(p.id, nil)
 	}
@@ -325,11 +327,17 @@ func (j *Job) refuse() error {
 }
 
 func (j *Job) refused() error {
+	if j.over {
+		return errRunOver
+	}
 	if j.stopped == nil {
 		return nil
 	}
 	return &caisson.Error{Item: "task " + j.ID, Kind: caisson.ErrAborted, Err: errors.New("it was asked to end")}
 }
+
+// errRunOver is what a goroutine is told that Run has left behind.
+var errRunOver = &caisson.Error{Kind: caisson.ErrInternal, Err: errors.New("bug: the run has returned already")}
 
 // child makes the record of a child, and checks it.
 func (j *Job) child(ctx context.Context, id, key string, c *Child) (*record, *Submission, error) {
@@ -443,6 +451,9 @@ func (j *Job) Print(key string, stream tasklog.Stream, text string) error {
 	}
 	j.mu.Lock()
 	defer j.mu.Unlock()
+	if j.over {
+		return errRunOver
+	}
 	if key != "" {
 		said, err := j.say(key)
 		if said || err != nil {
@@ -481,6 +492,9 @@ func (j *Job) Progress(v float64) error {
 	}
 	j.mu.Lock()
 	defer j.mu.Unlock()
+	if j.over {
+		return errRunOver
+	}
 	if v < j.a.h.progress+progressStep && (v < 1 || j.a.h.progress >= 1) {
 		return nil
 	}
