@@ -306,6 +306,9 @@ func (a *acceptance) unsealImages() error {
 			a.hide([]string{s.Password})
 		}
 		a.secrets.Images[id] = s
+		if d.ForwardToken {
+			a.hide([]string{a.opts.Project.Token})
+		}
 	}
 	if err := a.builds(); err != nil {
 		return err

@@ -91,6 +91,7 @@ func (a *attempt) fail(ctx context.Context, err error) error {
 	} else if interrupted(err) {
 		return err
 	}
+	f.Message = a.hide(f.Message)
 	a.log.Info("component run failed", "task", a.job.ID, "fault", f.Fault, "err", f.Message)
 	a.p.Failure = f
 	return a.save()
@@ -161,7 +162,7 @@ func (a *attempt) salvage(ctx context.Context) error {
 // warn tells of what fails nothing.
 func (a *attempt) warn(format string, args ...any) {
 	row := &a.p.Rows[a.p.Row]
-	text := shorten(fmt.Sprintf(format, args...))
+	text := a.hide(shorten(fmt.Sprintf(format, args...)))
 	if len(row.Warnings) >= maxWarnings {
 		return
 	}

@@ -54,7 +54,7 @@ func (r *row) gelfLog(s *step) *gelfLog {
 	if !logsGELF(s.def.Definition) {
 		return nil
 	}
-	print := func(text string) error { return r.job.Print("", tasklog.System, text) }
+	print := func(text string) error { return r.job.Print("", tasklog.System, r.hide(text)) }
 	return &gelfLog{print: print, logging: &s.def.Logging, left: maxGELF}
 }
 

@@ -40,10 +40,10 @@ type rig struct {
 }
 
 func newRig(t *testing.T) *rig {
-	r := &rig{t: t, dir: t.TempDir(), world: mem.NewWorld(), programs: make(map[string]mem.Program)}
+	r := &rig{t: t, dir: tempDir(t), world: mem.NewWorld(), programs: make(map[string]mem.Program)}
 	// Files of steps belong to somebody else where the tests are run by root.
-	for dir := r.dir; dir != os.TempDir() && dir != "/"; dir = filepath.Dir(dir) {
-		os.Chmod(dir, 0o755)
+	if err := os.Chmod(r.dir, 0o755); err != nil {
+		t.Fatal(err)
 	}
 	for _, dir := range []string{"registry", "conf"} {
 		if err := os.Mkdir(filepath.Join(r.dir, dir), 0o755); err != nil {
@@ -53,6 +53,27 @@ func newRig(t *testing.T) *rig {
 	r.options.Registry = []string{filepath.Join(r.dir, "registry")}
 	r.options.Project = run.Project{ID: "7", Stack: "localhost"}
 	return r
+}
+
+// tempDir makes a folder in memory where there is a place for that: runs are
+// durable at every step, and a disk makes tests of many of them slow.
+func tempDir(t *testing.T) string {
+	t.Helper()
+	const memory = "/dev/shm"
+	dir, err := os.MkdirTemp(memory, "caisson-run-")
+	if err != nil {
+		dir = t.TempDir()
+		if err := os.Chmod(filepath.Dir(dir), 0o755); err != nil {
+			t.Fatal(err)
+		}
+		return dir
+	}
+	t.Cleanup(func() {
+		if err := os.RemoveAll(dir); err != nil {
+			t.Error(err)
+		}
+	})
+	return dir
 }
 
 // executor returns a new one on the rig's folder, as another process has.

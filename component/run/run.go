@@ -61,6 +61,9 @@ type Options struct {
 	// NoLimits says that the memory and the processors of definitions are not
 	// limits here: where no engine can enforce them.
 	NoLimits bool
+	// MemoryLimits are what components may use in place of what their
+	// definitions say, by component, in megabytes.
+	MemoryLimits map[string]int
 	// Progress is told how far tables and files are; called from one goroutine
 	// of a run at a time. Nil: nobody is told.
 	Progress func(task string, p mapping.Progress)

@@ -35,19 +35,29 @@ func (r *row) readState(ctx context.Context) (*component.State, error) {
 		return empty, nil
 	}
 	data, version, err := r.store.Document(ctx, name)
-	if errors.Is(err, caisson.ErrNotFound) {
-		r.report.State = &pendingState{Document: name}
+	if err != nil && !errors.Is(err, caisson.ErrNotFound) {
+		return nil, at("state", err)
+	}
+	switch known := r.report.State; {
+	case known == nil:
+		r.report.State = &pendingState{Document: name, Version: version}
+	case known.Version != version:
+		return nil, overtaken(name, "nothing of this one is stored")
+	}
+	if err != nil {
 		return empty, nil
 	}
-	if err != nil {
-		return nil, at("state", err)
-	}
 	state, err := component.ParseState(name, data)
-	if err != nil {
-		return nil, at("state", err)
+	return state, at("state", err)
+}
+
+// overtaken is the error of a run that another one of its configuration has
+// overtaken.
+func overtaken(name, what string) error {
+	return &caisson.Error{
+		Op: caisson.OpStageOut, Item: name, Kind: caisson.ErrExists,
+		Err: fmt.Errorf("another run of this configuration has stored its state meanwhile; %s", what),
 	}
-	r.report.State = &pendingState{Document: name, Version: version}
-	return state, nil
 }
 
 // takeState takes out/state.json for what is to be stored at the end of the run.
@@ -121,10 +131,7 @@ func (a *attempt) putState(ctx context.Context, s *pendingState) error {
 	if readErr == nil && bytes.Equal(now, s.Data) {
 		return nil // we have, before a crash
 	}
-	return &caisson.Error{
-		Op: caisson.OpStageOut, Item: s.Document, Kind: caisson.ErrExists,
-		Err: fmt.Errorf("another run of this configuration has stored its state meanwhile; the tables are loaded, the state of this run is not kept"),
-	}
+	return overtaken(s.Document, "the tables of this one are loaded, its state is not kept")
 }
 
 // keys returns the keys of the run's configuration, or nil.

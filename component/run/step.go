@@ -18,6 +18,7 @@ import (
 	"github.com/caissonrun/caisson/component"
 	"github.com/caissonrun/caisson/component/folder"
 	"github.com/caissonrun/caisson/executor"
+	"github.com/caissonrun/caisson/keeper/redact"
 	"github.com/caissonrun/caisson/keeper/tasklog"
 )
 
@@ -105,6 +106,12 @@ func (r *row) runStep(ctx context.Context, s *step) error {
 		if err := r.save(); err != nil {
 			return err
 		}
+	} else if s.main() && !r.plan.sync() {
+		// Another process has given the component its state: its secrets are to be
+		// known here too.
+		if _, err := r.givenState(ctx); err != nil {
+			return err
+		}
 	}
 	log := r.gelfLog(s)
 	defer log.close()
@@ -163,15 +170,20 @@ func (r *row) writeState(ctx context.Context) error {
 	if r.plan.sync() {
 		return r.folder.WriteState(nil)
 	}
-	state, err := r.readState(ctx)
-	if err != nil {
-		return err
-	}
-	plain, err := r.unseal(state.Component)
+	plain, err := r.givenState(ctx)
 	if err != nil {
 		return err
 	}
 	return r.folder.WriteState(plain)
+}
+
+// givenState returns what the component has remembered, opened.
+func (r *row) givenState(ctx context.Context) (*component.Value, error) {
+	state, err := r.readState(ctx)
+	if err != nil {
+		return nil, err
+	}
+	return r.unseal(state.Component)
 }
 
 // after reads what a step has left and says what its end means. Last is what it
@@ -201,7 +213,7 @@ func (r *row) after(ctx context.Context, s *step, child *executor.Child, result 
 		return err
 	}
 	end := r.ending(s, child, result, out, errs)
-	end.GELF = last
+	end.GELF = r.hide(last)
 	if f := judge(end); f != nil {
 		return f
 	}
@@ -295,7 +307,7 @@ func (r *row) child(s *step, log *gelfLog) (*executor.Child, error) {
 	for i, b := range r.folder.Binds() {
 		r.link(c, fmt.Sprintf("table-%d", i), b.Source, path.Join(dataDir, b.Target))
 	}
-	if task.Env, err = r.env(s); err != nil {
+	if err := r.env(c, s); err != nil {
 		return nil, err
 	}
 	if log != nil {
@@ -356,7 +368,7 @@ func (r *row) limits(s *step) (caisson.Limits, error) {
 	if !s.main() {
 		cfg = &component.Config{}
 	}
-	memory, cpus, err := cfg.Resources(s.def.Definition, 0)
+	memory, cpus, err := cfg.Resources(s.def.Definition, r.opts.MemoryLimits[s.def.ID])
 	return caisson.Limits{Memory: memory, CPUs: min(cpus, caisson.CPUs(runtime.NumCPU()*1000))}, err
 }
 
@@ -377,7 +389,7 @@ func (r *row) dataTypes(cfg *component.Config) string {
 }
 
 // env are a step's variables.
-func (r *row) env(s *step) (map[string]string, error) {
+func (r *row) env(c *executor.Child, s *step) error {
 	p := &r.opts.Project
 	def := s.def.Definition
 	e := folder.Environment{
@@ -396,14 +408,33 @@ func (r *row) env(s *step) (map[string]string, error) {
 	}
 	vars, err := e.Vars()
 	if err != nil {
-		return nil, err
+		return err
 	}
 	for name, value := range def.Env {
 		if _, own := vars[name]; !own {
 			vars[name] = value
 		}
 	}
-	return vars, nil
+	// What is secret must not be in the task's document. Shorter values can't be
+	// told from other text, and are no secrets of tasks.
+	for _, name := range e.Secrets() {
+		if value := vars[name]; len(strings.TrimRight(value, "\r\n")) >= redact.MinSecret {
+			secret(c, name, value)
+			delete(vars, name)
+		}
+	}
+	c.Task.Env = vars
+	return nil
+}
+
+// secret gives a child a secret, which its program sees as a variable unless it
+// is the registry's password.
+func secret(c *executor.Child, name, value string) {
+	if c.Task.Secrets == nil {
+		c.Task.Secrets, c.Secrets = make(map[string]caisson.Secret), make(map[string][]byte)
+	}
+	c.Task.Secrets[name] = caisson.Secret{}
+	c.Secrets[name] = []byte(value)
 }
 
 // image has a step run its image: the one that was made ready.
@@ -413,8 +444,7 @@ func (r *row) image(c *executor.Child, s *step) error {
 		return nil
 	}
 	c.Task.Registry = &caisson.Registry{Username: s.def.Image.Username, Password: registrySecret}
-	c.Task.Secrets = map[string]caisson.Secret{registrySecret: {}}
-	c.Secrets = map[string][]byte{registrySecret: []byte(r.secrets.Images[s.def.ID].Password)}
+	secret(c, registrySecret, r.secrets.Images[s.def.ID].Password)
 	return nil
 }
 

@@ -1,0 +1,34 @@
+//go:build unix
+
+package run
+
+import (
+	"bytes"
+	"strings"
+
+	"github.com/caissonrun/caisson/keeper/redact"
+)
+
+// hide takes the run's secrets out of a text for people: also those of a state,
+// which were not known when the run was accepted.
+func (a *attempt) hide(text string) string {
+	var values [][]byte
+	for _, v := range a.values {
+		if n := len(bytes.TrimRight(v, "\r\n")); n >= redact.MinSecret && len(v) <= redact.MaxSecret {
+			values = append(values, v)
+		}
+	}
+	set, err := redact.Compile(values)
+	if err != nil || set.Empty() {
+		return text
+	}
+	var out strings.Builder
+	w := set.NewWriter(func(b []byte) error {
+		out.Write(b)
+		return nil
+	})
+	// Neither fails: what they are given is in memory, and so is where it goes.
+	_ = w.Write([]byte(text))
+	_ = w.Close()
+	return out.String()
+}
