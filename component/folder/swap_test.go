@@ -364,3 +364,20 @@ func TestPutManifest(t *testing.T) {
 		t.Errorf("got %v, want %v", err, caisson.ErrInvalid)
 	}
 }
+
+func TestMendErr(t *testing.T) {
+	f := newFolder(t, nil)
+	w := filepath.Dir(f.Data())
+	closed, err := folder.Open(w, nil)
+	must(t, err)
+	must(t, closed.Close())
+	err = closed.Mend(context.Background(), nil)
+	if err == nil || component.FaultOf(err) != component.ApplicationFault || !strings.Contains(err.Error(), "permissions could not be normalised") {
+		t.Errorf("Mend = %v, want the application's error", err)
+	}
+	ctx, cancel := context.WithCancel(context.Background())
+	cancel()
+	if err := f.Mend(ctx, nil); !errors.Is(err, context.Canceled) {
+		t.Errorf("Mend = %v, want %v", err, context.Canceled)
+	}
+}
