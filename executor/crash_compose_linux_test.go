@@ -68,6 +68,96 @@ func TestCrashComposite(t *testing.T) {
 	})
 }
 
+// TestCrashCompositeGoes kills who removes a task that is made of others: in the
+// end nothing is left of it and them.
+func TestCrashCompositeGoes(t *testing.T) {
+	if testing.Short() {
+		t.Skip("kills some processes")
+	}
+	s := newCrashSetup(t)
+	t.Cleanup(func() { checkNoKeepers(t, s.keeper) })
+	for _, at := range []crash.Name{crash.RemoveBefore, crash.RemoveMiddle, crash.RemoveAfter} {
+		t.Run(string(at), func(t *testing.T) {
+			t.Parallel()
+			for n := 1; ; n++ {
+				h := s.host(t, true)
+				h.run("", "run", "composite")
+				reached := h.run(crash.Name(fmt.Sprintf("%s:%d", at, n)), "remove")
+				h.run("", "finish")
+				h.run("", "remove")
+				h.run("", "finish")
+				if left, _ := filepath.Glob(filepath.Join(h.dir, "state", "tasks", "*")); len(left) > 0 {
+					t.Errorf("killed at passing %d: left %q", n, left)
+				}
+				if !reached {
+					if n < 4 {
+						t.Errorf("%s was passed %d times, want once for the task and each of its parts", at, n-1)
+					}
+					return
+				}
+			}
+		})
+	}
+}
+
+// TestCrashCompositeStops kills who stops a task that is made of others, and who
+// attends to it.
+func TestCrashCompositeStops(t *testing.T) {
+	if testing.Short() {
+		t.Skip("kills some processes")
+	}
+	s := newCrashSetup(t)
+	t.Cleanup(func() { checkNoKeepers(t, s.keeper) })
+	for _, at := range []crash.Name{crash.ControlBefore, crash.ControlAfter} {
+		for _, alone := range []bool{true, false} {
+			t.Run(fmt.Sprint(at, " alone ", alone), func(t *testing.T) {
+				t.Parallel()
+				for n := 1; n <= 2; n++ { // the parent's request, then the part's
+					s.host(t, alone).crashCompositeStop(at, n)
+				}
+			})
+		}
+	}
+}
+
+func (h *host) crashCompositeStop(at crash.Name, n int) {
+	t := h.t
+	t.Helper()
+	attendant, _ := h.command("", "run", "composite-stop")
+	if err := attendant.Start(); err != nil {
+		t.Fatal(err)
+	}
+	h.until("the part runs", func() bool {
+		logs, _ := filepath.Glob(filepath.Join(h.dir, "state", "tasks", "*", "attempt-1", "main.log"))
+		return slices.ContainsFunc(logs, func(path string) bool {
+			data, err := os.ReadFile(path)
+			return err == nil && strings.Contains(string(data), "ran-one")
+		})
+	})
+	_ = attendant.Process.Kill()
+	_ = attendant.Wait()
+	if !h.run(crash.Name(fmt.Sprintf("%s:%d", at, n)), "stop") {
+		t.Errorf("%s:%d was never reached", at, n)
+	}
+	h.run("", "stop")
+	h.run("", "finish")
+	h.untilSettled()
+	x, err := New(&Options{State: filepath.Join(h.dir, "state")})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer x.Close()
+	list, err := x.List(t.Context(), true)
+	if err != nil || len(list) != 2 {
+		t.Errorf("List = %+v, %v, want the task and its part", list, err)
+	}
+	for _, info := range list {
+		if info.Result == nil || info.Result.Exit.Reason != caisson.ReasonStopped {
+			t.Errorf("%s (%s): result = %+v, want stopped", info.ID, info.Part, info.Result)
+		}
+	}
+}
+
 // crashComposite kills who submits at the first, second and every other passing
 // of a point.
 func (s *crashSetup) crashComposite(t *testing.T, at crash.Name, alone bool) {

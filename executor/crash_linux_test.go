@@ -82,6 +82,9 @@ func child(dir string, args []string) error {
 			return err
 		}
 		for _, id := range ids {
+			if r, err := readRecord(x.folder.Task(id)); err == nil && r.Parent != nil {
+				continue // it goes with its parent
+			}
 			if args[0] == "stop" {
 				err = x.Stop(ctx, id, engine.Stop{Reason: caisson.ReasonStopped, Grace: caisson.Duration(time.Second)})
 			} else {
@@ -154,8 +157,13 @@ func childExecutor(dir string) (*Executor, error) {
 // crashTask is the task of a scenario. Every program prints its step's name, so
 // that the logs tell how often it ran.
 func crashTask(scenario string) *caisson.Task {
-	if scenario == "composite" {
+	switch scenario {
+	case "composite":
 		return composedOf(crashRecipe())
+	case "composite-stop":
+		task := composed("echo ran-one; sleep 60")
+		task.Grace = caisson.Duration(time.Second)
+		return task
 	}
 	say := func(script string) caisson.Program { return caisson.Program{Run: "echo ran-$CAISSON_STEP; " + script} }
 	task := &caisson.Task{
