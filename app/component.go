@@ -34,7 +34,7 @@ func components(cfg *Config, opts *Options, images *image.Store, logger *slog.Lo
 		},
 		Library: c.Library, StrictMapping: c.StrictMapping,
 		Encoding: component.Encoding{EmptyLists: c.PHPEmptyArrays},
-		NoLimits: !c.Limits, Progress: opts.Moved, Logger: logger,
+		NoLimits: !c.Limits, MemoryLimits: c.MemoryLimits, Progress: opts.Moved, Logger: logger,
 		Build: func(ctx context.Context, b *component.Build, output io.Writer) (string, error) {
 			return makeImage(ctx, images, b, output)
 		},

@@ -8,24 +8,27 @@ import (
 
 // Component is the section [component].
 type Component struct {
-	Registry       []string `json:"registry"`              // folders of definitions
-	Storage        string   `json:"storage"`               // URL or folder; empty: beside the configuration
-	KeyFile        string   `json:"key_file"`              // age identities, one a line
-	Credentials    string   `json:"credentials,omitempty"` // file of OAuth credentials
-	Vault          string   `json:"vault,omitempty"`       // file of values
-	Library        string   `json:"library,omitempty"`     // folder of variables and shared code
-	StrictMapping  bool     `json:"strict_mapping"`        // what nothing maps is refused
-	Project        string   `json:"project"`               // its id
-	ProjectName    string   `json:"project_name"`          // its name
-	Stack          string   `json:"stack"`                 // the host that components think they run on
-	Branch         string   `json:"branch"`                // empty: components are told of none
-	User           string   `json:"user"`                  // who runs components
-	TokenID        string   `json:"token_id"`              // what components that ask for it are told
-	TokenName      string   `json:"token_name"`            // the same
-	Features       []string `json:"features"`              // of the project
-	FileProvider   string   `json:"file_provider"`         // aws or azure
-	Limits         bool     `json:"limits"`                // memory and processors of definitions are limits
-	PHPEmptyArrays bool     `json:"php_empty_arrays"`      // nested {} is written as []
+	Registry      []string `json:"registry"`              // folders of definitions
+	Storage       string   `json:"storage"`               // URL or folder; empty: beside the configuration
+	KeyFile       string   `json:"key_file"`              // age identities, one a line
+	Credentials   string   `json:"credentials,omitempty"` // file of OAuth credentials
+	Vault         string   `json:"vault,omitempty"`       // file of values
+	Library       string   `json:"library,omitempty"`     // folder of variables and shared code
+	StrictMapping bool     `json:"strict_mapping"`        // what nothing maps is refused
+	Project       string   `json:"project"`               // its id
+	ProjectName   string   `json:"project_name"`          // its name
+	Stack         string   `json:"stack"`                 // the host that components think they run on
+	Branch        string   `json:"branch"`                // empty: components are told of none
+	User          string   `json:"user"`                  // who runs components
+	TokenID       string   `json:"token_id"`              // what components that ask for it are told
+	TokenName     string   `json:"token_name"`            // the same
+	Features      []string `json:"features"`              // of the project
+	FileProvider  string   `json:"file_provider"`         // aws or azure
+	Limits        bool     `json:"limits"`                // memory and processors of definitions are limits
+	// MemoryLimits are the project's own limits of components' memory, in
+	// megabytes, by component.
+	MemoryLimits   map[string]int `json:"memory_limits,omitempty"`
+	PHPEmptyArrays bool           `json:"php_empty_arrays"` // nested {} is written as []
 }
 
 // Keys returns the path of the key file, which lies in the state folder where
@@ -91,6 +94,11 @@ func componentSection() *fields.Type {
 		fields.Field{
 			Name: "limits", Type: toggle(), Default: "true",
 			Doc: "Memory and processors of definitions are limits: a host that can't enforce them refuses the run. Without it they are not asked for.",
+		},
+		fields.Field{
+			Name: "memory_limits", Default: "none", Examples: []any{map[string]any{"example.join": 2000}},
+			Type: &fields.Type{Form: fields.Table, Want: "a number of megabytes for each component", Elem: whole("a number of megabytes, 1 to 64000", 1, 64000)},
+			Doc:  "What components may use in place of what their definitions say, by component, in megabytes. The size that a configuration asks for does not change it.",
 		},
 		fields.Field{
 			Name: "php_empty_arrays", Type: toggle(), Default: "false",
