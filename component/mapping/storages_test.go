@@ -3,9 +3,7 @@
 package mapping_test
 
 import (
-	"context"
 	"errors"
-	"io"
 	"os"
 	"path/filepath"
 	"runtime"
@@ -20,19 +18,25 @@ import (
 	"github.com/caissonrun/caisson/component/storage"
 	"github.com/caissonrun/caisson/component/storage/file"
 	"github.com/caissonrun/caisson/component/storage/sql"
+	"github.com/caissonrun/caisson/component/storage/storagetest"
 )
 
 // eachStorage runs a test over real storages that need no server. What servers
 // do is the business of their own suites.
 func eachStorage(t *testing.T, test func(t *testing.T, st storage.Storage)) {
-	t.Run("File", func(t *testing.T) {
-		st, err := file.Open(filepath.Join(t.TempDir(), "storage"), nil)
-		must(t, err)
-		defer st.Close()
-		test(t, st)
-	})
-	t.Run("SQLite", func(t *testing.T) {
-		st, err := sql.New("sqlite:"+filepath.Join(t.TempDir(), "db"), nil)
+	oneStorage(t, "File", test)
+	oneStorage(t, "SQLite", test)
+}
+
+func oneStorage(t *testing.T, kind string, test func(t *testing.T, st storage.Storage)) {
+	t.Run(kind, func(t *testing.T) {
+		var st storage.Storage
+		var err error
+		if kind == "File" {
+			st, err = file.Open(filepath.Join(t.TempDir(), "storage"), nil)
+		} else {
+			st, err = sql.New("sqlite:"+filepath.Join(t.TempDir(), "db"), nil)
+		}
 		must(t, err)
 		defer st.Close()
 		test(t, st)
@@ -153,82 +157,86 @@ func TestLentFile(t *testing.T) {
 	}
 }
 
-// TestFaultsOfStorages is TestFaults over storages that are real.
+// TestFaultsOfStorages lets each call of a whole run fail, before the storage has
+// done it and after: nothing is half loaded, and the next try does all of it
+// once.
 func TestFaultsOfStorages(t *testing.T) {
-	outage := &caisson.Error{Kind: caisson.ErrUnavailable, Err: errors.New("the storage is away")}
-	for fails := range 8 {
-		eachStorage(t, func(t *testing.T, st storage.Storage) {
-			w := on(t, st, "task/1")
-			w.out.Parallel = 1
-			w.write("tables/in.c-m.log.csv", "a\n1\n")
-			w.write("tables/in.c-m.log.csv.manifest", `{"incremental": true}`)
-			w.write("tables/in.c-m.key.csv", "a,b\n1,x\n")
-			w.write("tables/in.c-m.key.csv.manifest", `{"incremental": true, "primary_key": ["a"]}`)
-			w.write("files/f.txt", "f")
-			n := 0
-			w.out.Storage = faulty{st, func() error {
-				if n++; n-1 == fails {
-					return outage
+	calls := 0
+	eachStorage(t, func(t *testing.T, st storage.Storage) {
+		w := on(t, st, "task/1")
+		w.chain("setup", "in.c-m.src", "id\n1\n2\n")
+		f := &storagetest.Faulty{Storage: st}
+		must(t, w.run(f))
+		calls = len(f.Calls())
+	})
+	if calls < 10 {
+		t.Errorf("a run makes %d calls: something was left out", calls)
+	}
+	for at := 1; at <= calls; at++ {
+		for late, kind := range map[bool]string{false: "File", true: "SQLite"} {
+			oneStorage(t, kind, func(t *testing.T, st storage.Storage) {
+				w := on(t, st, "task/1")
+				w.chain("setup", "in.c-m.src", "id\n1\n2\n")
+				f := &storagetest.Faulty{Storage: st, At: at, Late: late}
+				err := w.run(f)
+				if !errors.Is(err, caisson.ErrUnavailable) || component.FaultOf(err) != component.ApplicationFault {
+					t.Fatalf("%s fails: %v, want that the storage is away", f.Calls()[at-1], err)
 				}
-				return nil
-			}}
-			p, err := w.out.Plan(t.Context())
-			if err == nil {
-				_, err = w.out.Load(t.Context(), p)
-			}
-			if !errors.Is(err, caisson.ErrUnavailable) {
-				t.Fatalf("call %d fails: %v, want that the storage is away", fails, err)
-			}
-			w.out.Storage = st
-			w.load()
-			for table, want := range map[string]string{"in.c-m.log": "a|1", "in.c-m.key": "a,b|1,x"} {
-				if got := contents(t, st, component.InputTable{Source: table}); got != want {
-					t.Errorf("call %d fails: %s = %s, want %s", fails, table, got, want)
+				must(t, w.run(st))
+				for table, want := range map[string]string{"in.c-m.log": "a|1", "in.c-m.key": "a,b|1,x"} {
+					if got := contents(t, st, component.InputTable{Source: table}); got != want {
+						t.Errorf("%s fails: %s = %s, want %s", f.Calls()[at-1], table, got, want)
+					}
 				}
-			}
-			files, err := st.Files(t.Context(), &storage.FileQuery{})
-			must(t, err)
-			if len(files) != 1 {
-				t.Errorf("call %d fails: %d files, want 1", fails, len(files))
-			}
-		})
+				files, err := st.Files(t.Context(), &storage.FileQuery{Tags: []string{"made"}})
+				must(t, err)
+				seen, err := st.Files(t.Context(), &storage.FileQuery{Tags: []string{"seen"}})
+				must(t, err)
+				if len(files) != 1 || len(seen) != 1 {
+					t.Errorf("%s fails: %d files were made and %d marked, want one of each", f.Calls()[at-1], len(files), len(seen))
+				}
+			})
+		}
 	}
 }
 
-// faulty fails before a call of what an output mapping uses, or after it has had
-// its effect.
-type faulty struct {
-	storage.Storage
-	fault func() error
+// chain loads a table and a file, for a run to read.
+func (w *world) chain(id, table, text string) {
+	w.t.Helper()
+	w.write("tables/"+table+".csv", text)
+	w.write("files/in.txt", "x")
+	w.write("files/in.txt.manifest", `{"tags": ["given"]}`)
+	w.out.LoadID = id
+	w.load()
 }
 
-func (f faulty) Table(ctx context.Context, id string) (*storage.Table, error) {
-	if err := f.fault(); err != nil {
-		return nil, err
+// run is a run of a component from input to the tags of what was read.
+func (w *world) run(st storage.Storage) error {
+	r := on(w.t, st, "task/1")
+	r.in.Parallel, r.out.Parallel = 1, 1
+	r.in.Config.Tables = []component.InputTable{{Source: "in.c-m.src"}}
+	r.in.Config.Files = []component.InputFile{{Tags: []string{"given"}, Overwrite: true, ProcessedTags: []string{"seen"}}}
+	fetched, err := r.in.Run(w.t.Context())
+	if err != nil {
+		return err
 	}
-	return f.Storage.Table(ctx, id)
-}
-
-func (f faulty) Load(ctx context.Context, l *storage.Load) (*storage.Loaded, error) {
-	if err := f.fault(); err != nil {
-		return nil, err
+	if r.read("tables/in.c-m.src") != "\"id\"\n\"1\"\n\"2\"\n" || r.read("files/"+fetched.Files[0].Name) != "x" {
+		w.t.Error("the input is not whole")
 	}
-	done, err := f.Storage.Load(ctx, l)
-	if err == nil {
-		err = f.fault()
+	r.write("tables/in.c-m.log.csv", "a\n1\n")
+	r.write("tables/in.c-m.log.csv.manifest", `{"incremental": true}`)
+	r.write("tables/in.c-m.key.csv", "a,b\n1,x\n")
+	r.write("tables/in.c-m.key.csv.manifest", `{"incremental": true, "primary_key": ["a"]}`)
+	r.write("files/f.txt", "f")
+	r.write("files/f.txt.manifest", `{"tags": ["made"]}`)
+	p, err := r.out.Plan(w.t.Context())
+	if err != nil {
+		return err
 	}
-	return done, err
-}
-
-func (f faulty) PutFile(ctx context.Context, n *storage.NewFile, r io.Reader) (*storage.File, error) {
-	if err := f.fault(); err != nil {
-		return nil, err
+	if _, err := r.out.Load(w.t.Context(), p); err != nil {
+		return err
 	}
-	made, err := f.Storage.PutFile(ctx, n, r)
-	if err == nil {
-		err = f.fault()
-	}
-	return made, err
+	return mapping.MarkFiles(w.t.Context(), st, fetched.Processed)
 }
 
 // TestHuge has a header, and a value, of a gigabyte: the user is told the line,
