@@ -97,7 +97,9 @@ func killed(t *testing.T, st step, point string, open func(place string) (storag
 		prepare(e)
 		before = e.everything()
 	})
-	met := die(t, st.name+" "+place, point)
+	if !die(t, st.name+" "+place, point) {
+		return false
+	}
 	use(func(e *env) {
 		now := e.everything()
 		if err := st.do(e.Storage); err != nil {
@@ -123,7 +125,7 @@ func killed(t *testing.T, st step, point string, open func(place string) (storag
 	if len(names) > 0 {
 		t.Errorf("killed at %s: %q is left", point, names)
 	}
-	return met
+	return true
 }
 
 // die runs a child and reports whether it was killed.

@@ -138,8 +138,11 @@ func (s *Storage) OpenFile(ctx context.Context, id int64) (io.ReadCloser, error)
 // PutFile implements storage.Storage.
 func (s *Storage) PutFile(ctx context.Context, f *storage.NewFile, r io.Reader) (*storage.File, error) {
 	c, err := s.claim(ctx, f)
-	if err != nil || c.Object != "" {
-		return c.done(), err
+	if err != nil {
+		return nil, err
+	}
+	if c.Object != "" {
+		return c.done(), nil
 	}
 	object, err := s.store.Create(ctx, "files/"+c.object())
 	if err != nil {
@@ -189,9 +192,6 @@ type claim struct {
 }
 
 func (c *claim) done() *storage.File {
-	if c == nil {
-		return nil
-	}
 	f := c.file()
 	return &f
 }
@@ -215,46 +215,86 @@ func (c *claim) object() string {
 	return fmt.Sprintf("%d_%s", c.ID, name)
 }
 
-// claim finds the file that a load has made or begun, or begins one with a new
-// id.
+// claim finds the file that a load has made or begun, or begins one.
+//
+// A load's note says which id it takes, and is changed only when that id is
+// somebody else's: so all who do the same load, at the same time or one after
+// the other, come to the same claim.
 func (s *Storage) claim(ctx context.Context, f *storage.NewFile) (*claim, error) {
 	release, err := s.store.Lock(ctx, "files")
 	if err != nil {
 		return nil, err
 	}
 	defer release()
-	if f.Load != "" {
-		if c, err := s.begun(ctx, f.Load); c != nil || err != nil {
-			return c, err
-		}
-	}
 	if err := s.clearFiles(ctx); err != nil {
 		return nil, err
 	}
-	for {
-		ids, err := s.fileIDs(ctx)
+	for try := 1; ; try++ {
+		c, err := s.tryClaim(ctx, f)
+		if !errors.Is(err, caisson.ErrExists) || try == tries {
+			return c, err
+		}
+	}
+}
+
+// tryClaim is claim, but ErrExists if others do the same.
+func (s *Storage) tryClaim(ctx context.Context, f *storage.NewFile) (*claim, error) {
+	if f.Load == "" {
+		id, err := s.freeID(ctx)
 		if err != nil {
 			return nil, err
 		}
-		id := int64(1)
-		if len(ids) > 0 {
-			id = ids[len(ids)-1] + 1
+		return s.begin(ctx, f, id)
+	}
+	id, version, err := s.noted(ctx, f.Load)
+	if err != nil {
+		return nil, err
+	}
+	if id > 0 {
+		r, version, err := s.fileClaim(ctx, id)
+		if errors.Is(err, caisson.ErrNotFound) {
+			return s.begin(ctx, f, id)
 		}
-		c := &claim{fileRecord: fileRecord{
-			Format: format, ID: id, Load: f.Load, Name: f.Name, Created: s.now(), Tags: unique(nil, f.Tags),
-			Public: f.Public, Permanent: f.Permanent, Encrypted: f.Encrypted, Nonce: rand.Text(),
-		}}
-		// What is about to be there is noted first, so that a claim is found again:
-		// by the same load, and when nobody repeats it.
-		if err := s.note(ctx, c); err != nil {
+		if err != nil {
 			return nil, err
 		}
-		c.version, err = s.putFile(ctx, &c.fileRecord, "")
-		if errors.Is(err, caisson.ErrExists) {
-			continue
+		if r.Load == f.Load {
+			return &claim{fileRecord: *r, version: version}, nil
 		}
-		return c, err
 	}
+	if id, err = s.freeID(ctx); err != nil {
+		return nil, err
+	}
+	if _, err := s.store.Put(ctx, loadKey(f.Load), fmt.Appendln(nil, id), version); err != nil {
+		return nil, err
+	}
+	return s.begin(ctx, f, id)
+}
+
+// freeID is an id above all others.
+func (s *Storage) freeID(ctx context.Context) (int64, error) {
+	ids, err := s.fileIDs(ctx)
+	if err != nil || len(ids) == 0 {
+		return 1, err
+	}
+	return ids[len(ids)-1] + 1, nil
+}
+
+// begin takes an id. What is about to be there is noted first, so that it is
+// found again if nobody goes on.
+func (s *Storage) begin(ctx context.Context, f *storage.NewFile, id int64) (*claim, error) {
+	c := &claim{fileRecord: fileRecord{
+		Format: format, ID: id, Load: f.Load, Name: f.Name, Created: s.now(), Tags: unique(nil, f.Tags),
+		Public: f.Public, Permanent: f.Permanent, Encrypted: f.Encrypted, Nonce: rand.Text(),
+	}}
+	if err := s.replace(ctx, addingKey(id), []byte(c.Created.Format(time.RFC3339)+" "+c.object()+"\n")); err != nil {
+		return nil, err
+	}
+	var err error
+	if c.version, err = s.putFile(ctx, &c.fileRecord, ""); err != nil {
+		return nil, err
+	}
+	return c, nil
 }
 
 func loadKey(load string) string {
@@ -262,40 +302,24 @@ func loadKey(load string) string {
 	return "files/.loads/" + hex.EncodeToString(sum[:16])
 }
 
-// begun finds the file of a load: nil if there is none.
-func (s *Storage) begun(ctx context.Context, load string) (*claim, error) {
-	data, _, err := s.store.Get(ctx, loadKey(load))
+// noted is the id that a load takes, 0 if it has none, and the version of the
+// note.
+func (s *Storage) noted(ctx context.Context, load string) (int64, string, error) {
+	data, version, err := s.store.Get(ctx, loadKey(load))
 	if errors.Is(err, caisson.ErrNotFound) {
-		return nil, nil
+		return 0, "", nil
 	}
 	if err != nil {
-		return nil, err
+		return 0, "", err
 	}
 	id, err := strconv.ParseInt(strings.TrimSpace(string(data)), 10, 64)
-	if err != nil {
-		return nil, s.broken(loadKey(load), err)
+	if err != nil || id <= 0 {
+		return 0, "", s.broken(loadKey(load), errors.New("not the id of a file"))
 	}
-	r, version, err := s.fileClaim(ctx, id)
-	if errors.Is(err, caisson.ErrNotFound) || err == nil && r.Load != load {
-		return nil, nil
-	}
-	if err != nil {
-		return nil, err
-	}
-	return &claim{fileRecord: *r, version: version}, nil
+	return id, version, nil
 }
 
 func addingKey(id int64) string { return fmt.Sprintf("files/.adding/%d", id) }
-
-// note writes down that a file is being added.
-func (s *Storage) note(ctx context.Context, c *claim) error {
-	if c.Load != "" {
-		if err := s.replace(ctx, loadKey(c.Load), fmt.Appendln(nil, c.ID)); err != nil {
-			return err
-		}
-	}
-	return s.replace(ctx, addingKey(c.ID), []byte(c.Created.Format(time.RFC3339)+" "+c.object()+"\n"))
-}
 
 // replace is Put whatever the version is.
 func (s *Storage) replace(ctx context.Context, key string, data []byte) error {

@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
 	"time"
 
 	"github.com/caissonrun/caisson"
@@ -92,13 +91,4 @@ func (s *Storage) now() time.Time { return s.o.Now().UTC().Truncate(time.Microse
 // invalid is an error that the component or its configuration has to mend.
 func invalid(id storage.ID, format string, args ...any) error {
 	return &caisson.Error{Item: fmt.Sprintf("table %q", id), Kind: caisson.ErrInvalid, Err: fmt.Errorf(format, args...)}
-}
-
-// readAll reads a small object.
-func readAll(r io.Reader, limit int64) ([]byte, error) {
-	data, err := io.ReadAll(io.LimitReader(r, limit+1))
-	if err == nil && int64(len(data)) > limit {
-		return nil, fmt.Errorf("larger than %s", caisson.Bytes(limit))
-	}
-	return data, err
 }
