@@ -39,9 +39,11 @@ type mender struct {
 	f     *Folder
 	owner safefs.Owner
 	mine  func(uid, gid int) bool
+	given bool // something is not the owner's, or has set-id bits
 }
 
 func (m *mender) mend(ctx context.Context, dir string) error {
+	m.given = false
 	err := m.f.root.Walk(ctx, dir, &safefs.WalkOptions{MaxEntries: MaxFiles}, m.mode)
 	switch {
 	case ctx.Err() != nil:
@@ -53,7 +55,7 @@ func (m *mender) mend(ctx context.Context, dir string) error {
 	}
 	// Only the host's root can give anything away; for others all belongs to
 	// the owner, or the engine has seen to it.
-	if os.Geteuid() != 0 {
+	if os.Geteuid() != 0 || !m.given {
 		return nil
 	}
 	err = m.f.root.ChownAll(ctx, dir, m.owner, m.mine)
@@ -68,8 +70,11 @@ func notMended(dir string, err error) error {
 	return component.Application(fmt.Errorf("permissions could not be normalised: %w", err))
 }
 
-// mode adds u+rwX. A folder gets it before it is entered.
+// mode adds u+rwX, and sees whose it is. A folder gets it before it is entered.
 func (m *mender) mode(e *safefs.Entry) error {
+	if e.UID != m.owner.UID || e.GID != m.owner.GID || e.Mode&(fs.ModeSetuid|fs.ModeSetgid) != 0 {
+		m.given = true
+	}
 	want := e.Mode.Perm() | 0o600
 	switch {
 	case e.Mode.IsDir():
