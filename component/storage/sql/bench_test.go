@@ -67,3 +67,26 @@ func BenchmarkExport(b *testing.B) {
 		})
 	}
 }
+
+func BenchmarkFile(b *testing.B) {
+	data := benchRows()
+	for _, k := range kinds {
+		b.Run(k.name, func(b *testing.B) {
+			s := open(b, k.url(b))
+			b.SetBytes(2 * int64(len(data)))
+			for b.Loop() {
+				f, err := s.PutFile(b.Context(), &storage.NewFile{Name: "f"}, bytes.NewReader(data))
+				if err != nil {
+					b.Fatal(err)
+				}
+				r, err := s.OpenFile(b.Context(), f.ID)
+				if err != nil {
+					b.Fatal(err)
+				}
+				if n, err := io.Copy(io.Discard, r); err != nil || n != int64(len(data)) {
+					b.Fatal(n, err)
+				}
+			}
+		})
+	}
+}

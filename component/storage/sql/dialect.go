@@ -17,6 +17,8 @@ type dialect interface {
 
 	// rebind makes a statement with n question marks one of the database.
 	rebind(query string, n int) string
+	// bulk are options before the values of a statement with large ones.
+	bulk() []any
 	beginView() string
 	beginChange() string
 	// busy tells that beginning a transaction is to be tried again.
@@ -96,12 +98,6 @@ type relation struct {
 type column struct {
 	name string
 	text bool // it is text and never null
-}
-
-// A newColumn is one to be made.
-type newColumn struct {
-	name string
-	typ  *storage.Type // nil: text
 }
 
 // A target is where rows are put.

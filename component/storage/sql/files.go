@@ -198,7 +198,7 @@ func (r *fileReader) Read(p []byte) (int, error) {
 func (r *fileReader) next() error {
 	err := r.s.view(r.ctx, r.item, func(c *session) error {
 		err := c.one(r.ctx, "SELECT data FROM "+r.s.d.catalog("chunks")+" WHERE chunks = ? AND seq = ?",
-			[]any{r.chunks, r.seq}, &r.data)
+			append(r.s.d.bulk(), r.chunks, r.seq), &r.data)
 		if errors.Is(err, errNone) {
 			return nil
 		}
@@ -285,7 +285,8 @@ func (c *session) putChunks(ctx context.Context, chunks, name string, r io.Reade
 			return 0, &caisson.Error{Item: fmt.Sprintf("file %q", name), Kind: caisson.KindOf(err), Err: err}
 		}
 		if n > 0 {
-			_, bad := c.exec(ctx, "INSERT INTO "+c.s.d.catalog("chunks")+" (chunks, seq, data) VALUES (?, ?, ?)", chunks, seq, buffer[:n])
+			_, bad := c.exec(ctx, "INSERT INTO "+c.s.d.catalog("chunks")+" (chunks, seq, data) VALUES (?, ?, ?)",
+				append(c.s.d.bulk(), chunks, seq, buffer[:n])...)
 			if bad != nil {
 				return 0, bad
 			}

@@ -171,10 +171,7 @@ func (j *load) create(ctx context.Context) error {
 	j.made = true
 	j.entry = &entry{Created: j.now}
 	j.table = &relation{id: j.id, timed: true}
-	var columns []string
-	for _, name := range j.l.Columns {
-		columns = append(columns, name)
-	}
+	columns := slices.Clone(j.l.Columns)
 	for _, name := range j.l.AddColumns {
 		if _, there := find(columns, name); !there {
 			columns = append(columns, name)

@@ -86,6 +86,9 @@ func (p *postgres) rebind(query string, n int) string {
 	return query
 }
 
+// Without it bytes would go as text, twice as long, for one round trip less.
+func (p *postgres) bulk() []any { return []any{pgx.QueryExecModeDescribeExec} }
+
 func (p *postgres) beginView() string {
 	return "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY" + settings
 }

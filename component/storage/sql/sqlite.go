@@ -109,6 +109,8 @@ func (q *lite) features() storage.Features {
 
 func (q *lite) rebind(query string, _ int) string { return query }
 
+func (q *lite) bulk() []any { return nil }
+
 func (q *lite) beginView() string { return "BEGIN" }
 
 func (q *lite) beginChange() string { return "BEGIN IMMEDIATE" }
@@ -261,8 +263,6 @@ type inserter struct {
 	many, one driver.Stmt
 	values    []driver.NamedValue // of rows that wait for many
 	fields    [][]byte
-	line      int64 // lines of rows that are inserted
-	lines     int64 // lines of those that wait
 }
 
 func (in *inserter) all(rows *csv.Reader) error {
