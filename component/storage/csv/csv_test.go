@@ -89,6 +89,7 @@ func TestReaderErrors(t *testing.T) {
 		"Cell":       {csv.Options{CellLimit: 4}, "1234\n12345\n", "line 2: the value of column 1 is longer than"},
 		"CellQuoted": {csv.Options{CellLimit: 4, Width: 1}, "\"1234\"\n\"12345\"\n", "line 2: the value of column 1 is longer than"},
 		"Row":        {csv.Options{CellLimit: 1 << 10}, "\"" + strings.Repeat("x", 4<<20), "line 1: the row is longer than"},
+		"Fields":     {csv.Options{}, strings.Repeat(",", csv.FieldLimit+1) + "\n", "line 1: the row has more than 16384 values"},
 		"Delimiter":  {csv.Options{Delimiter: '"'}, "a\n", "two different ASCII"},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -148,6 +149,12 @@ func TestReadHead(t *testing.T) {
 	head, err := csv.ReadHead(strings.NewReader(text), csv.Options{})
 	if err != nil || !slices.Equal(head.Columns, []string{"a", "b\nc"}) || text[head.Size:] != "1,2\n" || head.Lines != 2 {
 		t.Errorf("ReadHead = %+v, %v", head, err)
+	}
+	// What is no header does not fill memory.
+	for _, text := range []string{strings.Repeat(",", 1<<20), strings.Repeat("x", 8<<20)} {
+		if _, err := csv.ReadHead(strings.NewReader(text), csv.Options{}); !errors.Is(err, caisson.ErrInvalid) {
+			t.Errorf("ReadHead = %v, want ErrInvalid", err)
+		}
 	}
 	if _, err := csv.ReadHead(strings.NewReader(""), csv.Options{}); !errors.Is(err, io.EOF) {
 		t.Errorf("ReadHead of nothing = %v, want EOF", err)

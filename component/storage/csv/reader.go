@@ -11,8 +11,15 @@ import (
 	"github.com/caissonrun/caisson"
 )
 
-// CellLimit is how large a value may be where Options say nothing.
-const CellLimit = 64 << 20
+const (
+	// CellLimit is how large a value may be where Options say nothing, in bytes.
+	CellLimit = 64 << 20
+	// FieldLimit is how many values a row may have.
+	FieldLimit = 1 << 14
+	// nameLimit is how large a value of the first row may be that ReadHead reads:
+	// it is a name.
+	nameLimit = 1 << 20
+)
 
 const (
 	bufferSize = 512 << 10
@@ -373,6 +380,9 @@ func (r *Reader) record(b []byte) (int, error) {
 		}
 		r.append(content, p < len(b) && b[p] == r.o.Enclosure)
 		p = end
+		if field > FieldLimit {
+			return 0, fmt.Errorf("the row has more than %d values", FieldLimit)
+		}
 		if p < len(b) && b[p] == r.o.Delimiter {
 			r.out = append(r.out, ',')
 			p++
@@ -484,6 +494,9 @@ type Head struct {
 // ReadHead reads the first row of src, and may read more of it. Errors: io.EOF
 // if there is none.
 func ReadHead(src io.Reader, o Options) (*Head, error) {
+	if o.CellLimit <= 0 || o.CellLimit > nameLimit {
+		o.CellLimit = nameLimit
+	}
 	r := NewReader(src, o)
 	for r.err == nil {
 		b := r.buf[r.pos:r.end]

@@ -44,6 +44,7 @@ import (
 	"github.com/caissonrun/caisson/component/storage/internal/objects"
 	"github.com/caissonrun/caisson/internal/atomicfile"
 	"github.com/caissonrun/caisson/internal/crash"
+	"github.com/caissonrun/caisson/internal/filecopy"
 	"github.com/caissonrun/caisson/internal/lockfile"
 	"golang.org/x/sys/unix"
 )
@@ -85,6 +86,8 @@ var (
 	_ objects.Store = (*store)(nil)
 	_ objects.Local = (*store)(nil)
 	_ objects.Shelf = (*store)(nil)
+
+	_ objects.Copier = (*object)(nil)
 )
 
 // Name implements objects.Store.
@@ -214,7 +217,7 @@ func (s *store) create(key string) (*object, error) {
 	if err != nil {
 		return nil, err
 	}
-	f, err := os.OpenFile(filepath.Join(work, rand.Text()), os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600)
+	f, err := os.OpenFile(filepath.Join(work, rand.Text()), os.O_RDWR|os.O_CREATE|os.O_EXCL, 0o600)
 	if err != nil {
 		return nil, err
 	}
@@ -242,6 +245,28 @@ func (o *object) Write(p []byte) (int, error) {
 		o.flushed = o.size
 	}
 	return n, nil
+}
+
+// CopyFrom implements objects.Copier: as a clone that shares its blocks, or
+// inside of the kernel.
+func (o *object) CopyFrom(ctx context.Context, key string) error {
+	src, err := os.Open(o.s.path(key))
+	if err != nil {
+		return o.s.wrap(key, err)
+	}
+	defer src.Close()
+	done, err := filecopy.Copy(ctx, o.f, src, nil)
+	if err != nil {
+		return o.s.wrap(o.key, err)
+	}
+	o.size, o.flushed = done.Size, done.Size
+	if !done.Cloned {
+		startFlush(o.f, 0, done.Size)
+	}
+	if _, err = o.f.Seek(done.Size, io.SeekStart); err != nil {
+		return o.s.wrap(o.key, err)
+	}
+	return nil
 }
 
 // Commit implements objects.Object. Nobody may write to the file any more.

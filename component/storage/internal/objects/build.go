@@ -55,6 +55,9 @@ func (s *Storage) plan(old *table, l *storage.Load) (*build, error) {
 	if err := b.planDeletes(); err != nil {
 		return nil, err
 	}
+	if err := checkColumns(old.id, b.columns); err != nil {
+		return nil, err
+	}
 	for c := range l.ColumnMetadata {
 		if index(b.columns, c) < 0 {
 			return nil, invalid(old.id, "there is metadata of column %q, which it does not have", c)
@@ -240,12 +243,23 @@ func (b *build) keep(ctx context.Context) error {
 	if t.theirs || t.record.Stamps != "" || len(b.widen) > 0 || len(b.deletes) > 0 {
 		return b.kept(ctx, b.out.old)
 	}
+	if c, ok := b.out.data.(Copier); ok {
+		if err := c.CopyFrom(ctx, b.out.folder+"/"+t.record.Data); err != nil {
+			return err
+		}
+		b.out.buf = b.out.buf[:0] // the header is in the copy
+		b.out.rows = t.record.Rows
+		if b.out.rows == 0 {
+			return nil
+		}
+		return b.out.stamps.add(t.record.Changed.UnixMicro(), b.out.rows)
+	}
 	r, err := b.s.openRows(ctx, t)
 	if err != nil {
 		return err
 	}
 	defer r.Close()
-	for n := int64(0); ; {
+	for {
 		if ctx.Err() != nil {
 			return ctx.Err()
 		}
@@ -256,7 +270,6 @@ func (b *build) keep(ctx context.Context) error {
 		if err != nil {
 			return err
 		}
-		n += more
 		if err := b.out.oldBlock(rows, more, t.record.Changed.UnixMicro()); err != nil {
 			return err
 		}

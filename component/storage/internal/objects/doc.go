@@ -77,6 +77,13 @@ type Object interface {
 	Close() error
 }
 
+// A Copier is an Object that can begin as a copy of another one, cheaper than by
+// reading it.
+type Copier interface {
+	// CopyFrom is called before the first Write.
+	CopyFrom(ctx context.Context, key string) error
+}
+
 // A Print tells whether an object is the one that it was.
 type Print struct {
 	Size int64  `json:"size"`

@@ -20,6 +20,10 @@ import (
 // table meanwhile.
 const tries = 20
 
+// recordLimit is how large TABLE.json may be, in bytes: less than what a store
+// reads.
+const recordLimit = 32 << 20
+
 // Load implements storage.Storage.
 func (s *Storage) Load(ctx context.Context, l *storage.Load) (*storage.Loaded, error) {
 	id, err := storage.ParseID(l.Table)
@@ -111,6 +115,9 @@ func (s *Storage) commit(ctx context.Context, b *build) (*table, error) {
 	data, err := json.MarshalIndent(&next.record, "", "  ")
 	if err != nil {
 		return nil, err
+	}
+	if len(data) > recordLimit {
+		return nil, invalid(next.id, "its description, mostly metadata, is larger than %s", caisson.Bytes(recordLimit))
 	}
 	crash.Point(crash.TableBefore)
 	next.version, err = s.store.Put(ctx, recordKey(next.id), append(data, '\n'), b.old.version)

@@ -261,6 +261,9 @@ func checkColumns(id storage.ID, columns []string) error {
 	if len(columns) == 0 {
 		return invalid(id, "it has no columns")
 	}
+	if len(columns) > csv.FieldLimit {
+		return invalid(id, "it has %d columns, the limit is %d", len(columns), csv.FieldLimit)
+	}
 	seen := map[string]bool{}
 	for _, c := range columns {
 		lower := strings.ToLower(c)
