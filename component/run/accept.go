@@ -33,6 +33,9 @@ func (r *Runner) Accept(ctx context.Context, task *caisson.Task, sub *executor.S
 	if !sub.Trusted {
 		return nil, invalidf(caisson.ErrDenied, "component", "it acts with the caller's rights on files, so only the command line may run it")
 	}
+	if task.Retry.Limit > 0 {
+		return nil, invalidf(caisson.ErrUnsupported, "retry", "a component's run is not tried again by itself: what it has loaded would be loaded twice; run it again")
+	}
 	a := &acceptance{Runner: r, ask: task.Component, base: sub.BaseDir, given: string(sub.Secrets[StorageSecret])}
 	if err := a.read(ctx); err != nil {
 		return nil, err
@@ -346,6 +349,9 @@ func (a *acceptance) builds() error {
 // check refuses what this program, the component or the storage can't do.
 func (a *acceptance) check() error {
 	main := a.plan.main()
+	if a.opts.Project.Branch != "" && main.Has(component.FeatureBranchJobs) {
+		return invalidf(caisson.ErrDenied, fmt.Sprintf("component %q", main.ID), "it can't be run in a development branch")
+	}
 	if a.plan.sync() && !slices.Contains(main.SyncActions, a.plan.Action) {
 		return invalidf(caisson.ErrNotFound, fmt.Sprintf("action %q", a.plan.Action), "%s has %s", main.ID, listed(main.SyncActions))
 	}

@@ -218,6 +218,24 @@ func TestRefused(t *testing.T) {
 			}
 		})
 	}
+	t.Run("Branch", func(t *testing.T) {
+		r := newRig(t)
+		r.options.Project.Branch = "5"
+		r.define("main", `{"features": ["dev-branch-job-blocked"]}`, func(p *mem.Proc) int { return 0 })
+		r.config("main", "")
+		if err := r.refused(nil); !errors.Is(err, caisson.ErrDenied) || !strings.Contains(err.Error(), "branch") {
+			t.Errorf("Submit = %v, want denied", err)
+		}
+	})
+	t.Run("Retry", func(t *testing.T) {
+		r := newRig(t)
+		r.define("main", "", func(p *mem.Proc) int { return 0 })
+		r.config("main", "")
+		task := &caisson.Task{Component: &caisson.ComponentRun{Config: "conf"}, Retry: caisson.Retry{Limit: 1}}
+		if _, err := r.executor().Submit(t.Context(), task, r.submission()); !errors.Is(err, caisson.ErrUnsupported) {
+			t.Errorf("Submit = %v, want unsupported", err)
+		}
+	})
 	t.Run("NotTrusted", func(t *testing.T) {
 		r := newRig(t)
 		r.define("main", "", func(p *mem.Proc) int { return 0 })

@@ -205,7 +205,7 @@ func (r *componentRun) finished(ctx context.Context, host *Host, result *caisson
 	if err := r.fetch(ctx, host, doc); err != nil {
 		return err
 	}
-	if doc.Error == nil || result.Error != nil || result.Success {
+	if doc.Error == nil || result.Error != nil || result.Success || !ended(result.Exit.Reason) {
 		return r.ended(result)
 	}
 	where := ""
@@ -214,6 +214,16 @@ func (r *componentRun) finished(ctx context.Context, host *Host, result *caisson
 	}
 	fmt.Fprintf(r.caller.Stderr, "caisson: %s error: %s%s\n", doc.Error.Type, where, oneLine(doc.Error.Message))
 	return exitStatus(result.Status)
+}
+
+// ended reports whether a run ended by itself, or by its limits: then its own
+// error says why. Otherwise somebody has ended it.
+func ended(reason caisson.Reason) bool {
+	switch reason {
+	case caisson.ReasonExited, caisson.ReasonOOM, caisson.ReasonTimeout:
+		return true
+	}
+	return false
 }
 
 // answer prints what a synchronous action has answered, byte for byte.
