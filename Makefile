@@ -66,7 +66,7 @@ bench: build ## print medians and ratios beside the budgets, in one run
 
 .PHONY: examples
 examples: build ## run the examples and the README's commands
-	sh scripts/examples
+	sh scripts/services run sh -c 'sh scripts/examples && sh scripts/components'
 
 .PHONY: generate
 generate: ## write the generated parts of docs/ again
