@@ -253,10 +253,14 @@ func (s *Storage) sorted(ctx context.Context, item string, err error) error {
 	if errors.Is(err, context.Canceled) || errors.Is(err, context.DeadlineExceeded) {
 		return err
 	}
-	if item == "" {
-		item = s.Name()
-	}
 	kind, cause := s.d.explain(err)
+	switch {
+	case item == "":
+		item = s.Name()
+	case kind != caisson.ErrInvalid:
+		// It is for the operator, who needs to know where.
+		cause = fmt.Errorf("%s: %w", s.Name(), cause)
+	}
 	return &caisson.Error{Item: item, Kind: kind, Err: cause}
 }
 
