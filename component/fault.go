@@ -47,8 +47,7 @@ func FaultOf(err error) Fault {
 		return ApplicationFault
 	}
 	switch caisson.KindOf(err) {
-	case caisson.ErrInvalid, caisson.ErrUnsupported, caisson.ErrNotFound, caisson.ErrExists, caisson.ErrDenied,
-		caisson.ErrExhausted:
+	case caisson.ErrInvalid, caisson.ErrUnsupported, caisson.ErrNotFound, caisson.ErrExists, caisson.ErrDenied:
 		return UserFault
 	}
 	return ApplicationFault

@@ -29,6 +29,13 @@ func (f Format) Extension() string {
 	return ".json"
 }
 
+// maxMade is the most values that a file of a component may have: a component
+// that is up to no good is not to use up the memory of the runner.
+const maxMade = 400_000
+
+// maxProblems is how many problems of a file are told.
+const maxProblems = 100
+
 // MaxConfiguration is the most bytes that a configuration or definition may
 // have.
 const MaxConfiguration = 4 << 20
@@ -41,7 +48,7 @@ func ParseValue(name string, data []byte) (*Value, error) {
 
 // parseMade reads a file that a component wrote.
 func parseMade(name string, data []byte, f Format, most int) (*Value, error) {
-	o := source.Options{MaxSize: most, MaxValues: 2_000_000, AnyJSON: true}
+	o := source.Options{MaxSize: most, MaxValues: maxMade, AnyJSON: true}
 	if len(data) <= most && f != YAML && !json.Valid(data) {
 		// Never YAML in place of JSON.
 		_, found := source.Read(name+".json", data, o)
@@ -85,7 +92,8 @@ func (b *builder) value(f *fields.Value, path string) *Value {
 		if !json.Valid([]byte(f.Text)) {
 			number, ok := fields.Number(f)
 			if !ok {
-				b.add(f, path, fmt.Sprintf("%q is not a number that JSON has; write it in quotes if it is text", clip(f.Text)))
+				// What it is is not repeated: it may be a secret.
+				b.add(f, path, "is a number that JSON does not have; write it in quotes if it is text")
 			}
 			v.Text = number
 		}
@@ -115,6 +123,9 @@ func (b *builder) value(f *fields.Value, path string) *Value {
 }
 
 func (b *builder) add(f *fields.Value, path, message string) {
+	if len(b.problems) >= maxProblems {
+		return
+	}
 	b.problems = append(b.problems, Problem{File: b.file, Line: f.Line, Column: f.Column, Path: path, Message: message})
 }
 

@@ -195,6 +195,11 @@ func writeString(out *bytes.Buffer, s string) {
 // UnmarshalJSON implements json.Unmarshaler. Of a key that stands there twice
 // the last value counts, at the place of the first.
 func (v *Value) UnmarshalJSON(data []byte) error {
+	// This bounds the depth, too.
+	var whole json.RawMessage
+	if err := json.Unmarshal(data, &whole); err != nil {
+		return err
+	}
 	dec := json.NewDecoder(bytes.NewReader(data))
 	dec.UseNumber()
 	out, err := decode(dec)
@@ -218,32 +223,50 @@ func decode(dec *json.Decoder) (*Value, error) {
 	case string:
 		v.Kind, v.Text = String, t
 	case json.Delim:
-		v.Kind = Object
-		if t == '[' {
+		if v.Kind = Object; t == '[' {
 			v.Kind = List
+			err = v.decodeItems(dec)
+		} else {
+			err = v.decodeMembers(dec)
 		}
-		for dec.More() {
-			if v.Kind == List {
-				item, err := decode(dec)
-				if err != nil {
-					return nil, err
-				}
-				v.Items = append(v.Items, item)
-				continue
-			}
-			key, err := dec.Token()
-			if err != nil {
-				return nil, err
-			}
-			value, err := decode(dec)
-			if err != nil {
-				return nil, err
-			}
-			v.Set(key.(string), value)
+		if err == nil {
+			_, err = dec.Token() // the closing bracket
 		}
-		_, err = dec.Token() // the closing bracket
 	}
 	return v, err
+}
+
+func (v *Value) decodeItems(dec *json.Decoder) error {
+	for dec.More() {
+		item, err := decode(dec)
+		if err != nil {
+			return err
+		}
+		v.Items = append(v.Items, item)
+	}
+	return nil
+}
+
+func (v *Value) decodeMembers(dec *json.Decoder) error {
+	places := map[string]int{}
+	for dec.More() {
+		token, err := dec.Token()
+		if err != nil {
+			return err
+		}
+		value, err := decode(dec)
+		if err != nil {
+			return err
+		}
+		key, _ := token.(string) // nothing else is there in valid JSON
+		if i, twice := places[key]; twice {
+			v.Members[i].Value = value
+			continue
+		}
+		places[key] = len(v.Members)
+		v.Members = append(v.Members, Member{Key: key, Value: value})
+	}
+	return nil
 }
 
 // Encoding says how Encode writes JSON.

@@ -2,6 +2,9 @@ package component_test
 
 import (
 	"encoding/json"
+	"fmt"
+	"runtime"
+	"strings"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
@@ -75,5 +78,42 @@ func TestValueSetAndRemove(t *testing.T) {
 	clone.Get("b").Text = "y"
 	if v.Get("b").Text != "x" {
 		t.Error("a clone shares a value")
+	}
+}
+
+func TestValueUnmarshal(t *testing.T) {
+	if got, _ := value(t, `{"a":1,"b":2,"a":3}`).MarshalJSON(); string(got) != `{"a":3,"b":2}` {
+		t.Errorf("a key twice: %s", got)
+	}
+	v := &component.Value{}
+	for _, text := range []string{``, `{}{}`, `{"a"}`, `[1,]`, strings.Repeat("[", 100_000)} {
+		if err := v.UnmarshalJSON([]byte(text)); err == nil {
+			t.Errorf("UnmarshalJSON(%.20q) has no error", text)
+		}
+	}
+}
+
+// TestHostileSizes checks that a component can't use up memory by what its
+// files hold.
+func TestHostileSizes(t *testing.T) {
+	many := "[" + strings.Repeat("[],", component.MaxManifest/3-1) + "[]]"
+	keys := &strings.Builder{}
+	for i := range component.MaxState / 12 {
+		fmt.Fprintf(keys, `"%d":0,`, i)
+	}
+	var before, after runtime.MemStats
+	runtime.ReadMemStats(&before)
+	if _, err := component.ParseTableManifest("m", []byte(`{"tags":`+many[:len(many)-20]+`]}`), component.JSON); err == nil {
+		t.Error("a manifest of millions of lists is taken")
+	}
+	if _, err := component.ParseUsage("u", []byte(many[:component.MaxUsage-1]+"]")); err == nil {
+		t.Error("usage of lists is taken")
+	}
+	if v, err := component.ParseComponentState("s", []byte("{"+keys.String()+`"x":0}`), component.JSON); err != nil || len(v.Members) != component.MaxState/12+1 {
+		t.Errorf("a state of many keys: %v", err)
+	}
+	runtime.ReadMemStats(&after)
+	if used := after.TotalAlloc - before.TotalAlloc; used > 1<<30 {
+		t.Errorf("%d MiB were used", used>>20)
 	}
 }
