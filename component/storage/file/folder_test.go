@@ -270,8 +270,8 @@ func TestNothingChanged(t *testing.T) {
 	}
 }
 
-// Loads are remembered for long, but not for ever.
-func TestForgotten(t *testing.T) {
+// A load is remembered however many come after it.
+func TestRemembered(t *testing.T) {
 	s := open(t, t.TempDir(), nil)
 	defer s.Close()
 	do(t, s, add("first", "1,Ada\n"))
@@ -422,5 +422,63 @@ func TestFileLeft(t *testing.T) {
 	}
 	if entries, err := os.ReadDir(filepath.Join(dir, "files/.adding")); err != nil || len(entries) != 0 {
 		t.Errorf("left is %v, %v", entries, err)
+	}
+}
+
+// Rows that memory has no place for are divided, again and again, and still are
+// told apart; those of one key alone need no more place than one.
+func TestLittleMemory(t *testing.T) {
+	dir := t.TempDir()
+	s := open(t, dir, &file.Options{Memory: 2 << 10})
+	const n = 2000
+	text := func(from, to int, value string) string {
+		var b strings.Builder
+		for i := from; i < to; i++ {
+			fmt.Fprintf(&b, "%d,%s\n", i, value)
+		}
+		return b.String()
+	}
+	l := add("1", text(0, n, "old")+strings.Repeat("0,again\n", n))
+	l.PrimaryKey = []string{"id"}
+	first := do(t, s, l).Table
+	if first.Rows != n {
+		t.Errorf("%d rows, want %d", first.Rows, n)
+	}
+	done := do(t, s, add("2", text(n/2, n, "new")+text(n/4, n/2, "old")))
+	if done.Table.Rows != n {
+		t.Errorf("%d rows, want %d", done.Table.Rows, n)
+	}
+	if got := strings.Count(export(t, s, &storage.Query{ChangedSince: first.LastImport}), "\n") - 1; got != n/2 {
+		t.Errorf("%d rows were changed, want %d", got, n/2)
+	}
+	got := export(t, s, nil)
+	for i := range n {
+		value := "old"
+		switch {
+		case i == 0:
+			value = "again"
+		case i >= n/2:
+			value = "new"
+		}
+		if row := fmt.Sprintf("\"%d\",\"%s\"\n", i, value); strings.Count(got, row) != 1 {
+			t.Fatalf("row %q is there %d times, want once", row, strings.Count(got, row))
+		}
+	}
+	// A key that can't tell rows apart is found out the same way.
+	l = add("3", "")
+	l.PrimaryKey, l.SetPrimaryKey = []string{"name"}, true
+	if done := do(t, s, l); len(done.Warnings) != 1 || fmt.Sprint(done.Table.PrimaryKey) != "[id]" {
+		t.Errorf("Load = %+v, want the key id and a warning", done)
+	}
+	l = add("4", "")
+	l.PrimaryKey, l.SetPrimaryKey = []string{"name", "id"}, true
+	if done := do(t, s, l); fmt.Sprint(done.Table.PrimaryKey) != "[name id]" {
+		t.Errorf("Load = %+v, want the key name, id", done)
+	}
+	if err := s.Close(); err != nil {
+		t.Error(err)
+	}
+	if left, err := leftover(dir); err != nil || len(left) > 0 {
+		t.Errorf("left is %q, %v", left, err)
 	}
 }

@@ -140,6 +140,7 @@ func newStore(text string, opts *Options) (*store, error) {
 	s.core = minio.Core{Client: client}
 	s.work.Parent = filepath.Join(os.TempDir(), fmt.Sprintf("caisson-storage-%d", os.Getuid()))
 	s.work.Make = func() error { return own(s.work.Parent) }
+	s.work.Temporary = true
 	return s, nil
 }
 

@@ -5,6 +5,7 @@ package objects
 import (
 	"crypto/rand"
 	"errors"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"strings"
@@ -21,6 +22,8 @@ type Work struct {
 	// Parent is the folder of such folders, which Make makes.
 	Parent string
 	Make   func() error
+	// Temporary says that Parent goes with the last folder in it.
+	Temporary bool
 
 	mu   sync.Mutex
 	dir  string // empty: none yet
@@ -34,6 +37,16 @@ func (w *Work) Dir() (string, error) {
 	if w.dir != "" {
 		return w.dir, nil
 	}
+	for try := 1; ; try++ {
+		dir, err := w.begin()
+		// Another process may have removed Parent, which was empty.
+		if !w.Temporary || !errors.Is(err, fs.ErrNotExist) || try == tries {
+			return dir, err
+		}
+	}
+}
+
+func (w *Work) begin() (string, error) {
 	if err := w.Make(); err != nil {
 		return "", err
 	}
@@ -87,6 +100,9 @@ func (w *Work) Close() error {
 		return nil
 	}
 	err := errors.Join(os.RemoveAll(w.dir), os.Remove(w.dir+".lock"), w.lock.Release())
+	if w.Temporary {
+		_ = os.Remove(w.Parent) // it is not empty, if others use it
+	}
 	w.dir, w.lock = "", nil
 	return err
 }
