@@ -270,7 +270,7 @@ func TestNothingChanged(t *testing.T) {
 	}
 }
 
-// A load is remembered however many come after it.
+// A load is remembered when others came after it.
 func TestRemembered(t *testing.T) {
 	s := open(t, t.TempDir(), nil)
 	defer s.Close()
@@ -428,9 +428,9 @@ func TestFileLeft(t *testing.T) {
 // Rows that memory has no place for are divided, again and again, and still are
 // told apart; those of one key alone need no more place than one.
 func TestLittleMemory(t *testing.T) {
-	dir := t.TempDir()
-	s := open(t, dir, &file.Options{Memory: 2 << 10})
-	const n = 2000
+	dir := memory(t)
+	s := open(t, dir, &file.Options{Memory: 1 << 10})
+	const n = 600
 	text := func(from, to int, value string) string {
 		var b strings.Builder
 		for i := from; i < to; i++ {

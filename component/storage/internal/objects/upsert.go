@@ -194,38 +194,54 @@ func partName(dir string, source, part int) string {
 	return filepath.Join(dir, fmt.Sprintf("%d-%d", source, part))
 }
 
-// spread writes a source into its files.
+// spread writes a source into its files, of which there are those that have a
+// row.
 func (b *build) spread(ctx context.Context, rows source, seed maphash.Seed, dir string, n int) (err error) {
-	var files [parts]*os.File
-	var to [parts]*bufio.Writer
+	var to [parts]*partWriter
 	defer func() {
-		for _, f := range files {
-			if f != nil {
-				err = errors.Join(err, f.Close())
+		for _, w := range to {
+			if w != nil {
+				err = errors.Join(err, w.f.Close())
 			}
 		}
 	}()
-	for p := range parts {
-		if files[p], err = os.OpenFile(partName(dir, n, p), os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600); err != nil {
-			return err
-		}
-		to[p] = bufio.NewWriterSize(files[p], 64<<10)
-	}
 	keys := b.batch()
-	var head []byte
 	err = rows(ctx, func(line []byte, stamp int64) error {
-		w := to[maphash.Bytes(seed, keys.keyOf(line))%parts]
-		head = binary.AppendVarint(head[:0], stamp)
-		head = binary.AppendUvarint(head, uint64(len(line)))
-		if _, err := w.Write(head); err != nil {
-			return err
+		p := maphash.Bytes(seed, keys.keyOf(line)) % parts
+		if to[p] == nil {
+			f, err := os.OpenFile(partName(dir, n, int(p)), os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600)
+			if err != nil {
+				return err
+			}
+			to[p] = &partWriter{f: f, w: bufio.NewWriterSize(f, 64<<10)}
 		}
-		_, err := w.Write(line)
-		return err
+		return to[p].write(line, stamp)
 	})
-	for p := range parts {
-		err = errors.Join(err, to[p].Flush())
+	if err != nil {
+		return err
 	}
+	for _, w := range to {
+		if w != nil {
+			err = errors.Join(err, w.w.Flush())
+		}
+	}
+	return err
+}
+
+// A partWriter writes one file of spread.
+type partWriter struct {
+	f    *os.File
+	w    *bufio.Writer
+	head []byte
+}
+
+func (p *partWriter) write(line []byte, stamp int64) error {
+	p.head = binary.AppendVarint(p.head[:0], stamp)
+	p.head = binary.AppendUvarint(p.head, uint64(len(line)))
+	if _, err := p.w.Write(p.head); err != nil {
+		return err
+	}
+	_, err := p.w.Write(line)
 	return err
 }
 
