@@ -93,7 +93,8 @@ func printEngine(w io.Writer, e *executor.EngineStatus) error {
 	line("limits", words(word(f.Limits.CPUs, "cpus"), word(f.Limits.Memory, "memory"), word(f.Limits.PIDs, "pids"),
 		word(f.Limits.Disk, "disk"), word(f.Limits.Log, "log"), word(f.Limits.Files, "files")))
 	line("networks", words(word(f.Networks.None, "none"), word(f.Networks.Default, "default"), word(f.Networks.Host, "host"),
-		word(f.Networks.Allow, "allow"), word(f.Networks.Named, "named"), word(f.Networks.Shared, "shared by steps")))
+		word(f.Networks.Allow, "allow"), word(f.Networks.Named, "named"), word(f.Networks.Shared, "shared by steps"),
+		word(f.Networks.Inside, "served from inside")))
 	line("mounts", words(word(f.Mounts.Bind, "bind"), word(f.Mounts.Tmpfs, "tmpfs"), word(f.Mounts.ReadOnly, "read-only")))
 	line("task may ask for", words(word(f.User, "user"), word(f.Hostname, "hostname"), word(f.Privileged, "privileged"),
 		word(f.Devices, "devices"), word(f.GPUs, "gpus"), word(f.Registry, "registry"), word(f.Ports, "ports"),
