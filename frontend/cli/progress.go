@@ -76,7 +76,11 @@ func (p *progressLine) moved(_ string, m mapping.Progress) {
 	if name == "" {
 		name = m.Name
 	}
-	p.draw(what+name, m.Bytes, m.Total)
+	done := m.Bytes
+	if m.Total > 0 {
+		done = min(done, m.Total) // what is merged is read more than once
+	}
+	p.draw(what+name, done, m.Total)
 }
 
 // draw shows how much there is of something, unless it was shown just now.
