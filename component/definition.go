@@ -13,6 +13,7 @@ const (
 	FeatureNoSwap       = "no-swap"
 	FeatureKeepalive    = "container-tcpkeepalive-60s-override"
 	FeatureBranchJobs   = "dev-branch-job-blocked"
+	FeatureBranchUnsafe = "dev-branch-configuration-unsafe" // needs runtime.safe in a branch
 	FeatureArtifacts    = "artifacts"
 	FeatureFilesAllowed = "allow-use-file-storage-only"
 )

@@ -378,6 +378,10 @@ func (a *acceptance) check() error {
 	}
 	defer store.Close()
 	for i, cfg := range a.configs {
+		if a.opts.Project.Branch != "" && main.Has(component.FeatureBranchUnsafe) && !cfg.Runtime.Safe {
+			return at(rowItem(a.rows[i].ID), invalidf(caisson.ErrDenied, "runtime.safe",
+				"in a development branch the configuration has to say that it is safe there"))
+		}
 		if err := checkArtifacts(main.Definition, cfg); err != nil {
 			return at(rowItem(a.rows[i].ID), err)
 		}

@@ -227,6 +227,19 @@ func TestRefused(t *testing.T) {
 			t.Errorf("Submit = %v, want denied", err)
 		}
 	})
+	t.Run("BranchUnsafe", func(t *testing.T) {
+		r := newRig(t)
+		r.options.Project.Branch = "5"
+		r.define("main", `{"features": ["dev-branch-configuration-unsafe"]}`, func(p *mem.Proc) int { return 0 })
+		r.config("main", `"runtime": {"safe": false}`)
+		if err := r.refused(nil); !errors.Is(err, caisson.ErrDenied) || !strings.Contains(err.Error(), "runtime.safe") {
+			t.Errorf("Submit = %v, want denied", err)
+		}
+		r.config("main", `"runtime": {"safe": true}`)
+		if result := r.run(nil); !result.Success {
+			t.Errorf("with runtime.safe: %+v", result)
+		}
+	})
 	t.Run("Retry", func(t *testing.T) {
 		r := newRig(t)
 		r.define("main", "", func(p *mem.Proc) int { return 0 })
