@@ -788,3 +788,38 @@ func TestProgress(t *testing.T) {
 		t.Errorf("progress = %+v, want %+v", last, want)
 	}
 }
+
+// FuzzPlan hands a plan and a load whatever a component may write.
+func FuzzPlan(f *testing.F) {
+	f.Add(`{"destination": "in.c-m.t", "primary_key": ["a"], "incremental": true}`, "a,b\n1,2\n")
+	f.Add(schema, "1,x\n")
+	f.Add(`{"columns": ["a", "_Timestamp"], "has_header": true, "delimiter": "\t", "enclosure": "'"}`, "\ufeffa\tb\r\n")
+	f.Add(`{"delete_where": [{"changed_since": "-1 day", "where_filters": [{"column": "a", "operator": "ne", "values_from_set": ["1"]}]}]}`, zip("a\n1\n"))
+	f.Fuzz(func(t *testing.T, manifest, text string) {
+		w := newWorld(t)
+		w.st.put("in.c-m.t", "a,B\n1,2\n", "a")
+		w.write("tables/in.c-m.t.csv", text)
+		w.write("tables/in.c-m.t.csv.manifest", manifest)
+		w.mapTable("in.c-m.t.csv", component.TableManifest{PrimaryKey: []string{"A"}})
+		p, err := w.out.Plan(t.Context())
+		if err != nil {
+			if component.FaultOf(err) != component.UserFault {
+				t.Errorf("Plan = %v: it is the %s's error", err, component.FaultOf(err))
+			}
+			return
+		}
+		l := p.Tables[0]
+		if len(missingOf(l.PrimaryKey, l.Columns)) > 0 || slices.ContainsFunc(l.Columns, func(c string) bool { return c == "" || strings.EqualFold(c, "_timestamp") }) {
+			t.Errorf("load = %+v", l)
+		}
+	})
+}
+
+func missingOf(want, have []string) (out []string) {
+	for _, s := range want {
+		if !slices.Contains(have, s) {
+			out = append(out, s)
+		}
+	}
+	return out
+}
