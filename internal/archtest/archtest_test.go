@@ -60,6 +60,10 @@ var rules = []rule{
 // forbidden are imports that a package must never have, even where a rule's
 // folders would allow them.
 var forbidden = []struct{ from, to, why string }{
+	{"component/mapping", "component/storage/file", "mapping knows the contract for storages, not one of them"},
+	{"component/mapping", "component/storage/sql", "mapping knows the contract for storages, not one of them"},
+	{"component/mapping", "component/storage/s3", "mapping knows the contract for storages, not one of them"},
+	{"component/mapping", "component/run", "mapping is what a run uses"},
 	{"executor", "component", "the executor knows tasks that are made of others, not what they are for"},
 	{"executor", "engine/native", "nobody outside an engine's folder names that engine: choices are made by Features"},
 	{"executor", "engine/mem", "nobody outside an engine's folder names that engine: choices are made by Features"},
