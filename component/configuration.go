@@ -130,7 +130,13 @@ func readConfigurationFile(file string) (*Configuration, error) {
 		return nil, fileError(file, err)
 	}
 	c := &Configuration{File: file, Dir: dir, Data: v}
-	if v.Get("configuration") == nil {
+	switch {
+	case v.Get("configuration") != nil:
+	case v.Get("data", "definition") != nil:
+		return nil, problem(file, "", "is a component's definition, not a configuration of it")
+	case v.Get("component") != nil:
+		return nil, problem(file, "component", `stands beside "configuration": {component: ID, configuration: {parameters: ...}}`)
+	default:
 		return c, nil
 	}
 	if v, err = check(file, v, configurationType()); err != nil {

@@ -66,6 +66,8 @@ func TestReadConfiguration(t *testing.T) {
 		"Twice":      {map[string]string{"config.yaml": "configuration: {}\nrows: [{id: a, configuration: {}}]", "rows/a.json": "{}"}, "", caisson.ErrInvalid, "there twice"},
 		"RowRoot":    {map[string]string{"config.yaml": "{}", "rows/a.json": "[1]"}, "", caisson.ErrInvalid, "not a mapping"},
 		"RowNoID":    {map[string]string{"config.yaml": "configuration: {}\nrows: [{configuration: {}}]"}, "", caisson.ErrInvalid, `"id" is missing`},
+		"Definition": {map[string]string{"config.json": `{"id":"a","data":{"definition":{}}}`}, "", caisson.ErrInvalid, "a component's definition"},
+		"NoWrapper":  {map[string]string{"config.yaml": "component: a\nparameters: {}\n"}, "", caisson.ErrInvalid, "beside \"configuration\""},
 		"DoubleKeys": {map[string]string{"config.json": `{"parameters":{"a":1,"a":2}}`}, "", caisson.ErrInvalid, "twice"},
 	} {
 		t.Run("Err"+name, func(t *testing.T) {
