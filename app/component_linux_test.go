@@ -3,6 +3,7 @@ package app_test
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -241,4 +242,38 @@ func TestComponentImages(t *testing.T) {
 	if len(doc.Input.Tables) != 1 {
 		t.Error("the input was not mapped before images were made ready")
 	}
+}
+
+// TestComponentBuilder holds that an image is made of a definition's commands,
+// and of what the configuration puts into them.
+func TestComponentBuilder(t *testing.T) {
+	h := newComponentHost(t, "echo not built")
+	t.Setenv("DOCKER_HOST", daemon(t, h.archive))
+	name, tag, _ := strings.Cut(h.image, ":")
+	h.define("test.built", fmt.Sprintf(`{"type": "builder", "uri": %q, "tag": %q, "build_options": {
+		"parent_type": "dockerhub", "repository": {"uri": "https://example.com/nothing.git", "type": "git"},
+		"commands": ["echo made for {{who}} > /home/made"], "entry_point": "cat /home/made",
+		"parameters": [{"name": "who", "type": "plain_string"}]}}`, name, tag), "", "")
+	h.write("config.json", `{"component": "test.built", "id": "1", "configuration": {"parameters": {"who": "ann"}}}`)
+	result, doc, log := h.run(load(t), "oci")
+	if !result.Success || log != "made for ann\n" {
+		t.Errorf("log %q, %+v, want what was built", log, doc.Error)
+	}
+	h.write("config.json", `{"component": "test.built", "id": "1", "configuration": {"parameters": {"who": "ann; rm -rf"}}}`)
+	if err := h.refused(load(t)); !errors.Is(err, caisson.ErrInvalid) || !strings.Contains(err.Error(), "who") {
+		t.Errorf("Submit = %v, want that the parameter is no plain string", err)
+	}
+}
+
+// refused returns why a run is not accepted.
+func (h *componentHost) refused(cfg *app.Config) error {
+	h.t.Helper()
+	a, err := app.New(cfg, nil)
+	if err != nil {
+		h.t.Fatal(err)
+	}
+	defer a.Close()
+	task := &caisson.Task{Component: &caisson.ComponentRun{Config: "."}}
+	_, err = a.Executor.Submit(h.t.Context(), task, &executor.Submission{BaseDir: h.dir, Trusted: true})
+	return err
 }

@@ -6,6 +6,7 @@ import (
 	"bytes"
 	"context"
 	"fmt"
+	"strings"
 
 	"github.com/caissonrun/caisson"
 	"github.com/caissonrun/caisson/component"
@@ -49,7 +50,12 @@ func (r *row) images(ctx context.Context) error {
 // it is the configuration that asks for what is not there.
 func imageError(s *step, ref string, err error) error {
 	switch caisson.KindOf(err) {
-	case caisson.ErrUnsupported, caisson.ErrInvalid:
+	case caisson.ErrUnsupported:
+		if strings.Contains(err.Error(), "limits.") {
+			err = fmt.Errorf("%w; to run components without the limits of their definitions, set component.limits to false in the configuration file", err)
+		}
+		return at(s.name, err)
+	case caisson.ErrInvalid:
 		return at(s.name, err)
 	}
 	if ref == "" || interrupted(err) {
