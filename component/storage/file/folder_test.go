@@ -475,6 +475,12 @@ func TestLittleMemory(t *testing.T) {
 	if done := do(t, s, l); fmt.Sprint(done.Table.PrimaryKey) != "[name id]" {
 		t.Errorf("Load = %+v, want the key name, id", done)
 	}
+	// Nor is there place for the keys of rows that are all different.
+	l = add("5", text(0, n, "full"))
+	l.Incremental = false
+	if done := do(t, s, l); done.Table.Rows != n || strings.Count(export(t, s, nil), "full") != n {
+		t.Errorf("Load = %+v, want %d rows", done, n)
+	}
 	if err := s.Close(); err != nil {
 		t.Error(err)
 	}

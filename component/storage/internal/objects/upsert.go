@@ -31,7 +31,20 @@ var (
 
 // upsert writes the rows that stay, those of the load in place of those of the
 // same key, and behind them the other rows of the load.
-func (b *build) upsert(ctx context.Context) error { return b.combine(ctx, b.kept, b.fresh, 0) }
+func (b *build) upsert(ctx context.Context) error {
+	if b.new || !b.l.Incremental {
+		if ok, err := b.distinct(ctx); ok || err != nil {
+			return err
+		}
+		// What was written has a key twice.
+		b.out.close(false)
+		b.out = nil
+		if err := b.begin(ctx); err != nil {
+			return err
+		}
+	}
+	return b.combine(ctx, b.kept, b.fresh, 0)
+}
 
 // combine is upsert of two sources. Rows of the load that memory has no place
 // for are divided by their keys into files, and those of the table with them, so
