@@ -197,6 +197,31 @@ func TestRemoved(t *testing.T) {
 	}
 }
 
+// Where people removed what is hidden, or copied what they see alone, the table
+// is what they see.
+func TestHiddenRemoved(t *testing.T) {
+	dir := t.TempDir()
+	s := open(t, dir, nil)
+	defer s.Close()
+	l := add("1", "1,Ada\n")
+	l.PrimaryKey = []string{"id"}
+	do(t, s, l)
+	do(t, s, add("2", "2,Bob\n"))
+	if err := os.RemoveAll(filepath.Join(dir, "in/c-main/.people")); err != nil {
+		t.Fatal(err)
+	}
+	if got, want := export(t, s, nil), "\"id\",\"name\"\n\"1\",\"Ada\"\n\"2\",\"Bob\"\n"; got != want {
+		t.Errorf("Export = %q, want %q", got, want)
+	}
+	if !do(t, s, add("2", "2,Bob\n")).Again {
+		t.Error("a load is forgotten")
+	}
+	do(t, s, add("3", "2,Bill\n"))
+	if got, want := export(t, s, nil), "\"id\",\"name\"\n\"1\",\"Ada\"\n\"2\",\"Bill\"\n"; got != want {
+		t.Errorf("Export = %q, want %q", got, want)
+	}
+}
+
 // An Export's file stays, with the same contents, until the Export is closed,
 // and goes with the next load after that.
 func TestHeld(t *testing.T) {

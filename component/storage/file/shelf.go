@@ -31,6 +31,12 @@ func (s *store) Shown(id storage.ID) (objects.Print, time.Time, error) {
 	return printOf(info), info.ModTime(), nil
 }
 
+// Has implements objects.Shelf.
+func (s *store) Has(key string) bool {
+	_, err := os.Stat(s.path(key))
+	return err == nil
+}
+
 // OpenShown implements objects.Shelf.
 func (s *store) OpenShown(id storage.ID) (io.ReadCloser, error) {
 	return s.Open(context.Background(), shelf(id))

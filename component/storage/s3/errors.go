@@ -14,7 +14,7 @@ import (
 // codes sorts what servers say, by their codes.
 var codes = map[string]caisson.Kind{
 	"NoSuchKey":                      caisson.ErrNotFound,
-	"NoSuchBucket":                   caisson.ErrNotFound,
+	"NoSuchBucket":                   caisson.ErrInvalid, // no table is what is not there
 	"NoSuchUpload":                   caisson.ErrUnavailable,
 	"AccessDenied":                   caisson.ErrDenied,
 	"InvalidAccessKeyId":             caisson.ErrDenied,

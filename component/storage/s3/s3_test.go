@@ -303,7 +303,7 @@ func TestSilent(t *testing.T) {
 
 func TestErrors(t *testing.T) {
 	for code, want := range map[string]caisson.Kind{
-		"AccessDenied": caisson.ErrDenied, "SignatureDoesNotMatch": caisson.ErrDenied, "NoSuchBucket": caisson.ErrNotFound,
+		"AccessDenied": caisson.ErrDenied, "SignatureDoesNotMatch": caisson.ErrDenied, "NoSuchBucket": caisson.ErrInvalid,
 		"QuotaExceeded": caisson.ErrExhausted, "Odd": caisson.ErrUnknown,
 	} {
 		f, text := serve(t)

@@ -108,6 +108,9 @@ type Shelf interface {
 	// OpenShown reads it.
 	OpenShown(id storage.ID) (io.ReadCloser, error)
 
+	// Has reports whether an object is there.
+	Has(key string) bool
+
 	// ShownName is its path, for errors.
 	ShownName(id storage.ID) string
 }

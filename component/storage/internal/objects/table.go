@@ -136,7 +136,7 @@ func (t *table) look(shelf Shelf) error {
 	if err != nil {
 		return err
 	}
-	if t.version != "" && (print == t.record.Print || print == t.record.Before) {
+	if t.version != "" && (print == t.record.Print || print == t.record.Before) && t.whole(shelf) {
 		return nil
 	}
 	columns, err := t.head(shelf)
@@ -149,6 +149,13 @@ func (t *table) look(shelf Shelf) error {
 	t.theirs = true
 	t.adopt(columns, print, at.UTC().Truncate(time.Microsecond))
 	return nil
+}
+
+// whole reports whether the table's objects are there. People remove hidden
+// folders, and copy what they see alone.
+func (t *table) whole(shelf Shelf) bool {
+	return shelf.Has(folder(t.id)+"/"+t.record.Data) &&
+		(t.record.Stamps == "" || shelf.Has(folder(t.id)+"/"+t.record.Stamps))
 }
 
 func (t *table) head(shelf Shelf) ([]string, error) {
