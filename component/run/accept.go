@@ -346,9 +346,17 @@ func (a *acceptance) builds() error {
 	return nil
 }
 
+// modes are those that a run can have.
+var modes = []string{
+	caisson.ComponentRunMode, caisson.ComponentDebug, caisson.ComponentInput, caisson.ComponentSandbox, caisson.ComponentDryRun,
+}
+
 // check refuses what this program, the component or the storage can't do.
 func (a *acceptance) check() error {
 	main := a.plan.main()
+	if !slices.Contains(modes, a.plan.Mode) {
+		return invalidf(caisson.ErrInvalid, "mode", "%q is none; use %s", a.plan.Mode, strings.Join(modes, ", "))
+	}
 	if a.opts.Project.Branch != "" && main.Has(component.FeatureBranchJobs) {
 		return invalidf(caisson.ErrDenied, fmt.Sprintf("component %q", main.ID), "it can't be run in a development branch")
 	}

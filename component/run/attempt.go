@@ -86,8 +86,11 @@ func (a *attempt) fail(ctx context.Context, err error) error {
 		return ctx.Err()
 	}
 	f := failed(err)
-	if a.job.Stopped() != nil {
-		f = &failure{Fault: component.UserFault, Message: "the run was asked to end"}
+	if stop := a.job.Stopped(); stop != nil {
+		f = &failure{Fault: component.UserFault, Message: "the run was asked to end: " + string(stop.Reason)}
+		if stop.Reason == caisson.ReasonTimeout {
+			f.Message = "the time of the run was up"
+		}
 	} else if interrupted(err) {
 		return err
 	}

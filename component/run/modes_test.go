@@ -201,6 +201,7 @@ func TestRefused(t *testing.T) {
 		text       string
 	}{
 		"UnknownAction":    {"", "", caisson.ComponentRun{Action: "nope"}, caisson.ErrNotFound, `"nope"`},
+		"UnknownMode":      {"", "", caisson.ComponentRun{Mode: "nope"}, caisson.ErrInvalid, "dry-run"},
 		"UnknownComponent": {"", "", caisson.ComponentRun{Definition: "nope"}, caisson.ErrNotFound, "nope"},
 		"UnknownProcessor": {"", `"processors": {"after": [{"definition": {"component": "nope"}}]}`, caisson.ComponentRun{}, caisson.ErrNotFound, "nope"},
 		"UnknownKey":       {"", `"nope": 1`, caisson.ComponentRun{}, caisson.ErrInvalid, "nope"},

@@ -223,3 +223,27 @@ func TestStopped(t *testing.T) {
 	}
 	r.clean()
 }
+
+// TestRunTimeout holds that the time of a whole run ends what runs of it.
+func TestRunTimeout(t *testing.T) {
+	r := newRig(t)
+	r.define("main", "", func(p *mem.Proc) int {
+		<-p.Notify(15)
+		return 143
+	})
+	r.config("main", "")
+	x := r.executor()
+	task := &caisson.Task{Component: &caisson.ComponentRun{Config: "conf"}, Timeout: caisson.Duration(100 * time.Millisecond)}
+	id, err := x.Submit(t.Context(), task, r.submission())
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := x.Attend(t.Context(), id, false); err != nil {
+		t.Fatal(err)
+	}
+	got := r.ended(x, id)
+	if got.Status != 124 || got.doc.Error == nil || !strings.Contains(got.doc.Error.Message, "the time of the run was up") {
+		t.Errorf("status %d, %+v, want 124 and why", got.Status, got.doc.Error)
+	}
+	r.clean()
+}
