@@ -277,3 +277,20 @@ func (h *componentHost) refused(cfg *app.Config) error {
 	_, err = a.Executor.Submit(h.t.Context(), task, &executor.Submission{BaseDir: h.dir, Trusted: true})
 	return err
 }
+
+// TestComponentNetwork holds that a component has the network that its
+// definition asks for, and no other.
+func TestComponentNetwork(t *testing.T) {
+	for network, want := range map[string]string{"none": "0\n", "no-internet": "0\n", "bridge": "1\n"} {
+		t.Run(network, func(t *testing.T) {
+			h := newComponentHost(t, "ip route | grep -c '^default' || true")
+			h.write("registry/test.script.json", fmt.Sprintf(`{"id": "test.script", "type": "other", "data": {"network": %q,
+				"definition": {"type": "dockerhub", "uri": %q}}}`, network, "docker-archive:"+h.archive))
+			h.write("config.json", `{"component": "test.script", "id": "1", "configuration": {}}`)
+			result, doc, log := h.run(load(t), "oci")
+			if !result.Success || log != want {
+				t.Errorf("%q default routes, want %q; %+v", log, want, doc.Error)
+			}
+		})
+	}
+}
