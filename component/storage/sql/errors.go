@@ -1,6 +1,7 @@
 package sql
 
 import (
+	"context"
 	"database/sql/driver"
 	"errors"
 	"fmt"
@@ -58,7 +59,10 @@ func (p *postgres) explain(err error) (caisson.Kind, error) {
 	}
 	// The text of a failed connection names the user.
 	var connect *pgconn.ConnectError
-	if errors.As(err, &connect) {
+	if errors.As(err, &connect) && errors.Is(err, context.DeadlineExceeded) {
+		return caisson.ErrUnavailable, errors.New("no connection to the database: the server does not answer")
+	}
+	if connect != nil {
 		return caisson.ErrUnavailable, fmt.Errorf("no connection to the database: %w", cause(connect))
 	}
 	if lost(err) {

@@ -27,6 +27,9 @@ const (
 	// nameLimit is NAMEDATALEN of every PostgreSQL that is not built by hand,
 	// less one. Longer names would be cut, and two tables could become one.
 	nameLimit = 63
+	// connectTime is how long a server may take to say that it is there, where
+	// the URL does not say it (connect_timeout).
+	connectTime = 30 * time.Second
 	// settings make statements and values mean the same on every server. They
 	// end with the transaction, so that a proxy in between can be one that gives
 	// connections to others.
@@ -66,6 +69,9 @@ func newPostgres(text string) (dialect, driver.Connector, error) {
 	config.DefaultQueryExecMode = pgx.QueryExecModeExec
 	if config.RuntimeParams["application_name"] == "" {
 		config.RuntimeParams["application_name"] = "caisson"
+	}
+	if config.ConnectTimeout == 0 {
+		config.ConnectTimeout = connectTime
 	}
 	// A server that is gone without a word is found out within two minutes.
 	dialer := &net.Dialer{KeepAliveConfig: net.KeepAliveConfig{Enable: true, Idle: 30 * time.Second, Interval: 15 * time.Second, Count: 6}}

@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net"
 	"net/url"
 	"os"
 	"strings"
@@ -237,6 +238,27 @@ func TestNoCredentials(t *testing.T) {
 	}
 }
 
+// TestSilentServer holds that a server that accepts and says nothing is
+// unavailable, and that the error shows no credentials.
+func TestSilentServer(t *testing.T) {
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	s := open(t, "postgres://us3rname:s3cret@"+l.Addr().String()+"/db?sslmode=disable&connect_timeout=1")
+	_, err = s.Tables(t.Context())
+	wantError(t, err, caisson.ErrUnavailable, "does not answer")
+	if strings.Contains(err.Error(), "us3rname") || strings.Contains(err.Error(), "s3cret") {
+		t.Errorf("the error shows credentials: %v", err)
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	if _, err := s.Tables(ctx); !errors.Is(err, context.Canceled) || strings.Contains(err.Error(), "us3rname") {
+		t.Errorf("cancelled: %v", err)
+	}
+}
+
 // TestConnectionLost holds that a load whose connection ends is unavailable,
 // leaves nothing, and can be repeated.
 func TestConnectionLost(t *testing.T) {
@@ -303,6 +325,35 @@ func TestNewerCatalog(t *testing.T) {
 		_, err := again.Load(t.Context(), people("2", "1,Anna"))
 		wantError(t, err, caisson.ErrUnsupported, "newer")
 		_, err = again.Tables(t.Context())
+		wantError(t, err, caisson.ErrUnsupported, "newer")
+	})
+}
+
+// TestMigration holds that a later version brings the catalog up to date once,
+// whole or not at all, and that what is in it stays.
+func TestMigration(t *testing.T) {
+	each(t, func(t *testing.T, s *sql.Storage, at string) {
+		load(t, s, people("1", "1,Anna"))
+		half := "CREATE TABLE caisson_half (a integer)"
+		if strings.HasPrefix(at, "postgres") {
+			half = "CREATE TABLE caisson.half (a integer)"
+		}
+		broken := open(t, at)
+		broken.Migrate(half, "CREATE NONSENSE")
+		if _, err := broken.Load(t.Context(), people("2", "2,Ben")); err == nil {
+			t.Error("a migration that fails has no error")
+		}
+		later := open(t, at)
+		later.Migrate(half)
+		wantRows(t, later, nil, `"1","Anna"`)
+		if !load(t, later, people("1", "1,Anna")).Again {
+			t.Error("the migration forgot a load")
+		}
+		again := open(t, at)
+		again.Migrate(half)
+		load(t, again, people("2", "2,Ben"))
+		wantRows(t, again, nil, `"2","Ben"`)
+		_, err := open(t, at).Tables(t.Context())
 		wantError(t, err, caisson.ErrUnsupported, "newer")
 	})
 }

@@ -250,9 +250,6 @@ func (s *Storage) sorted(ctx context.Context, item string, err error) error {
 	if ctx.Err() != nil {
 		return ctx.Err()
 	}
-	if errors.Is(err, context.Canceled) || errors.Is(err, context.DeadlineExceeded) {
-		return err
-	}
 	kind, cause := s.d.explain(err)
 	switch {
 	case item == "":
