@@ -144,9 +144,19 @@ func (g *registry) signatures(ctx context.Context, digest v1.Hash) (*document, e
 
 // get asks one endpoint for a manifest by tag or digest.
 func (g *registry) get(ctx context.Context, e *endpoint, which string) (*document, error) {
+	want := ""
+	if strings.HasPrefix(which, "sha256:") {
+		want = which
+	}
+	return g.fetch(ctx, e, "manifests/"+which, which, want)
+}
+
+// fetch asks one endpoint for a manifest or index. Want is the digest that it is
+// to have; empty: what the registry says.
+func (g *registry) fetch(ctx context.Context, e *endpoint, path, which, want string) (*document, error) {
 	what := fmt.Sprintf("image %q in %q", which, e.repo)
 	header := http.Header{"Accept": {strings.Join(documentTypes, ", ")}}
-	resp, err := g.do(ctx, e, http.MethodGet, "manifests/"+which, header)
+	resp, err := g.do(ctx, e, http.MethodGet, path, header)
 	if err != nil {
 		return nil, err
 	}
@@ -162,9 +172,8 @@ func (g *registry) get(ctx context.Context, e *endpoint, which string) (*documen
 	if err != nil {
 		return nil, fmt.Errorf("%s: %w", what, err)
 	}
-	want := resp.Header.Get("Docker-Content-Digest")
-	if strings.HasPrefix(which, "sha256:") {
-		want = which
+	if want == "" {
+		want = resp.Header.Get("Docker-Content-Digest")
 	}
 	if strings.HasPrefix(want, "sha256:") && want != doc.digest.String() {
 		return nil, invalid("%s: wrong digest: what came has %s, expected %s", what, doc.digest, shorten(want))

@@ -28,7 +28,9 @@ import (
 	"github.com/caissonrun/caisson/internal/atomicfile"
 )
 
-// Signatures are those of key pairs as cosign makes them: the manifest with tag
+// Signatures are those of key pairs as cosign makes them: bundles, see bundle.go,
+// and before its version 3, and still if asked to, in a form of its own. The
+// manifest with tag
 // sha256-HEX.sig has a layer for each signature. Its contents say which
 // manifest of which repository is signed, and an annotation has the signature
 // of these contents.
@@ -64,14 +66,16 @@ func (t *trust) verify(ctx context.Context, p *pulling, top *document, found *ca
 	}
 	seen := 0
 	for _, digest := range digests {
-		key, n, err := t.verifyDigest(ctx, p, digest)
-		if err != nil {
-			return err
+		for _, verify := range []func(context.Context, *pulling, v1.Hash) (*publicKey, int, error){t.verifyDigest, t.verifyBundles} {
+			key, n, err := verify(ctx, p, digest)
+			if err != nil {
+				return err
+			}
+			if key != nil {
+				return t.note(p.remote.dir, p.ref, found.doc.digest, key)
+			}
+			seen += n
 		}
-		if key != nil {
-			return t.note(p.remote.dir, p.ref, found.doc.digest, key)
-		}
-		seen += n
 	}
 	if seen == 0 {
 		return denied("it is not signed, and the operator's policy for %q asks for that", t.policy.Prefix)

@@ -89,6 +89,60 @@ func TestSignatures(t *testing.T) {
 	}
 }
 
+func TestBundles(t *testing.T) {
+	dir, private := keys(t)
+	for name, open := range map[string]func(testing.TB) *imagetest.Registry{
+		"tag": imagetest.NewRegistry, "list": imagetest.NewListingRegistry,
+	} {
+		for file, key := range private {
+			t.Run(name+"/"+file, func(t *testing.T) {
+				reg := open(t)
+				img := small(t, "signed by "+file)
+				ref := reg.Push(t, "team/app:1", img)
+				s := pullStore(t, signed(t, reg, dir, file))
+				_, err := get(t, s, ref)
+				wantError(t, err, caisson.ErrDenied, "not signed", reg.Host+"/team")
+				imagetest.SignBundle(t, reg, "team/app", img, key, imagetest.Statement(digestOf(t, img)))
+				mustGet(t, s, &image.Request{Ref: ref})
+				reg.Close()
+				mustGet(t, s, &image.Request{Ref: ref})
+			})
+		}
+	}
+}
+
+func TestBundleErr(t *testing.T) {
+	dir, private := keys(t)
+	good := private["ecdsa.pub"]
+	img, other := small(t, "an image"), small(t, "another image")
+	statement := imagetest.Statement(digestOf(t, img))
+	for name, test := range map[string]struct {
+		key       crypto.Signer
+		statement string
+	}{
+		"OtherKey":     {private["other.pub"], statement},
+		"OtherImage":   {good, imagetest.Statement(digestOf(t, other))},
+		"Attestation":  {good, strings.Replace(statement, "https://sigstore.dev/cosign/sign/v1", "https://spdx.dev/Document", 1)},
+		"OtherContent": {good, strings.Replace(statement, "in-toto.io/Statement", "example.org/Statement", 1)},
+		"NoStatement":  {good, "{}"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			reg := imagetest.NewRegistry(t)
+			ref := reg.Push(t, "team/app:1", img)
+			imagetest.SignBundle(t, reg, "team/app", img, test.key, test.statement)
+			_, err := get(t, pullStore(t, signed(t, reg, dir, "ecdsa.pub")), ref)
+			wantError(t, err, caisson.ErrDenied, "none of its 1 signatures")
+		})
+	}
+	t.Run("RegistryFails", func(t *testing.T) {
+		reg := imagetest.NewRegistry(t)
+		ref := reg.Push(t, "team/app:1", img)
+		reg.Break(imagetest.Status("referrers", http.StatusBadGateway))
+		_, err := get(t, pullStore(t, signed(t, reg, dir, "ecdsa.pub")), ref)
+		wantError(t, err, caisson.ErrUnavailable, "signatures", "502")
+	})
+}
+
 func TestSignedIndex(t *testing.T) {
 	dir, private := keys(t)
 	reg := imagetest.NewRegistry(t)

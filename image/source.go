@@ -29,6 +29,9 @@ type source interface {
 	// signatures returns the manifest of the signatures of a digest, or
 	// ErrNotFound.
 	signatures(ctx context.Context, digest v1.Hash) (*document, error)
+	// bundles returns the manifests of artifacts that refer to a digest and have
+	// signatures in them, or ErrNotFound.
+	bundles(ctx context.Context, digest v1.Hash) ([]v1.Hash, error)
 	// tags are names that the place itself gives an image.
 	tags(digest v1.Hash) []string
 	close()
@@ -51,6 +54,10 @@ func (r *remote) open(ctx context.Context, p *pulling) (source, error) {
 type unsigned struct{}
 
 func (unsigned) signatures(context.Context, v1.Hash) (*document, error) {
+	return nil, notFound("folders and archives have no signatures")
+}
+
+func (unsigned) bundles(context.Context, v1.Hash) ([]v1.Hash, error) {
 	return nil, notFound("folders and archives have no signatures")
 }
 

@@ -47,10 +47,16 @@ func NewRegistry(t testing.TB) *Registry { return newRegistry(t, httptest.NewTLS
 // NewHTTPRegistry starts a registry that speaks http only.
 func NewHTTPRegistry(t testing.TB) *Registry { return newRegistry(t, httptest.NewServer) }
 
-func newRegistry(t testing.TB, start func(http.Handler) *httptest.Server) *Registry {
+// NewListingRegistry starts a registry that speaks https and lists what refers
+// to a manifest, which older ones do not.
+func NewListingRegistry(t testing.TB) *Registry {
+	return newRegistry(t, httptest.NewTLSServer, registry.WithReferrersSupport(true))
+}
+
+func newRegistry(t testing.TB, start func(http.Handler) *httptest.Server, more ...registry.Option) *Registry {
 	t.Helper()
 	r := &Registry{blobs: registry.NewInMemoryBlobHandler(), count: make(map[string]int)}
-	store := registry.New(registry.Logger(log.New(io.Discard, "", 0)), registry.WithBlobHandler(r.blobs))
+	store := registry.New(append(more, registry.Logger(log.New(io.Discard, "", 0)), registry.WithBlobHandler(r.blobs))...)
 	quiet := log.New(io.Discard, "", 0)
 
 	door := start(r.front(store))
