@@ -143,6 +143,8 @@ func TestExits(t *testing.T) {
 		"NoApplication":  {say("", "boom", 2), `{"logging": {"no_application_errors": true}}`, 1, "user", `failed: (2) boom`},
 		"Terminated":     {say("", "", 137), "", 1, "user", "component terminated"},
 		"Long":           {say("", long, 1), "", 1, "user", strings.Repeat("x", 1997) + " ... " + strings.Repeat("y", 1997)},
+		"VeryLong":       {say("", strings.Repeat(long, 30), 1), "", 1, "user", strings.Repeat("x", 1997) + " ... " + strings.Repeat("y", 1997)},
+		"Runtime":        {say("", "", 125), "", 1, "user", "component terminated"},
 		"OutOfMemory":    {func(p *mem.Proc) int { p.Alloc(300 << 20); return 0 }, `{"memory": "256m"}`, 137, "user", "out of memory (exceeded 256M)"},
 		"Crash":          {func(p *mem.Proc) int { panic("x") }, "", 2, "application", "failed"},
 		"StateNoJSON":    {func(p *mem.Proc) int { put(p, "/data/out/state.json", "{"); return 0 }, "", 2, "application", "state.json"},
