@@ -386,7 +386,8 @@ func (s *store) Lock(ctx context.Context, name string) (func(), error) {
 	}
 	l, err := lockfile.Acquire(ctx, s.path(".caisson/locks/"+name))
 	if err != nil && ctx.Err() != nil {
-		return nil, err
+		// Whoever holds it is no reason to say that something is there already.
+		return nil, fmt.Errorf("%w: %v", ctx.Err(), err)
 	}
 	if err != nil {
 		return nil, s.wrap(".caisson/locks/"+name, err)

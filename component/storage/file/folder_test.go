@@ -332,6 +332,38 @@ func TestCancelled(t *testing.T) {
 	}
 }
 
+// Who gives up waiting for another load is not told that something exists.
+func TestWaitCancelled(t *testing.T) {
+	dir := t.TempDir()
+	s := open(t, dir, nil)
+	defer s.Close()
+	do(t, s, add("1", "1,Ada\n"))
+	inside, leave := make(chan struct{}), make(chan struct{})
+	slow := add("2", "")
+	slow.Slices = []storage.Slice{{Name: "slow", Open: func() (io.ReadCloser, error) {
+		close(inside)
+		<-leave
+		return io.NopCloser(strings.NewReader("2,Bob\n")), nil
+	}}}
+	done := make(chan error)
+	go func() {
+		_, err := s.Load(context.Background(), slow)
+		done <- err
+	}()
+	<-inside
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	other := open(t, dir, nil)
+	defer other.Close()
+	if _, err := other.Load(ctx, add("3", "3,Cyd\n")); !errors.Is(err, context.Canceled) || errors.Is(err, caisson.ErrExists) {
+		t.Errorf("Load = %v, want Canceled", err)
+	}
+	close(leave)
+	if err := <-done; err != nil {
+		t.Error(err)
+	}
+}
+
 // endless is rows without an end, that stop is called in.
 type endless struct {
 	stop func()
