@@ -119,7 +119,8 @@ func (g *registry) bundles(ctx context.Context, digest v1.Hash) (list []v1.Hash,
 	var doc *document
 	err = g.each(ctx, func(_ int, e *endpoint) (err error) {
 		doc, err = g.fetch(ctx, e, "referrers/"+digest.String(), digest.String(), "")
-		if err != nil && !errors.Is(err, caisson.ErrUnavailable) && ctx.Err() == nil {
+		switch caisson.KindOf(err) {
+		case caisson.ErrNotFound, caisson.ErrInvalid, caisson.ErrDenied:
 			// Registries without lists answer in many ways.
 			doc, err = g.get(ctx, e, digest.Algorithm+"-"+digest.Hex)
 		}
