@@ -10,7 +10,9 @@ import (
 )
 
 // A dialect is what PostgreSQL and SQLite do differently. Its statements have
-// values in them as literals: COPY takes no parameters.
+// values in them as literals: COPY takes no parameters. It is as wide as the two
+// differ: each method is one statement or one fact, and what is done with them,
+// and in which order, is written once, outside.
 type dialect interface {
 	name() string // the URL without credentials
 	features() storage.Features
