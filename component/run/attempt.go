@@ -166,8 +166,8 @@ func (a *attempt) salvage(ctx context.Context) error {
 func (a *attempt) warn(format string, args ...any) {
 	row := &a.p.Rows[a.p.Row]
 	text := a.hide(shorten(fmt.Sprintf(format, args...)))
-	if len(row.Warnings) >= maxWarnings {
-		return
+	if len(row.Warnings) >= maxWarnings || a.p.Failure != nil && strings.Contains(a.p.Failure.Message, text) {
+		return // that is why the run has failed: it is told already
 	}
 	row.Warnings = append(row.Warnings, text)
 	key := fmt.Sprintf("row-%d/warning-%d", a.p.Row, len(row.Warnings))

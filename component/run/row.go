@@ -44,7 +44,7 @@ func (a *attempt) row(ctx context.Context) error {
 		}
 		if next == "" {
 			a.p.Row, a.p.Phase, a.p.Step = a.p.Row+1, phaseInput, 0
-			return a.save()
+			return errors.Join(a.save(), a.job.Progress(float64(a.p.Row)/float64(len(a.plan.Rows))))
 		}
 		a.p.Phase = next
 		if err := a.save(); err != nil {
