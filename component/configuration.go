@@ -40,13 +40,6 @@ type Row struct {
 func configurationType() *fields.Type {
 	data := &fields.Type{Form: fields.Open, Want: "a mapping with a configuration's keys"}
 	name := func() *fields.Type { return scalar() }
-	row := object(
-		"a mapping with id and configuration",
-		required("id", given("a row's id"), "The row."),
-		required("configuration", data, "What is put over the configuration."),
-		field("name", name(), "", "What people call it."),
-		also(field("isDisabled", toggle(), "", "Whether it runs only where it is named."), "disabled"),
-	)
 	t := object(
 		"a mapping with component and configuration",
 		also(field("component", name(), "", "The component's id in the registry."), "component_id", "componentid"),
@@ -54,20 +47,39 @@ func configurationType() *fields.Type {
 		field("name", name(), "", "What people call it."),
 		field("version", name(), "", "Its version."),
 		required("configuration", data, "The configuration."),
-		field("rows", list(row), "", "Its rows."),
+		field("rows", list(rowType(true)), "", "Its rows."),
 	)
-	// What comes with an export and means nothing here.
-	for _, o := range []*fields.Type{t, row} {
-		for _, key := range []string{
-			"description", "changeDescription", "created", "creatorToken", "currentVersion", "isDeleted", "rowsSortOrder",
-			"state", "url", "token",
-		} {
-			o.Fields = append(o.Fields, field(key, anything(), "", "Has no effect."))
-		}
-	}
-	row.Fields = append(row.Fields, field("version", anything(), "", "Has no effect."))
-	t.Fields = append(t.Fields, field("isDisabled", anything(), "", "Has no effect."))
+	t.Fields = append(exported(t.Fields), field("isDisabled", anything(), "", "Has no effect."))
 	return t
+}
+
+// rowType describes a row. Named says that nothing but its id names it: it is in
+// no file of its own.
+func rowType(named bool) *fields.Type {
+	id := required("id", given("a row's id"), "The row.")
+	if !named {
+		id = field("id", scalar(), "", "The row: the file's name.")
+	}
+	t := object(
+		"a mapping with id and configuration",
+		id,
+		required("configuration", &fields.Type{Form: fields.Open, Want: "a mapping with a configuration's keys"}, "What is put over the configuration."),
+		field("name", scalar(), "", "What people call it."),
+		also(field("isDisabled", toggle(), "", "Whether it runs only where it is named."), "disabled"),
+	)
+	t.Fields = append(exported(t.Fields), field("version", anything(), "", "Has no effect."))
+	return t
+}
+
+// exported adds what comes with an export and means nothing here.
+func exported(list []fields.Field) []fields.Field {
+	for _, key := range []string{
+		"description", "changeDescription", "created", "creatorToken", "currentVersion", "isDeleted", "rowsSortOrder",
+		"state", "url", "token",
+	} {
+		list = append(list, field(key, anything(), "", "Has no effect."))
+	}
+	return list
 }
 
 // ReadConfiguration reads a configuration from a file or a folder.
@@ -75,9 +87,9 @@ func configurationType() *fields.Type {
 // A file holds a configuration's keys (parameters, storage ...), or a mapping
 // with "configuration" and what else there is to say: component, id, name,
 // version, rows. A folder has such a file, config.json, config.yaml or
-// config.yml, and may have rows: rows/ID.json (or .yaml, .yml) or a folder
-// rows/ID with a config file and maybe a file meta.json with name and
-// isDisabled.
+// config.yml, and may have rows: rows/ID.json (or .yaml, .yml), which may be a
+// mapping with "configuration", name and isDisabled, or a folder rows/ID with a
+// config file and maybe a file meta.json with name and isDisabled.
 //
 // Errors: ErrNotFound, Problems.
 func ReadConfiguration(path string) (*Configuration, error) {
@@ -212,9 +224,28 @@ func readRows(dir string) ([]Row, error) {
 			return nil, problem(file, "", "is not a mapping with a configuration's keys")
 		}
 		row.ID, row.Data, row.File = id, data, file
+		if data.Get("configuration") != nil {
+			if err := row.unwrap(); err != nil {
+				return nil, err
+			}
+		}
 		rows = append(rows, row)
 	}
 	return rows, nil
+}
+
+// unwrap takes a row of a file that says more of it than its keys. Its id, if
+// there is one, is that of the file, so that there is one name for it.
+func (r *Row) unwrap() error {
+	v, err := check(r.File, r.Data, rowType(false))
+	if err != nil {
+		return err
+	}
+	if id := scalarText(v.Get("id")); id != "" && id != r.ID {
+		return problem(r.File, "id", fmt.Sprintf("is not the file's name, %q", clip(r.ID)))
+	}
+	r.Name, r.Disabled, r.Data = scalarText(v.Get("name")), isTrue(v.Get("isDisabled")), v.Get("configuration")
+	return nil
 }
 
 // Select returns the rows to be run, in the order of the configuration: all

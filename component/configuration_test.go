@@ -45,6 +45,18 @@ func TestReadConfiguration(t *testing.T) {
 			t.Errorf("ReadConfiguration = %+v, %v", c, err)
 		}
 	})
+	t.Run("RowFile", func(t *testing.T) {
+		dir := write(t, t.TempDir(), map[string]string{
+			"config.yaml": "{}", "rows/a.yaml": "name: Ant\nisDisabled: true\nconfiguration: {parameters: {a: 1}}\n",
+		})
+		c, err := component.ReadConfiguration(dir)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if r := c.Rows[0]; r.ID != "a" || r.Name != "Ant" || !r.Disabled || compact(t, r.Data) != `{"parameters":{"a":1}}` {
+			t.Errorf("row %+v", r)
+		}
+	})
 	t.Run("Export", func(t *testing.T) {
 		file := filepath.Join(write(t, t.TempDir(), map[string]string{"x.json": `{"id":"55","name":"N","description":"","created":"2020","creatorToken":{"id":1},"version":4,"changeDescription":"","isDeleted":false,"configuration":{"parameters":{}},"rowsSortOrder":[],"rows":[{"id":"r","name":"","description":"","isDisabled":true,"version":1,"created":"x","configuration":{},"state":{}}],"state":{},"currentVersion":{}}`}), "x.json")
 		c, err := component.ReadConfiguration(file)
@@ -65,6 +77,8 @@ func TestReadConfiguration(t *testing.T) {
 		"Wrapper":    {map[string]string{"config.yaml": "configuration: {}\nrow: []\n"}, "", caisson.ErrInvalid, `did you mean "rows"`},
 		"Twice":      {map[string]string{"config.yaml": "configuration: {}\nrows: [{id: a, configuration: {}}]", "rows/a.json": "{}"}, "", caisson.ErrInvalid, "there twice"},
 		"RowRoot":    {map[string]string{"config.yaml": "{}", "rows/a.json": "[1]"}, "", caisson.ErrInvalid, "not a mapping"},
+		"RowID":      {map[string]string{"config.yaml": "{}", "rows/a.json": `{"id":"b","configuration":{}}`}, "", caisson.ErrInvalid, `not the file's name`},
+		"RowKey":     {map[string]string{"config.yaml": "{}", "rows/a.json": `{"disable":true,"configuration":{}}`}, "", caisson.ErrInvalid, "unknown key"},
 		"RowNoID":    {map[string]string{"config.yaml": "configuration: {}\nrows: [{configuration: {}}]"}, "", caisson.ErrInvalid, `"id" is missing`},
 		"Definition": {map[string]string{"config.json": `{"id":"a","data":{"definition":{}}}`}, "", caisson.ErrInvalid, "a component's definition"},
 		"NoWrapper":  {map[string]string{"config.yaml": "component: a\nparameters: {}\n"}, "", caisson.ErrInvalid, "beside \"configuration\""},
