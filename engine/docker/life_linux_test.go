@@ -306,8 +306,8 @@ func TestOperatorsGates(t *testing.T) {
 		change     func(*engine.Spec)
 		want, lack string
 	}{
-		"a device":                {change: device(""), want: "read\nwritten\n", lack: "all\n"},
-		"a device that is read":   {change: device("r"), want: "read\n", lack: "written\n"},
+		"a device":              {change: device(""), want: "read\nwritten\n", lack: "all\n"},
+		"a device that is read": {change: device("r"), want: "read\n", lack: "written\n"},
 		// Of root it would take capabilities that not every host of tests has.
 		"privileged, as somebody": {change: func(s *engine.Spec) { s.Privileged, s.User = true, "1000" }, want: "all\nCapEff:\t0000000000000000"},
 	} {
