@@ -17,6 +17,14 @@ func (r *row) archive(ctx context.Context, name string, d *defined) error {
 	return r.keep(ctx, name, tags)
 }
 
+// archiveOutput keeps a copy of the folder as the last step has left it.
+func (r *row) archiveOutput(ctx context.Context) error {
+	if err := r.writeConfig(&r.steps[len(r.steps)-1]); err != nil {
+		return err // it was removed after the step, as it holds secrets
+	}
+	return r.archive(ctx, "stage_output", r.plan.main())
+}
+
 // archiveInput keeps a copy of the folder as a component would find it.
 func (r *row) archiveInput(ctx context.Context) error {
 	if err := r.prepare(ctx, r.mainStep()); err != nil {

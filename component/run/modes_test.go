@@ -8,6 +8,8 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
+	"slices"
 	"strings"
 	"testing"
 
@@ -92,6 +94,14 @@ func TestDebug(t *testing.T) {
 		}
 		if !ok {
 			t.Errorf("%s lacks %s: %v", name, want, found[name])
+		}
+		if _, ok := found[name]["config.json"]; !ok {
+			t.Errorf("%s lacks config.json: %v", name, found[name])
+		}
+	}
+	for name, files := range found {
+		if !slices.ContainsFunc(slices.Collect(maps.Keys(files)), func(f string) bool { return strings.HasSuffix(f, "config.json") }) {
+			t.Errorf("%s lacks config.json", name)
 		}
 	}
 	files, err := r.store().Files(t.Context(), &storage.FileQuery{Tags: []string{"debug", "jobId:" + got.Task, "main"}})

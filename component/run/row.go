@@ -158,7 +158,7 @@ func (r *row) output(ctx context.Context) error {
 		r.report.Result = doc.Variables
 	}
 	if r.plan.Mode == caisson.ComponentDebug {
-		return r.archive(ctx, "stage_output", r.plan.main())
+		return r.archiveOutput(ctx)
 	}
 	if r.plan.main().StagingOutput == stagingNone {
 		return nil

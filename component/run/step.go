@@ -139,9 +139,6 @@ func (r *row) runStep(ctx context.Context, s *step) error {
 
 // prepare writes what a step finds in its folder.
 func (r *row) prepare(ctx context.Context, s *step) error {
-	images := r.secrets.Images[s.def.ID]
-	opts := &component.FileOptions{Action: r.plan.Action, ImageParameters: images.Parameters}
-	var config *component.Value
 	if s.main() {
 		if err := r.writeState(ctx); err != nil {
 			return err
@@ -149,20 +146,28 @@ func (r *row) prepare(ctx context.Context, s *step) error {
 		if err := r.bringArtifacts(ctx); err != nil {
 			return err
 		}
-		config = r.cfg.File(opts)
-	} else {
-		if err := r.say(r.key(s), "running processor %s", s.proc.Component); err != nil {
-			return err
-		}
-		config = s.proc.File(opts)
+	} else if err := r.say(r.key(s), "running processor %s", s.proc.Component); err != nil {
+		return err
 	}
-	if err := r.folder.WriteConfig(config, component.Format(s.def.Format)); err != nil {
+	if err := r.writeConfig(s); err != nil {
 		return err
 	}
 	if r.plan.Mode == caisson.ComponentDebug {
 		return r.archive(ctx, fmt.Sprintf("stage_%d", r.p.Step), s.def)
 	}
 	return nil
+}
+
+// writeConfig gives a step its configuration.
+func (r *row) writeConfig(s *step) error {
+	opts := &component.FileOptions{Action: r.plan.Action, ImageParameters: r.secrets.Images[s.def.ID].Parameters}
+	var config *component.Value
+	if s.main() {
+		config = r.cfg.File(opts)
+	} else {
+		config = s.proc.File(opts)
+	}
+	return r.folder.WriteConfig(config, component.Format(s.def.Format))
 }
 
 // writeState gives the component what it has remembered.
