@@ -376,6 +376,9 @@ func (a *acceptance) check() error {
 		if d.Has(component.FeatureRootUser) && !d.Operator {
 			a.note("component %q asks for the root user, which only a definition in the operator's registry can have", id)
 		}
+		if d.ForwardToken && a.opts.Project.Token == "" {
+			a.note("component %q asks for a storage's token, and there is none: KBC_TOKEN and KBC_URL are empty", id)
+		}
 	}
 	if a.plan.sync() {
 		return nil
