@@ -101,7 +101,15 @@ func (f *fetcher) look(ctx context.Context) error {
 
 // stageIn is an error about one thing of the input that the user can mend.
 func stageIn(item string, err error) error {
-	return &caisson.Error{Op: caisson.OpStageIn, Item: item, Kind: caisson.KindOf(err), Err: err}
+	return &caisson.Error{Op: caisson.OpStageIn, Item: item, Kind: caisson.KindOf(err), Err: unnamed(item, err)}
+}
+
+// unnamed returns err without its item, where that is the same: it is named once.
+func unnamed(item string, err error) error {
+	if e, ok := err.(*caisson.Error); ok && e.Op == "" && e.Item == item && e.Err != nil {
+		return e.Err
+	}
+	return err
 }
 
 func invalid(format string, args ...any) error {
