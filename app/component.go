@@ -8,6 +8,7 @@ import (
 	"net/url"
 	"os"
 	"path/filepath"
+	"strings"
 
 	"github.com/caissonrun/caisson"
 	"github.com/caissonrun/caisson/component"
@@ -27,7 +28,7 @@ func components(cfg *Config, opts *Options, images *image.Store, logger *slog.Lo
 		Storage: openStorage, DefaultStorage: c.Storage, Registry: c.Registry,
 		Project: run.Project{
 			ID: c.Project, Name: c.ProjectName, Stack: c.Stack, Branch: c.Branch, TokenID: c.TokenID, TokenDesc: c.TokenName,
-			User: c.User, FileProvider: c.FileProvider, Features: c.Features,
+			User: c.User, URL: c.URL, FileProvider: c.FileProvider, Features: c.Features,
 		},
 		Keys: func(comp, configuration string) (run.Keys, error) {
 			return keys.Box(seal.Scope{Project: c.Project, Component: comp, Configuration: configuration}, seal.Component)
@@ -38,6 +39,9 @@ func components(cfg *Config, opts *Options, images *image.Store, logger *slog.Lo
 		Build: func(ctx context.Context, b *component.Build, output io.Writer) (string, error) {
 			return makeImage(ctx, images, b, output)
 		},
+	}
+	if c.TokenFile != "" {
+		o.Project.Token = func() (string, error) { return readToken(c.TokenFile) }
 	}
 	if c.Vault != "" {
 		o.Vault = func(u component.Unsealer) (map[string]string, []string, error) {
@@ -50,6 +54,30 @@ func components(cfg *Config, opts *Options, images *image.Store, logger *slog.Lo
 		}
 	}
 	return run.New(o)
+}
+
+// maxToken is the most bytes of a file with a token.
+const maxToken = 64 << 10
+
+// readToken reads the operator's file with a token, without the end of its line.
+func readToken(path string) (string, error) {
+	fail := func(err error) (string, error) {
+		return "", &caisson.Error{Op: caisson.OpConfig, Item: "component.token_file", Kind: caisson.ErrInvalid, Err: err}
+	}
+	f, err := os.Open(path)
+	if err != nil {
+		return fail(err)
+	}
+	defer f.Close()
+	data, err := io.ReadAll(io.LimitReader(f, maxToken))
+	if err != nil {
+		return fail(err)
+	}
+	token := strings.TrimSpace(string(data))
+	if token == "" {
+		return fail(errors.New("it is empty"))
+	}
+	return token, nil
 }
 
 // makeImage builds the image of a component, unless it is there.

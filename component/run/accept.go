@@ -309,8 +309,8 @@ func (a *acceptance) unsealImages() error {
 			a.hide([]string{s.Password})
 		}
 		a.secrets.Images[id] = s
-		if d.ForwardToken {
-			a.hide([]string{a.opts.Project.Token})
+		if err := a.forwardToken(id, d); err != nil {
+			return err
 		}
 	}
 	if err := a.builds(); err != nil {
@@ -321,6 +321,22 @@ func (a *acceptance) unsealImages() error {
 			return at(rowItem(a.rows[i].ID), err)
 		}
 	}
+	return nil
+}
+
+// forwardToken keeps the project's token for a component that asks for it.
+func (a *acceptance) forwardToken(id string, d *defined) (err error) {
+	if !d.ForwardToken {
+		return nil
+	}
+	if a.opts.Project.Token == nil {
+		a.note("component %q asks for a token, and there is none (component.token_file): KBC_TOKEN is empty", id)
+		return nil
+	}
+	if a.secrets.Token, err = a.opts.Project.Token(); err != nil {
+		return err
+	}
+	a.hide([]string{a.secrets.Token})
 	return nil
 }
 
@@ -375,9 +391,6 @@ func (a *acceptance) check() error {
 		}
 		if d.Has(component.FeatureRootUser) && !d.Operator {
 			a.note("component %q asks for the root user, which only a definition in the operator's registry can have", id)
-		}
-		if d.ForwardToken && a.opts.Project.Token == "" {
-			a.note("component %q asks for a storage's token, and there is none: KBC_TOKEN and KBC_URL are empty", id)
 		}
 	}
 	if a.plan.sync() {

@@ -22,7 +22,7 @@ func TestSecretVariables(t *testing.T) {
 	r.options.Keys = func(comp, configuration string) (run.Keys, error) {
 		return keys.Box(seal.Scope{Project: "7", Component: comp, Configuration: configuration}, seal.Component)
 	}
-	r.options.Project.Token, r.options.Project.URL = token, "https://localhost"
+	r.options.Project.Token, r.options.Project.URL = func() (string, error) { return token, nil }, "https://localhost"
 	box, err := r.options.Keys("main", "12")
 	if err != nil {
 		t.Fatal(err)

@@ -69,7 +69,8 @@ type secrets struct {
 	// Storage is the plan's, with its password.
 	Storage string `json:"storage"`
 	// Env are variables that the storage has looked up.
-	Env map[string]string `json:"env,omitempty"`
+	Env   map[string]string `json:"env,omitempty"`
+	Token string            `json:"token,omitempty"` // of the project, if a component asks for it
 	// Builds are what the main image is made of, for each row, if it is built.
 	Builds []*component.Build `json:"builds,omitempty"`
 }

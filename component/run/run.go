@@ -78,10 +78,13 @@ type Keys interface {
 
 // A Project is what a component is told about where it runs.
 type Project struct {
-	ID, Name, Stack, Branch   string
-	Token, TokenID, TokenDesc string
-	User, URL, FileProvider   string
-	Features                  []string
+	ID, Name, Stack, Branch string
+	TokenID, TokenDesc      string
+	User, URL, FileProvider string
+	Features                []string
+	// Token returns the token that components with forward_token are given. Nil:
+	// there is none.
+	Token func() (string, error)
 }
 
 // A Runner runs components. One serves the whole process.

@@ -402,7 +402,7 @@ func (r *row) env(c *executor.Child, s *step) error {
 		ComponentID: def.ID, StackID: p.Stack, BranchID: p.Branch, FileProvider: p.FileProvider, Features: p.Features,
 		Mode: orElse(map[string]string{caisson.ComponentDebug: "debug"}[r.plan.Mode], "run"), DataTypeSupport: r.dataTypes(r.cfg),
 		ForwardToken: def.ForwardToken, ForwardDetails: def.ForwardTokenDetails,
-		Token: p.Token, URL: p.URL, ProjectName: p.Name, TokenID: p.TokenID, TokenDesc: p.TokenDesc, RealUser: p.User,
+		Token: r.secrets.Token, URL: p.URL, ProjectName: p.Name, TokenID: p.TokenID, TokenDesc: p.TokenDesc, RealUser: p.User,
 		Parameters: r.cfg.Parameters, Inject: def.InjectEnvironment,
 	}
 	if !s.main() {

@@ -20,6 +20,8 @@ type Component struct {
 	Stack         string   `json:"stack"`                 // the host that components think they run on
 	Branch        string   `json:"branch"`                // empty: components are told of none
 	User          string   `json:"user"`                  // who runs components
+	TokenFile     string   `json:"token_file,omitempty"`  // the token that components may ask for
+	URL           string   `json:"url,omitempty"`         // that goes with it
 	TokenID       string   `json:"token_id"`              // what components that ask for it are told
 	TokenName     string   `json:"token_name"`            // the same
 	Features      []string `json:"features"`              // of the project
@@ -81,6 +83,11 @@ func componentSection() *fields.Type {
 		fields.Field{Name: "stack", Type: text("a host's name"), Default: "localhost", Doc: "What components are told that they run on: `KBC_STACKID`."},
 		fields.Field{Name: "branch", Type: text("an id"), Default: "none", Doc: "The branch's id: `KBC_BRANCHID`."},
 		fields.Field{Name: "user", Type: text("a name"), Default: "none", Doc: "Who runs components: `KBC_REALUSER`."},
+		fields.Field{
+			Name: "token_file", Type: folder(), Default: "none", Examples: []any{"/etc/caisson/component.token"},
+			Doc: "The file with the token that components with `forward_token` are given: `KBC_TOKEN`. Its value is hidden in logs.",
+		},
+		fields.Field{Name: "url", Type: text("a URL"), Default: "none", Doc: "Where that token is good: `KBC_URL`, for components with `forward_token`."},
 		fields.Field{Name: "token_id", Type: text("an id"), Default: "none", Doc: "`KBC_TOKENID` for components with `forward_token_details`."},
 		fields.Field{Name: "token_name", Type: text("a name"), Default: "none", Doc: "`KBC_TOKENDESC` for components with `forward_token_details`."},
 		fields.Field{
