@@ -63,8 +63,8 @@ type archiver struct {
 func (a *archiver) documents(secrets []string) error {
 	all := slices.Clone(secrets)
 	for _, name := range []string{"config.json", "config.yml", "in/state.json", "in/state.yml", "out/state.json", "out/state.yml"} {
+		data, err := a.document(name)
 		name = path.Join("data", name)
-		data, err := a.f.root.ReadFile(name, maxHidden)
 		if errors.Is(err, fs.ErrNotExist) || errors.Is(err, safefs.ErrLink) || errors.Is(err, safefs.ErrType) {
 			continue
 		}
@@ -82,6 +82,22 @@ func (a *archiver) documents(secrets []string) error {
 	set, err := compile(all)
 	a.set = set
 	return err
+}
+
+// document reads a document of data/, or the one that is to be mounted over it.
+func (a *archiver) document(name string) ([]byte, error) {
+	source := a.f.bound(name)
+	if source == "" {
+		return a.f.root.ReadFile(path.Join("data", name), maxHidden)
+	}
+	info, err := os.Stat(source)
+	if err == nil && info.Size() > maxHidden {
+		err = fmt.Errorf("%s is too large to be shown", name)
+	}
+	if err != nil {
+		return nil, err
+	}
+	return os.ReadFile(source)
 }
 
 func formatOf(name string) component.Format {

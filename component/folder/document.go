@@ -7,10 +7,14 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"os"
 	"path"
+	"path/filepath"
+	"strings"
 
 	"github.com/caissonrun/caisson"
 	"github.com/caissonrun/caisson/component"
+	"github.com/caissonrun/caisson/internal/atomicfile"
 	"github.com/caissonrun/caisson/internal/safefs"
 	"golang.org/x/sys/unix"
 )
@@ -23,8 +27,7 @@ func (f *Folder) WriteConfig(config *component.Value, format component.Format) e
 	if err := f.RemoveConfig(); err != nil {
 		return err
 	}
-	name := "config" + format.Extension()
-	return f.write(name, Encode(config, format, f.opts.Encoding))
+	return f.writeSecret("config"+format.Extension(), Encode(config, format, f.opts.Encoding))
 }
 
 // RemoveConfig removes it: secrets are in it.
@@ -34,8 +37,46 @@ func (f *Folder) RemoveConfig() error {
 		if err := f.root.RemoveAll(context.Background(), path.Join("data", name)); err != nil {
 			return safefs.Sorted(caisson.OpStageOut, name, err)
 		}
+		if f.opts.Private == "" {
+			continue
+		}
+		if err := os.Remove(f.private(name)); err != nil && !errors.Is(err, fs.ErrNotExist) {
+			return safefs.Sorted(caisson.OpStageOut, name, err)
+		}
+		if err := f.unbind(name); err != nil {
+			return err
+		}
 	}
 	return nil
+}
+
+// private is where a document is that is kept off the disk.
+func (f *Folder) private(target string) string {
+	return filepath.Join(f.opts.Private, strings.ReplaceAll(target, "/", "-"))
+}
+
+// privateMode lets a program of any user read a document: nobody else can reach
+// the folder that it is in.
+const privateMode = 0o444
+
+// writeSecret writes a document with secrets where they don't reach a disk, and
+// notes that it is to be mounted.
+func (f *Folder) writeSecret(target string, data []byte) error {
+	if f.opts.Private == "" {
+		return f.write(target, data)
+	}
+	if err := f.write(target, nil); err != nil {
+		return err
+	}
+	source := f.private(target)
+	err := os.MkdirAll(f.opts.Private, 0o700)
+	if err == nil {
+		err = atomicfile.Write(source, data, privateMode)
+	}
+	if err != nil {
+		return safefs.Sorted(caisson.OpStageIn, target, err)
+	}
+	return f.bind(Bind{Source: source, Target: target})
 }
 
 // WriteState writes in/state.json: the component's part of the stored state, in
@@ -44,7 +85,7 @@ func (f *Folder) WriteState(state *component.Value) error {
 	if state == nil {
 		state = component.NewObject()
 	}
-	return f.write(path.Join("in", f.document("state")), f.encode(state))
+	return f.writeSecret(path.Join("in", f.document("state")), f.encode(state))
 }
 
 // PutManifest writes the manifest of in/PART/NAME. Times in it are as

@@ -14,7 +14,8 @@ import (
 )
 
 // TestSecretVariables holds that a token and injected secrets are in the step's
-// environment, and in no document or log.
+// environment and its config.json, and in no document, no log and no folder on
+// disk.
 func TestSecretVariables(t *testing.T) {
 	const token, password = "token-of-the-project", "correct horse battery"
 	r := newRig(t)
@@ -33,7 +34,7 @@ func TestSecretVariables(t *testing.T) {
 	}
 	where := ""
 	r.define("main", `{"forward_token": true, "inject_environment": true}`, func(p *mem.Proc) int {
-		where = find(t, filepath.Join(r.dir, "state"), token)
+		where = find(t, filepath.Join(r.dir, "state"), token) + find(t, filepath.Join(r.dir, "state"), password)
 		fmt.Fprintf(p.Stdout(), "%s %s %s\n", p.Getenv("KBC_TOKEN"), p.Getenv("KBC_PARAMETER__PASSWORD"), p.Getenv("KBC_PARAMETER_PLAIN"))
 		if p.Getenv("KBC_TOKEN") != token || p.Getenv("KBC_PARAMETER__PASSWORD") != password || p.Getenv("KBC_PARAMETER__PIN") != "123" {
 			return 9
@@ -50,7 +51,7 @@ func TestSecretVariables(t *testing.T) {
 		t.Errorf("%+v, log %q", got.doc.Error, got.out)
 	}
 	if where != "" {
-		t.Errorf("while it ran the token was in %s", where)
+		t.Errorf("while it ran a secret was in %s", where)
 	}
 	for _, text := range []string{token, password} {
 		if where := find(t, filepath.Join(r.dir, "state"), text); where != "" || strings.Contains(string(got.Component), text) {

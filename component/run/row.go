@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"path/filepath"
 	"strings"
 
 	"github.com/caissonrun/caisson"
@@ -93,7 +94,10 @@ func (r *row) close() {
 }
 
 func (a *attempt) folderOptions() *folder.Options {
-	opts := &folder.Options{Format: component.Format(a.plan.main().Format), Encoding: a.opts.Encoding}
+	opts := &folder.Options{
+		Format: component.Format(a.plan.main().Format), Encoding: a.opts.Encoding,
+		Private: filepath.Join(a.job.Private, a.rowName()),
+	}
 	if os.Geteuid() == 0 {
 		opts.Owner = &safefs.Owner{UID: a.job.Owner.UID, GID: a.job.Owner.GID}
 	}
