@@ -54,6 +54,10 @@ func imageError(s *step, ref string, err error) error {
 		if strings.Contains(err.Error(), "limits.") {
 			err = fmt.Errorf("%w; to run components without the limits of their definitions, set component.limits to false in the configuration file", err)
 		}
+		if len(s.def.Command) > 0 && s.def.Network == "bridge" {
+			err = fmt.Errorf("the definition of %q asks for network %q (data.network, which is bridge where nothing is said), and a command has none here: say none, or use an image; %w",
+				s.def.ID, s.def.Network, err)
+		}
 		return at(s.name, err)
 	case caisson.ErrInvalid:
 		return at(s.name, err)
