@@ -31,6 +31,10 @@ const (
 	maxBundle = 1 << 20
 )
 
+// maybeBundles are what bundles are called in lists of artifacts: cosign, where
+// it keeps such a list itself, puts the type of the configuration there.
+var maybeBundles = []string{bundleType, "application/vnd.oci.empty.v1+json", ""}
+
 // verifyBundles returns the key by which a bundle signs a digest, or nil, and how
 // many were looked at.
 func (t *trust) verifyBundles(ctx context.Context, p *pulling, digest v1.Hash) (*publicKey, int, error) {
@@ -130,7 +134,7 @@ func (g *registry) bundles(ctx context.Context, digest v1.Hash) (list []v1.Hash,
 		return nil, err
 	}
 	for _, m := range doc.index.Manifests {
-		if m.ArtifactType == bundleType && !slices.Contains(list, m.Digest) {
+		if slices.Contains(maybeBundles, m.ArtifactType) && !slices.Contains(list, m.Digest) {
 			list = append(list, m.Digest)
 		}
 	}

@@ -70,7 +70,7 @@ func SignBundle(t testing.TB, r *Registry, repo string, img v1.Image, key crypto
 	if err != nil {
 		t.Fatal(err)
 	}
-	artifact = mutate.ConfigMediaType(mutate.MediaType(artifact, types.OCIManifestSchema1), kind)
+	artifact = mutate.ConfigMediaType(mutate.MediaType(artifact, types.OCIManifestSchema1), "application/vnd.oci.empty.v1+json")
 	r.Push(t, repo+":bundle-"+hex.EncodeToString(signature[:8]), mutate.Subject(artifact, *subject).(v1.Image))
 }
 
