@@ -56,7 +56,7 @@ func parseMade(name string, data []byte, f Format, most int) (*Value, error) {
 			found[i].File = name
 		}
 		if len(found) > 0 {
-			return nil, asProblems(found)
+			return nil, Problems(found)
 		}
 		return nil, problem(name, "", "not valid JSON")
 	}
@@ -66,7 +66,7 @@ func parseMade(name string, data []byte, f Format, most int) (*Value, error) {
 func parseSource(name string, data []byte, o source.Options) (*Value, error) {
 	read, found := source.Read(name, data, o)
 	if len(found) > 0 || read == nil {
-		return nil, asProblems(found)
+		return nil, Problems(found)
 	}
 	b := builder{file: name}
 	v := b.value(read, "")
@@ -134,7 +134,7 @@ func (b *builder) add(f *fields.Value, path, message string) {
 func check(file string, v *Value, t *fields.Type) (*Value, error) {
 	v = shape(v, t).Clone()
 	if _, found := fields.Read(file, toFields(v), t); len(found) > 0 {
-		return nil, asProblems(found)
+		return nil, Problems(found)
 	}
 	fill(v, t)
 	return v, nil
@@ -144,7 +144,7 @@ func check(file string, v *Value, t *fields.Type) (*Value, error) {
 func decodeInto(v *Value, t *fields.Type, into any) error {
 	plain, found := fields.Read("", toFields(shape(v, t)), t)
 	if len(found) > 0 {
-		return &caisson.Error{Op: caisson.OpValidate, Kind: caisson.ErrInternal, Err: asProblems(found)}
+		return &caisson.Error{Op: caisson.OpValidate, Kind: caisson.ErrInternal, Err: Problems(found)}
 	}
 	data, err := json.Marshal(withoutNull(plain))
 	if err == nil {

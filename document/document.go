@@ -13,7 +13,6 @@ import (
 	"bytes"
 	"encoding/json"
 	"errors"
-	"strings"
 
 	"github.com/caissonrun/caisson"
 	"github.com/caissonrun/caisson/internal/fields"
@@ -30,11 +29,11 @@ const MaxSize = 4 << 20
 func Parse(name string, data []byte) (*caisson.Task, error) {
 	value, problems := source(name, data)
 	if value == nil {
-		return nil, asProblems(problems)
+		return nil, Problems(problems)
 	}
 	plain, more := fields.Read(name, value, table())
 	if problems = append(problems, more...); len(problems) > 0 {
-		return nil, asProblems(problems)
+		return nil, Problems(problems)
 	}
 	return build(plain)
 }
@@ -122,48 +121,10 @@ func Schema() []byte {
 	})
 }
 
-// A Problem is one thing that is wrong with a document.
-type Problem struct {
-	File    string // the name given to Parse; may be empty
-	Line    int    // from 1; 0 where not known
-	Column  int    // from 1, in characters; 0 where not known
-	Path    string // "inputs[0].to"; empty for the whole document
-	Message string // what is wrong and what would be right
-}
-
-// String returns the problem on one line: "task.yaml:3:5: limits.memroy:
-// unknown key "memroy"; did you mean "memory"?".
-func (p Problem) String() string { return fields.Problem(p).String() }
+// A Problem is one thing that is wrong with a document: "task.yaml:3:5:
+// limits.memroy: unknown key "memroy"; did you mean "memory"?".
+type Problem = fields.Problem
 
 // Problems is all that is wrong with a document, in the order of its lines. It
 // is an error of kind caisson.ErrInvalid.
-type Problems []Problem
-
-// Error returns one line for each problem.
-func (p Problems) Error() string {
-	lines := make([]string, len(p))
-	for i := range p {
-		lines[i] = p[i].String()
-	}
-	return strings.Join(lines, "\n")
-}
-
-// Is reports whether target is caisson.ErrInvalid.
-func (p Problems) Is(target error) bool { return target == caisson.ErrInvalid }
-
-// As sets a target of type *caisson.Kind, so that caisson.KindOf knows the kind.
-func (p Problems) As(target any) bool {
-	kind, ok := target.(*caisson.Kind)
-	if ok {
-		*kind = caisson.ErrInvalid
-	}
-	return ok
-}
-
-func asProblems(found []fields.Problem) Problems {
-	out := make(Problems, len(found))
-	for i, p := range found {
-		out[i] = Problem(p)
-	}
-	return out
-}
+type Problems = fields.Problems

@@ -133,38 +133,8 @@ type Section struct {
 }
 
 // A Problem is one thing that is wrong with the configuration.
-type Problem struct {
-	File    string // or the variable's name, or "flag"
-	Line    int    // from 1; 0 where not known
-	Column  int    // from 1, in characters; 0 where not known
-	Path    string // the setting's dotted key
-	Message string // what is wrong and what would be right
-}
-
-// String returns the problem on one line.
-func (p Problem) String() string { return fields.Problem(p).String() }
+type Problem = fields.Problem
 
 // Problems is all that is wrong with the configuration. It is an error of kind
 // caisson.ErrInvalid.
-type Problems []Problem
-
-// Error returns one line for each problem.
-func (p Problems) Error() string {
-	lines := make([]string, len(p))
-	for i := range p {
-		lines[i] = p[i].String()
-	}
-	return strings.Join(lines, "\n")
-}
-
-// Is reports whether target is caisson.ErrInvalid.
-func (p Problems) Is(target error) bool { return target == caisson.ErrInvalid }
-
-// As sets a target of type *caisson.Kind, so that caisson.KindOf knows the kind.
-func (p Problems) As(target any) bool {
-	kind, ok := target.(*caisson.Kind)
-	if ok {
-		*kind = caisson.ErrInvalid
-	}
-	return ok
-}
+type Problems = fields.Problems

@@ -34,7 +34,7 @@ func Load(opts *Options) (*Config, error) {
 		l.complete()
 	}
 	if len(l.problems) > 0 {
-		return nil, asProblems(l.problems)
+		return nil, Problems(l.problems)
 	}
 	return l.build()
 }
@@ -260,7 +260,7 @@ func (l *loader) build() (*Config, error) {
 		l.problem(l.leaves[i].origin, key, message)
 	})
 	if len(l.problems) > 0 {
-		return nil, asProblems(l.problems)
+		return nil, Problems(l.problems)
 	}
 	return c, nil
 }
@@ -297,12 +297,4 @@ func lookup(tree map[string]any, key string) any {
 		at = m[part]
 	}
 	return at
-}
-
-func asProblems(found []fields.Problem) Problems {
-	out := make(Problems, len(found))
-	for i, p := range found {
-		out[i] = Problem(p)
-	}
-	return out
 }

@@ -2,7 +2,6 @@ package fields
 
 import (
 	"fmt"
-	"strings"
 )
 
 // A Kind is what a value looks like in its source.
@@ -44,36 +43,6 @@ type Entry struct {
 	Value  *Value
 	Line   int // of the key
 	Column int
-}
-
-// A Problem is one thing that is wrong with an input.
-type Problem struct {
-	File    string
-	Line    int
-	Column  int
-	Path    string
-	Message string
-}
-
-// String returns the problem on one line, as "FILE:LINE:COLUMN: PATH: MESSAGE"
-// without the parts that are not known.
-func (p Problem) String() string {
-	var parts []string
-	place := p.File
-	if p.Line > 0 {
-		if place == "" {
-			place = "line "
-		} else {
-			place += ":"
-		}
-		place += fmt.Sprintf("%d:%d", p.Line, p.Column)
-	}
-	for _, part := range []string{place, p.Path, p.Message} {
-		if part != "" {
-			parts = append(parts, part)
-		}
-	}
-	return strings.Join(parts, ": ")
 }
 
 // quote returns outside text for a message: quoted, and cut if it is long.
