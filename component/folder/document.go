@@ -27,7 +27,7 @@ func (f *Folder) WriteConfig(config *component.Value, format component.Format) e
 	if err := f.RemoveConfig(); err != nil {
 		return err
 	}
-	return f.writeSecret("config"+format.Extension(), Encode(config, format, f.opts.Encoding))
+	return f.writeSecret("config"+format.Extension(), config, format)
 }
 
 // RemoveConfig removes it: secrets are in it.
@@ -59,10 +59,11 @@ func (f *Folder) private(target string) string {
 // the folder that it is in.
 const privateMode = 0o444
 
-// writeSecret writes a document with secrets where they don't reach a disk, and
-// notes that it is to be mounted.
-func (f *Folder) writeSecret(target string, data []byte) error {
-	if f.opts.Private == "" {
+// writeSecret writes a document, and one with secrets where they don't reach a
+// disk: then it notes that it is to be mounted.
+func (f *Folder) writeSecret(target string, value *component.Value, format component.Format) error {
+	data := Encode(value, format, f.opts.Encoding)
+	if f.opts.Private == "" || !f.opts.Hide && len(component.Secrets(value)) == 0 {
 		return f.write(target, data)
 	}
 	if err := f.write(target, nil); err != nil {
@@ -85,7 +86,7 @@ func (f *Folder) WriteState(state *component.Value) error {
 	if state == nil {
 		state = component.NewObject()
 	}
-	return f.writeSecret(path.Join("in", f.document("state")), f.encode(state))
+	return f.writeSecret(path.Join("in", f.document("state")), state, f.opts.Format)
 }
 
 // PutManifest writes the manifest of in/PART/NAME. Times in it are as

@@ -44,11 +44,13 @@ type Options struct {
 	// Owner is who the files belong to on disk; nil: the caller. It is what
 	// mount.Request says (UID and GID) of a place that is Owned.
 	Owner *safefs.Owner
-	// Private is a folder of the caller's in memory, where documents with secrets
-	// are kept: config.json and in/state.json. W has empty files in their places,
-	// over which Binds mounts them. It is made where it is missing. Empty: they are
-	// in W.
+	// Private is a folder of the caller's in memory, where config.json and
+	// in/state.json are kept if they have secrets: values of # keys, or any where
+	// Hide says so. W has empty files in their places, over which Binds mounts
+	// them: a step can read them, and neither change nor remove them. It is made
+	// where it is missing. Empty: they are in W.
 	Private string
+	Hide    bool
 	// MaxEntries is how many files out/tables with all slices, or out/files, may
 	// have. 0: MaxEntries.
 	MaxEntries int

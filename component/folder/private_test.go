@@ -26,6 +26,10 @@ func TestPrivate(t *testing.T) {
 	defer f.Close()
 	value, err := component.ParseValue("config.json", []byte(`{"parameters": {"#key": "`+secret+`"}}`))
 	must(t, err)
+	must(t, f.WriteConfig(component.NewObject(), component.JSON))
+	if binds := f.Binds(); len(binds) > 0 {
+		t.Errorf("without secrets: %v, want a file that a step may change", binds)
+	}
 	must(t, f.WriteConfig(value, component.JSON))
 	must(t, f.WriteConfig(value, component.JSON)) // again, as after a crash
 	must(t, f.WriteState(value))

@@ -96,7 +96,7 @@ func (r *row) close() {
 func (a *attempt) folderOptions() *folder.Options {
 	opts := &folder.Options{
 		Format: component.Format(a.plan.main().Format), Encoding: a.opts.Encoding,
-		Private: filepath.Join(a.job.Private, a.rowName()),
+		Private: filepath.Join(a.job.Private, a.rowName()), Hide: len(a.values) > 0,
 	}
 	if os.Geteuid() == 0 {
 		opts.Owner = &safefs.Owner{UID: a.job.Owner.UID, GID: a.job.Owner.GID}

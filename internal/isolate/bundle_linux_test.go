@@ -90,7 +90,8 @@ func TestRuntimeArgs(t *testing.T) {
 			Spec{ID: "i", Runtime: &Runtime{Kind: Crun, Flags: []string{"--debug"}}},
 			"x --debug --root /state --cgroup-manager=disabled run --detach --preserve-fds 1 --bundle /bundle i",
 		},
-		{Spec{ID: "i", Runtime: &Runtime{}}, "x --root /state --rootless=true run --detach --preserve-fds 1 --bundle /bundle i"},
+		{Spec{ID: "i", Runtime: &Runtime{}}, "x --root /state run --detach --preserve-fds 1 --bundle /bundle i"},
+		{Spec{ID: "i", Runtime: &Runtime{Kind: Runc}}, "x --root /state --rootless=true run --detach --preserve-fds 1 --bundle /bundle i"},
 		{
 			Spec{ID: "i", Runtime: &Runtime{Kind: Runsc}, HostNetwork: true},
 			"x --root /state --ignore-cgroups --file-access=shared --network=host run --detach --bundle /bundle i",
