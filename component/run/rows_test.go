@@ -138,3 +138,42 @@ func TestWriteAlways(t *testing.T) {
 		})
 	}
 }
+
+// TestStateOfOthers holds that no id of a row is the way to the state of another
+// configuration.
+func TestStateOfOthers(t *testing.T) {
+	for name, c := range map[string]struct{ row, document string }{
+		"Configuration": {"../13", "state/main/13"},
+		"Component":     {"../../other/13", "state/other/13"},
+		"Below":         {"a/b", "state/main/12/a/b"},
+		"Above":         {"..", "state/main"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			r := newRig(t)
+			r.define("main", "", func(p *mem.Proc) int {
+				fmt.Fprint(p.Stdout(), read(p, "/data/in/state.json"))
+				put(p, "/data/out/state.json", `{"mine": true}`)
+				return 0
+			})
+			theirs := `{"component": {"theirs": "secret"}}`
+			if _, err := r.store().PutDocument(t.Context(), c.document, []byte(theirs), ""); err != nil {
+				t.Fatal(err)
+			}
+			r.write("conf/config.json", fmt.Sprintf(
+				`{"component": "main", "id": "12", "configuration": {}, "rows": [{"id": %q, "configuration": {}}]}`, c.row,
+			))
+			got := r.run(nil)
+			if !got.Success || strings.Contains(got.out, "theirs") {
+				t.Errorf("the component of row %q read %q (%+v), want a state of its own", c.row, got.out, got.doc.Error)
+			}
+			data, _, err := r.store().Document(t.Context(), c.document)
+			if err != nil || string(data) != theirs {
+				t.Errorf("%s = %q, %v, want it as it was", c.document, data, err)
+			}
+			if got := r.run(nil); !strings.Contains(got.out, "mine") {
+				t.Errorf("the next run read %q, want what the first one has left", got.out)
+			}
+		})
+	}
+}

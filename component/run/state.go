@@ -7,7 +7,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"path"
+	"strings"
 
 	"github.com/caissonrun/caisson"
 	"github.com/caissonrun/caisson/component"
@@ -19,11 +19,20 @@ func (a *attempt) stateDocument() string {
 	if a.plan.ConfigID == "" {
 		return ""
 	}
-	name := path.Join("state", a.plan.Component, a.plan.ConfigID)
+	name := "state/" + part(a.plan.Component) + "/" + part(a.plan.ConfigID)
 	if id := a.p.Rows[a.p.Row].ID; id != "" {
-		name = path.Join(name, id)
+		name += "/" + part(id)
 	}
 	return name
+}
+
+// part makes an id one part of a document's name. Ids may be anything, and one
+// such as "../x" must not be the way to another configuration's state.
+func part(id string) string {
+	if strings.Trim(id, ".") == "" {
+		return strings.ReplaceAll(id, ".", "%2E")
+	}
+	return strings.NewReplacer("%", "%25", "/", "%2F").Replace(id)
 }
 
 // readState returns what is stored of the row at hand, and remembers which
