@@ -167,6 +167,10 @@ func (f *fetcher) table(ctx context.Context, c *component.InputTable) (*tableFet
 	if t.table, err = f.Storage.Table(ctx, c.Source); err != nil {
 		return nil, ofStorage(err)
 	}
+	if c.ChangedSince == Adaptive {
+		// What is loaded from here on is new to the next run, and so not to this one.
+		t.query.ChangedUntil = t.table.LastImport
+	}
 	columns := spellingOf(t.table.Columns)
 	if gone := columns.missing(t.query.Columns); len(gone) > 0 {
 		return nil, invalid("it has no columns %s; it has %s", quoteAll(gone), quoteAll(t.table.Columns))
@@ -321,7 +325,7 @@ func (f *fetcher) fetch(ctx context.Context, t *tableFetch) (FetchedTable, error
 // plain reports whether the whole table is asked for.
 func (t *tableFetch) plain() bool {
 	q := &t.query
-	return len(q.Columns) == 0 && q.WhereColumn == "" && q.ChangedSince.IsZero() && q.Limit == 0
+	return len(q.Columns) == 0 && q.WhereColumn == "" && q.ChangedSince.IsZero() && q.ChangedUntil.IsZero() && q.Limit == 0
 }
 
 // write puts an export's rows into the folder: the file that has them, else row

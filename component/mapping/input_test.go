@@ -106,7 +106,8 @@ func TestAdaptive(t *testing.T) {
 		t.Errorf("lastImportDate = %s", got)
 	}
 	table := w.st.tables["in.c-m.people"]
-	table.rows, table.times = append(table.rows, []string{"2"}), append(table.times, table.LastImport.Add(1000))
+	table.LastImport = table.LastImport.Add(1000)
+	table.rows, table.times = append(table.rows, []string{"2"}), append(table.times, table.LastImport)
 	w.fetch()
 	if got, want := w.read("tables/in.c-m.people"), "\"id\"\n\"2\"\n"; got != want {
 		t.Errorf("file = %q, want %q", got, want)

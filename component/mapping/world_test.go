@@ -205,7 +205,7 @@ func (m *memory) Export(_ context.Context, id string, q *storage.Query) (*storag
 		out := bytes.NewBuffer(csv.Line(columns))
 		left := q.Limit
 		for i, row := range t.rows {
-			if !q.ChangedSince.IsZero() && !t.times[i].After(q.ChangedSince) {
+			if !q.ChangedSince.IsZero() && !t.times[i].After(q.ChangedSince) || !q.ChangedUntil.IsZero() && t.times[i].After(q.ChangedUntil) {
 				continue
 			}
 			if w := slices.Index(t.Columns, q.WhereColumn); w >= 0 && slices.Contains(q.WhereValues, row[w]) == q.WhereNot {

@@ -7,6 +7,7 @@ import (
 	"io"
 	"slices"
 	"sync"
+	"time"
 
 	"github.com/caissonrun/caisson"
 	"github.com/caissonrun/caisson/component/storage"
@@ -106,8 +107,12 @@ func (x *exporter) project(t *table, columns []string) error {
 }
 
 func (x *exporter) filter(t *table, q *storage.Query) error {
-	if !q.ChangedSince.IsZero() || !q.ChangedUntil.IsZero() {
-		x.filters = append(x.filters, between(q.ChangedSince, q.ChangedUntil))
+	until := q.ChangedUntil
+	if !t.record.LastImport.After(until) {
+		until = time.Time{} // that is all rows, and the table's file may do
+	}
+	if !q.ChangedSince.IsZero() || !until.IsZero() {
+		x.filters = append(x.filters, between(q.ChangedSince, until))
 	}
 	if q.WhereColumn == "" {
 		return nil
