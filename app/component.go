@@ -36,8 +36,8 @@ func components(cfg *Config, opts *Options, images *image.Store, logger *slog.Lo
 		Library: c.Library, StrictMapping: c.StrictMapping,
 		Encoding: component.Encoding{EmptyLists: c.PHPEmptyArrays},
 		NoLimits: !c.Limits, MemoryLimits: c.MemoryLimits, Progress: opts.Moved, Logger: logger,
-		Build: func(ctx context.Context, b *component.Build, output io.Writer) (string, error) {
-			return makeImage(ctx, images, b, output)
+		Build: func(ctx context.Context, b *component.Build, dir string, output io.Writer) (string, error) {
+			return makeImage(ctx, images, b, dir, output)
 		},
 	}
 	if c.TokenFile != "" {
@@ -80,25 +80,21 @@ func readToken(path string) (string, error) {
 	return token, nil
 }
 
-// makeImage builds the image of a component, unless it is there.
-func makeImage(ctx context.Context, images *image.Store, b *component.Build, output io.Writer) (ref string, err error) {
+// makeImage builds the image of a component, unless it is there. Its files are
+// put into dir.
+func makeImage(ctx context.Context, images *image.Store, b *component.Build, dir string, output io.Writer) (string, error) {
 	if !b.Anew {
 		_, err := images.Get(ctx, &image.Request{Ref: b.Name, Pull: image.PullNever, Trusted: true})
 		if err == nil || !errors.Is(err, caisson.ErrNotFound) {
 			return b.Name, err
 		}
 	}
-	dir, err := os.MkdirTemp("", "caisson-build-")
-	if err != nil {
-		return "", err
-	}
-	defer func() { err = errors.Join(err, os.RemoveAll(dir)) }()
 	for name, data := range b.Files {
 		if err := os.WriteFile(filepath.Join(dir, name), data, 0o600); err != nil {
 			return "", err
 		}
 	}
-	_, _, err = build.Run(ctx, images, &build.Options{Source: dir, Tags: []string{b.Name}, NoCache: b.Anew, Output: output})
+	_, _, err := build.Run(ctx, images, &build.Options{Source: dir, Tags: []string{b.Name}, NoCache: b.Anew, Output: output})
 	return b.Name, err
 }
 

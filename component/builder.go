@@ -28,6 +28,8 @@ type Build struct {
 	// Network is what the component may reach, where the configuration says so;
 	// empty: the definition's.
 	Network string
+	// Secrets are values in Files that nobody is to read.
+	Secrets []string
 }
 
 // credentialFile is the name of git's credentials in the folder of a build.
@@ -49,6 +51,9 @@ func (d *Definition) Build(c *Config, u Unsealer) (*Build, error) {
 		return nil, err
 	}
 	out := &Build{Files: map[string][]byte{}, Network: settings.network}
+	if password != "" {
+		out.Secrets = []string{password}
+	}
 	mount := ""
 	if settings.username != "" {
 		credentials, err := gitCredentials(settings.repository, settings.username, password)

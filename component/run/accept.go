@@ -357,6 +357,7 @@ func (a *acceptance) builds() error {
 		if err != nil {
 			return at(rowItem(a.rows[i].ID), err)
 		}
+		a.hide(b.Secrets)
 		a.secrets.Builds[i] = b
 	}
 	return nil

@@ -5,11 +5,15 @@ package run
 import (
 	"bytes"
 	"context"
+	"errors"
 	"fmt"
+	"os"
+	"path/filepath"
 	"strings"
 
 	"github.com/caissonrun/caisson"
 	"github.com/caissonrun/caisson/component"
+	"github.com/caissonrun/caisson/internal/safefs"
 )
 
 // images makes all images of the row ready before anything of it runs, so that
@@ -71,7 +75,13 @@ func imageError(s *step, ref string, err error) error {
 // makeImage builds a step's image.
 func (r *row) makeImage(ctx context.Context, s *step) (string, error) {
 	var log tail
-	ref, err := r.opts.Build(ctx, r.build(s), &log)
+	dir := filepath.Join(r.job.Private, "build")
+	// What another process has left there is of the same attempt.
+	if err := errors.Join(os.RemoveAll(dir), os.Mkdir(dir, 0o700)); err != nil {
+		return "", safefs.Sorted(caisson.OpPrepare, dir, err)
+	}
+	ref, err := r.opts.Build(ctx, r.build(s), dir, &log)
+	err = errors.Join(err, os.RemoveAll(dir))
 	if err != nil {
 		return "", component.BuildFailure(s.def.ID, log.String(), err)
 	}

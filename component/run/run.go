@@ -53,9 +53,11 @@ type Options struct {
 	// StrictMapping refuses, for every run, what a component makes and nothing
 	// maps.
 	StrictMapping bool
-	// Build makes the image of a builder and returns its name. Output is given
-	// what the builder prints. Nil: images are not built.
-	Build func(ctx context.Context, b *component.Build, output io.Writer) (ref string, err error)
+	// Build makes the image of a builder and returns its name. Dir is an empty
+	// folder for the build's files, which have secrets in them: it is off the disk,
+	// and is removed whatever happens. Output is given what the builder prints.
+	// Nil: images are not built.
+	Build func(ctx context.Context, b *component.Build, dir string, output io.Writer) (ref string, err error)
 	// Encoding is how config.json is written.
 	Encoding component.Encoding
 	// NoLimits says that the memory and the processors of definitions are not
