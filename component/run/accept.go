@@ -86,9 +86,9 @@ func (a *acceptance) read(ctx context.Context) error {
 	if a.given != "" {
 		a.secrets.Storage = a.given
 	}
-	plain, password := StripURL(a.secrets.Storage)
+	plain, passwords := StripURL(a.secrets.Storage)
 	a.plan.Storage = plain
-	a.hide([]string{password})
+	a.hide(passwords)
 	a.registry = component.NewRegistry(a.folders()...)
 	main, err := a.definition(ctx)
 	if err != nil {

@@ -133,7 +133,7 @@ func (r *componentRun) main(ctx context.Context, config string) error {
 		return err
 	}
 	sub := &executor.Submission{BaseDir: base, Detached: r.detach, Trusted: true}
-	if plain, password := componentrun.StripURL(r.ask.Storage); password != "" {
+	if plain, passwords := componentrun.StripURL(r.ask.Storage); len(passwords) > 0 {
 		r.given, r.ask.Storage = r.ask.Storage, plain
 		sub.Secrets = map[string][]byte{componentrun.StorageSecret: []byte(r.given)}
 	}

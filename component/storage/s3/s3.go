@@ -35,6 +35,7 @@ import (
 	"net/url"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -93,6 +94,9 @@ func Open(text string, opts *Options) (storage.Storage, error) {
 	return objects.New(s, objects.Options{CellLimit: opts.CellLimit, Memory: opts.Memory, Linger: linger, Now: opts.Now}), nil
 }
 
+// parameters are those that a URL may have.
+var parameters = []string{"endpoint", "region", "style", "writers"}
+
 // public is a URL without credentials, which do not belong there.
 func public(text string) string {
 	u, err := url.Parse(text)
@@ -100,6 +104,15 @@ func public(text string) string {
 		return "s3:"
 	}
 	u.User = nil
+	known := url.Values{}
+	for name, values := range u.Query() {
+		for _, value := range values {
+			if at, err := url.Parse(value); slices.Contains(parameters, name) && err == nil && at.User == nil {
+				known.Add(name, value)
+			}
+		}
+	}
+	u.RawQuery = known.Encode()
 	return u.String()
 }
 
@@ -172,7 +185,8 @@ func (s *store) client(query url.Values, opts *Options) (*minio.Client, error) {
 		case name == "writers" && value == "one":
 			s.trust = true
 		default:
-			return nil, fmt.Errorf("%s=%s is not known; the parameters are endpoint, region, style=path|host and writers=one", name, value)
+			// The value is not repeated: it could be a key that does not belong there.
+			return nil, fmt.Errorf("%s is not known, or not with this value; the parameters are endpoint, region, style=path|host and writers=one", name)
 		}
 	}
 	o.Creds = credentials.NewStaticV4(getenv("AWS_ACCESS_KEY_ID"), getenv("AWS_SECRET_ACCESS_KEY"), getenv("AWS_SESSION_TOKEN"))

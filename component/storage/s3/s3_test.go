@@ -131,7 +131,8 @@ func load(id string, rows string) *storage.Load {
 
 func TestURL(t *testing.T) {
 	for _, text := range []string{
-		"s3:bucket", "s3://", "http://bucket", "s3://key:secret@bucket", "s3://bucket?endpoint=localhost", "s3://bucket?endpoint=ftp://x",
+		"s3:bucket", "s3://", "http://bucket", "s3://key:secret@bucket", "s3://bucket?endpoint=http://key:secret@host", "s3://bucket?key=secret",
+		"s3://bucket?endpoint=localhost", "s3://bucket?endpoint=ftp://x",
 		"s3://bucket?endpoint=http://x/path", "s3://bucket?nothing=1", "s3://bucket?style=x", "s3://bucket?writers=two",
 	} {
 		if _, err := s3.Open(text, nil); !errors.Is(err, caisson.ErrInvalid) || strings.Contains(err.Error(), "secret") {
