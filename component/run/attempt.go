@@ -94,11 +94,14 @@ func (a *attempt) fail(ctx context.Context, err error) error {
 	} else if interrupted(err) {
 		return err
 	}
-	f.Message = a.hide(f.Message)
+	f.Message = a.told(f)
 	a.log.Info("component run failed", "task", a.job.ID, "fault", f.Fault, "err", f.Message)
 	a.p.Failure = f
 	return a.save()
 }
+
+// told is what people are told of a failure.
+func (a *attempt) told(f *failure) string { return shorten(a.hide(f.Message)) }
 
 // save makes the attempt's progress durable.
 func (a *attempt) save() error {
@@ -165,7 +168,7 @@ func (a *attempt) salvage(ctx context.Context) error {
 // warn tells of what fails nothing.
 func (a *attempt) warn(format string, args ...any) {
 	row := &a.p.Rows[a.p.Row]
-	text := a.hide(shorten(fmt.Sprintf(format, args...)))
+	text := shorten(a.hide(fmt.Sprintf(format, args...)))
 	if len(row.Warnings) >= maxWarnings || a.p.Failure != nil && strings.Contains(a.p.Failure.Message, text) {
 		return // that is why the run has failed: it is told already
 	}

@@ -30,7 +30,7 @@ func failed(err error) *failure {
 		return f
 	}
 	fault := component.FaultOf(err)
-	return &failure{Fault: fault, Message: shorten(err.Error()), Exit: exitOf(fault)}
+	return &failure{Fault: fault, Message: err.Error(), Exit: exitOf(fault)}
 }
 
 // exitOf is what a task exits with by whose fault it is.

@@ -36,6 +36,7 @@ const (
 // A gelfLog puts what a step logs by GELF into the run's log.
 type gelfLog struct {
 	print   func(text string) error
+	hide    func(text string) string // takes secrets out
 	logging *component.Logging
 
 	// opening guards what follows.
@@ -54,8 +55,8 @@ func (r *row) gelfLog(s *step) *gelfLog {
 	if !logsGELF(s.def.Definition) {
 		return nil
 	}
-	print := func(text string) error { return r.job.Print("", tasklog.System, r.hide(text)) }
-	return &gelfLog{print: print, logging: &s.def.Logging, left: maxGELF}
+	print := func(text string) error { return r.job.Print("", tasklog.System, text) }
+	return &gelfLog{print: print, hide: r.hider(), logging: &s.def.Logging, left: maxGELF}
 }
 
 func logsGELF(d *component.Definition) bool { return d.Logging.Type == "gelf" }
@@ -108,9 +109,9 @@ func (g *gelfLog) message(m *gelf.Message) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	if m.Level <= gelf.Warning && !m.Bad {
-		g.last = m.Text
+		g.last = g.hide(m.Text)
 	}
-	text := g.text(m)
+	text := g.hide(g.text(m))
 	if text == "" || g.left <= 0 || g.err != nil {
 		return
 	}

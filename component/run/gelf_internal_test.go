@@ -3,6 +3,7 @@
 package run
 
 import (
+	"errors"
 	"strings"
 	"testing"
 
@@ -15,6 +16,7 @@ func TestGELFLog(t *testing.T) {
 	var got []string
 	g := &gelfLog{
 		print:   func(text string) error { got = append(got, text); return nil },
+		hide:    func(text string) string { return text },
 		logging: &component.Logging{Verbosity: map[int]string{100: "none", 200: "normal", 300: "verbose", 500: "camouflage"}},
 		left:    maxGELF,
 	}
@@ -37,11 +39,35 @@ func TestGELFLog(t *testing.T) {
 
 func TestGELFLogBounded(t *testing.T) {
 	size := 0
-	g := &gelfLog{print: func(text string) error { size += len(text); return nil }, logging: &component.Logging{}, left: 100_000}
+	g := &gelfLog{
+		print: func(text string) error { size += len(text); return nil }, hide: func(text string) string { return text },
+		logging: &component.Logging{}, left: 100_000,
+	}
 	for range 1000 {
 		g.message(&gelf.Message{Level: gelf.Info, Text: strings.Repeat("x", 100_000)})
 	}
 	if size < 100_000 || size > 110_000 {
 		t.Errorf("%d bytes were logged", size)
+	}
+}
+
+// TestCutSecrets holds that a secret that is where a long text is cut is hidden
+// all the same.
+func TestCutSecrets(t *testing.T) {
+	const secret = "correct-horse-battery-staple"
+	a := &attempt{values: [][]byte{[]byte(secret)}, plan: &plan{}, p: &progress{Rows: make([]rowReport, 1)}}
+	for _, before := range []int{keepEnds - 20, keepEnds - 10, keepEnds - 5} {
+		long := strings.Repeat("x", before) + secret + strings.Repeat("y", maxMessage)
+		var got string
+		g := &gelfLog{
+			print: func(text string) error { got = text; return nil }, hide: a.hider(),
+			logging: &component.Logging{}, left: maxGELF,
+		}
+		g.message(&gelf.Message{Level: gelf.Error, Text: long})
+		for what, text := range map[string]string{"message": got, "last message": g.last, "failure": a.told(failed(errors.New(long)))} {
+			if text == "" || strings.Contains(text, secret[:5]) {
+				t.Errorf("the %s has the begin of a secret: %q", what, text[max(0, keepEnds-30):min(len(text), keepEnds+30)])
+			}
+		}
 	}
 }

@@ -10,8 +10,12 @@ import (
 )
 
 // hide takes the run's secrets out of a text for people: also those of a state,
-// which were not known when the run was accepted.
-func (a *attempt) hide(text string) string {
+// which were not known when the run was accepted. A text is cut afterwards, as
+// half of a secret is not found.
+func (a *attempt) hide(text string) string { return a.hider()(text) }
+
+// hider is hide for many texts, with the secrets that are known by now.
+func (a *attempt) hider() func(text string) string {
 	var values [][]byte
 	for _, v := range a.values {
 		if n := len(bytes.TrimRight(v, "\r\n")); n >= redact.MinSecret && len(v) <= redact.MaxSecret {
@@ -20,15 +24,17 @@ func (a *attempt) hide(text string) string {
 	}
 	set, err := redact.Compile(values)
 	if err != nil || set.Empty() {
-		return text
+		return func(text string) string { return text }
 	}
-	var out strings.Builder
-	w := set.NewWriter(func(b []byte) error {
-		out.Write(b)
-		return nil
-	})
-	// Neither fails: what they are given is in memory, and so is where it goes.
-	_ = w.Write([]byte(text))
-	_ = w.Close()
-	return out.String()
+	return func(text string) string {
+		var out strings.Builder
+		w := set.NewWriter(func(b []byte) error {
+			out.Write(b)
+			return nil
+		})
+		// Neither fails: what they are given is in memory, and so is where it goes.
+		_ = w.Write([]byte(text))
+		_ = w.Close()
+		return out.String()
+	}
 }

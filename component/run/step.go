@@ -218,7 +218,7 @@ func (r *row) after(ctx context.Context, s *step, child *executor.Child, result 
 		return err
 	}
 	end := r.ending(s, child, result, out, errs)
-	end.GELF = r.hide(last)
+	end.GELF = last
 	if f := judge(end); f != nil {
 		return f
 	}
