@@ -252,8 +252,11 @@ func (s *store) Put(ctx context.Context, key string, data []byte, version string
 	if errors.Is(err, caisson.ErrExists) {
 		// A request whose answer was lost is sent again, and meets itself.
 		now, etag, err := s.Get(ctx, key)
-		if err == nil && bytes.Equal(now, data) && etag != version {
+		switch {
+		case err == nil && bytes.Equal(now, data) && etag != version:
 			return etag, nil
+		case err != nil && !errors.Is(err, caisson.ErrNotFound):
+			return "", err // it may be this one's
 		}
 		return "", s.changed(key)
 	}

@@ -186,6 +186,69 @@ func TestAnswerLost(t *testing.T) {
 	}
 }
 
+// A load that does not hear whether it was committed leaves a whole table, which
+// is the former one or the new one: by a stop at that moment, and by a server that
+// has nothing more to say.
+func TestCommitUnknown(t *testing.T) {
+	for name, fault := range map[string]func(stop func(), w http.ResponseWriter, r *http.Request){
+		"Stopped": func(stop func(), _ http.ResponseWriter, r *http.Request) {
+			stop()
+			<-r.Context().Done()
+		},
+		"Refused": func(_ func(), w http.ResponseWriter, _ *http.Request) {
+			refuse(w, http.StatusForbidden, "AccessDenied")
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			f, text := serve(t)
+			s := open(t, text, nil)
+			defer s.Close()
+			if _, err := s.Load(t.Context(), load("1", "1\n")); err != nil {
+				t.Fatal(err)
+			}
+			ctx, stop := context.WithCancel(t.Context())
+			defer stop()
+			done := false
+			f.fault = func(w http.ResponseWriter, r *http.Request) bool {
+				record := strings.HasSuffix(r.URL.Path, "/in/c-main/t.json")
+				switch {
+				case r.Method == http.MethodPut && record && !done:
+					done = true
+					data := f.sent()
+					f.mu.Lock()
+					f.store(strings.TrimPrefix(r.URL.Path, "/bucket/"), data)
+					f.mu.Unlock()
+					refuse(w, http.StatusServiceUnavailable, "SlowDown")
+				case record && done:
+					fault(stop, w, r)
+				default:
+					return false
+				}
+				return true
+			}
+			if _, err := s.Load(ctx, load("2", "2\n")); err == nil || !done {
+				t.Errorf("Load = %v, want that nobody knows", err)
+			}
+			f.mu.Lock()
+			f.fault = nil
+			f.mu.Unlock()
+			again, err := s.Load(t.Context(), load("2", "2\n"))
+			if err != nil || !again.Again {
+				t.Errorf("the same load again = %+v, %v, want that it was done", again, err)
+			}
+			x, err := s.Export(t.Context(), "in.c-main.t", nil)
+			if err != nil {
+				t.Fatalf("Export = %v: the table is lost", err)
+			}
+			defer x.Close()
+			var b bytes.Buffer
+			if _, err := x.WriteTo(&b); err != nil || b.String() != "\"a\"\n\"1\"\n\"2\"\n" {
+				t.Errorf("WriteTo = %q, %v, want both rows", b.String(), err)
+			}
+		})
+	}
+}
+
 // An object larger than a part is uploaded in parts, and an upload that failed
 // is taken back.
 func TestParts(t *testing.T) {

@@ -36,7 +36,7 @@ type build struct {
 	loaded    int64  // rows in the slices
 	warnings  []string
 	same      bool // no row is another one
-	committed bool
+	committed bool // perhaps: see commit
 }
 
 // plan decides what the table will be like.

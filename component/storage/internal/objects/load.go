@@ -53,11 +53,13 @@ func (s *Storage) Load(ctx context.Context, l *storage.Load) (*storage.Loaded, e
 
 // full gives the kind to a disk that is full, wherever rows were put aside.
 func full(id storage.ID, err error) error {
-	if caisson.KindOf(err) == caisson.ErrUnknown && (errors.Is(err, syscall.ENOSPC) || errors.Is(err, syscall.EDQUOT)) {
+	if caisson.KindOf(err) == caisson.ErrUnknown && noSpace(err) {
 		return &caisson.Error{Item: fmt.Sprintf("table %q", id), Kind: caisson.ErrExhausted, Err: err}
 	}
 	return err
 }
+
+func noSpace(err error) bool { return errors.Is(err, syscall.ENOSPC) || errors.Is(err, syscall.EDQUOT) }
 
 func checkLoad(id storage.ID, l *storage.Load) error {
 	if err := checkColumns(id, l.Columns); err != nil {
@@ -121,10 +123,13 @@ func (s *Storage) commit(ctx context.Context, b *build) (*table, error) {
 	}
 	crash.Point(crash.TableBefore)
 	next.version, err = s.store.Put(ctx, recordKey(next.id), append(data, '\n'), b.old.version)
+	// Somebody else's record, or a disk that is full, says that this one is not
+	// there. Of any other error nobody knows, and so whether what was built is named
+	// all the same. A later load sweeps it, if not.
+	b.committed = !errors.Is(err, caisson.ErrExists) && !noSpace(err)
 	if err != nil {
 		return nil, err
 	}
-	b.committed = true
 	crash.Point(crash.TableAfter)
 	// From here on the load is done, whatever happens.
 	if err := s.show(next); err != nil {
