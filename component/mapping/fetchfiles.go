@@ -80,7 +80,7 @@ func (f *fetcher) choose(ctx context.Context, c *component.InputFile) ([]storage
 	switch c.ChangedSince {
 	case "":
 	case Adaptive:
-		q.After = f.after(c)
+		q.After, q.Settled = f.after(c), true
 	default:
 		t, err := ParseTime(c.ChangedSince, f.now)
 		if err != nil {

@@ -5,11 +5,13 @@ package mapping_test
 import (
 	"context"
 	"errors"
+	"io"
 	"os"
 	"path/filepath"
 	"runtime"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
 
 	"github.com/caissonrun/caisson"
@@ -172,6 +174,44 @@ func TestAdaptiveRace(t *testing.T) {
 		}
 		if got, want := strings.Join(all, " "), "first second third"; got != want {
 			t.Errorf("three runs were given %q, want each row once: %q", got, want)
+		}
+	})
+}
+
+// TestAdaptiveSlowFile holds that a file that takes long to be added, so that
+// later ones are there before it, is fetched like they are: once.
+func TestAdaptiveSlowFile(t *testing.T) {
+	oneStorage(t, "File", func(t *testing.T, st storage.Storage) {
+		put := func(name string, r io.Reader) {
+			if _, err := st.PutFile(t.Context(), &storage.NewFile{Load: name, Name: name, Tags: []string{"report"}}, r); err != nil {
+				t.Error(err)
+			}
+		}
+		put("first", strings.NewReader("1"))
+		r, slow := io.Pipe()
+		var adding sync.WaitGroup
+		adding.Go(func() { put("slow", r) })
+		_, err := slow.Write([]byte("2")) // it is being read
+		must(t, err)
+		put("quick", strings.NewReader("3"))
+		w := on(t, st, "read")
+		w.in.Config.Files = []component.InputFile{{Tags: []string{"report"}, ChangedSince: "adaptive", Overwrite: true}}
+		var got []string
+		fetch := func() {
+			f := w.fetch()
+			w.in.State = f.State
+			for _, file := range f.Files {
+				got = append(got, file.Name)
+			}
+			slices.Sort(got)
+		}
+		fetch()
+		must(t, slow.Close())
+		adding.Wait()
+		fetch()
+		fetch()
+		if want := []string{"1_first", "2_slow", "3_quick"}; !slices.Equal(got, want) {
+			t.Errorf("three runs were given %q, want each file once: %q", got, want)
 		}
 	})
 }

@@ -225,11 +225,14 @@ type File struct {
 
 // A FileQuery chooses files. All that is set must be true of a file.
 type FileQuery struct {
-	Tags         []string // all of them
-	NotTags      []string // none of them
-	IDs          []int64
-	Query        string // see section 2.2 of the mapping's documentation
-	After        int64  // ids above this one
+	Tags    []string // all of them
+	NotTags []string // none of them
+	IDs     []int64
+	Query   string // see section 2.2 of the mapping's documentation
+	After   int64  // ids above this one
+	// Settled leaves out files with ids above that of one that is still being
+	// added: what it finds later has higher ids than all that it has found.
+	Settled      bool
 	ChangedSince time.Time
 	Limit        int // 0: all
 }

@@ -9,6 +9,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"math"
 	"path"
 	"slices"
 	"strconv"
@@ -61,9 +62,17 @@ func (s *Storage) Files(ctx context.Context, q *storage.FileQuery) ([]storage.Fi
 	if err != nil {
 		return nil, err
 	}
+	first := int64(math.MaxInt64)
+	if q.Settled {
+		// Files that are there now have been listed: an id that is free yet is above
+		// them. What is not being added any more is read as what it has become.
+		if first, err = s.firstAdded(ctx); err != nil {
+			return nil, err
+		}
+	}
 	var list []storage.File
 	for _, id := range slices.Backward(ids) {
-		if !q.MayMatch(id) {
+		if id > first || !q.MayMatch(id) {
 			continue
 		}
 		r, _, err := s.fileRecord(ctx, id)
@@ -81,6 +90,25 @@ func (s *Storage) Files(ctx context.Context, q *storage.FileQuery) ([]storage.Fi
 		}
 	}
 	return list, nil
+}
+
+// firstAdded returns the lowest id of a file that is being added.
+func (s *Storage) firstAdded(ctx context.Context) (int64, error) {
+	first := int64(math.MaxInt64)
+	err := s.adding(ctx, func(id int64, since time.Time, _ string) error {
+		if id > first || s.now().Sub(since) >= addingFor {
+			return nil
+		}
+		r, _, err := s.fileClaim(ctx, id)
+		if errors.Is(err, caisson.ErrNotFound) {
+			return nil
+		}
+		if err == nil && r.Object == "" {
+			first = id
+		}
+		return err
+	})
+	return first, err
 }
 
 // fileIDs lists the ids of files in order, those that are being added with them.
@@ -339,6 +367,17 @@ const addingFor = 24 * time.Hour
 
 // clearFiles removes what is left of files that nobody adds any more.
 func (s *Storage) clearFiles(ctx context.Context) error {
+	return s.adding(ctx, func(id int64, since time.Time, object string) error {
+		if s.now().Sub(since) < addingFor {
+			return nil
+		}
+		return s.clearFile(ctx, id, object)
+	})
+}
+
+// adding calls f for each file that is noted to be added: since when, and as
+// which object.
+func (s *Storage) adding(ctx context.Context, f func(id int64, since time.Time, object string) error) error {
 	names, err := s.store.List(ctx, "files/.adding")
 	if err != nil {
 		return err
@@ -357,10 +396,10 @@ func (s *Storage) clearFiles(ctx context.Context) error {
 		}
 		when, object, _ := strings.Cut(strings.TrimSpace(string(data)), " ")
 		since, err := time.Parse(time.RFC3339, when)
-		if err != nil || s.now().Sub(since) < addingFor {
+		if err != nil {
 			continue
 		}
-		if err := s.clearFile(ctx, id, object); err != nil {
+		if err := f(id, since, object); err != nil {
 			return err
 		}
 	}
