@@ -167,8 +167,13 @@ func parameterVar(key string) string {
 			name[i] = '_'
 		}
 	}
-	return "KBC_PARAMETER_" + string(name)
+	return parameterPrefix + string(name)
 }
+
+const parameterPrefix = "KBC_PARAMETER_"
+
+// IsParameter reports whether a variable is an injected parameter's.
+func IsParameter(name string) bool { return strings.HasPrefix(name, parameterPrefix) }
 
 // scalarText returns a scalar as PHP turns it into a string.
 func scalarText(v *component.Value) string {

@@ -8,6 +8,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/caissonrun/caisson/component"
 	"github.com/caissonrun/caisson/component/run"
 	"github.com/caissonrun/caisson/component/seal"
 	"github.com/caissonrun/caisson/engine/mem"
@@ -59,4 +60,31 @@ func TestSecretVariables(t *testing.T) {
 		}
 	}
 	r.clean()
+}
+
+// TestVaultVariables holds that a value of the vault that stands in the middle of
+// a parameter is in no document on disk either, where that is injected.
+func TestVaultVariables(t *testing.T) {
+	const password = "correct-horse-battery"
+	r := newRig(t)
+	r.options.Vault = func(component.Unsealer) (map[string]string, []string, error) {
+		return map[string]string{"password": password}, []string{password}, nil
+	}
+	where := ""
+	r.define("main", `{"inject_environment": true}`, func(p *mem.Proc) int {
+		where = find(t, filepath.Join(r.dir, "state"), password)
+		fmt.Fprintln(p.Stdout(), p.Getenv("KBC_PARAMETER_URL"))
+		if p.Getenv("KBC_PARAMETER_URL") != "https://me:"+password+"@host" {
+			return 9
+		}
+		return 0
+	})
+	r.config("main", `"parameters": {"url": "https://me:{{ vault.password }}@host"}`)
+	got := r.run(nil)
+	if !got.Success || strings.Contains(got.out, password) {
+		t.Errorf("%+v, log %q", got.doc.Error, got.out)
+	}
+	if where += find(t, filepath.Join(r.dir, "state"), password); where != "" {
+		t.Errorf("the password is in %s", where)
+	}
 }

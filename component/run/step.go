@@ -7,6 +7,7 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"maps"
 	"path"
 	"path/filepath"
 	"runtime"
@@ -420,16 +421,26 @@ func (r *row) env(c *executor.Child, s *step) error {
 			vars[name] = value
 		}
 	}
-	// What is secret must not be in the task's document. Shorter values can't be
-	// told from other text, and are no secrets of tasks.
-	for _, name := range e.Secrets() {
-		if value := vars[name]; len(strings.TrimRight(value, "\r\n")) >= redact.MinSecret {
+	// What is secret must not be in the task's document, also where a variable or
+	// the vault has put it into the middle of something else. Shorter values can't
+	// be told from other text, and are no secrets of tasks.
+	own := e.Secrets()
+	for _, name := range slices.Collect(maps.Keys(vars)) {
+		value := vars[name]
+		if len(strings.TrimRight(value, "\r\n")) >= redact.MinSecret && (slices.Contains(own, name) || folder.IsParameter(name) && r.tells(value)) {
 			secret(c, name, value)
 			delete(vars, name)
 		}
 	}
 	c.Task.Env = vars
 	return nil
+}
+
+// tells reports whether a text has a secret in it.
+func (a *attempt) tells(text string) bool {
+	return slices.ContainsFunc(a.values, func(v []byte) bool {
+		return len(v) >= redact.MinSecret && strings.Contains(text, string(v))
+	})
 }
 
 // secret gives a child a secret, which its program sees as a variable unless it
