@@ -7,6 +7,7 @@ import (
 	"io"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -129,6 +130,48 @@ func fileRules() []rule {
 				if got := e.names(&q.q); got != q.want {
 					e.Errorf("Files(%+v) = %q, want %q", q.q, got, q.want)
 				}
+			}
+		}},
+		{"files/settled", "no settled file is found later with an id below one that was found before", func(_ *testing.T, e *env) {
+			e.put("first", "1")
+			var all sync.WaitGroup
+			defer all.Wait()
+			put := func(name string, r io.Reader) {
+				if _, err := e.PutFile(e.ctx, &storage.NewFile{Load: name, Name: name}, r); err != nil {
+					e.Errorf("PutFile(%q): %v", name, err)
+				}
+			}
+			r, slow := io.Pipe()
+			defer slow.Close()
+			all.Go(func() { put("slow", r) })
+			if _, err := slow.Write([]byte("2")); err != nil { // it is being added
+				e.Fatal(err)
+			}
+			quick := make(chan struct{})
+			all.Go(func() {
+				defer close(quick)
+				put("quick", strings.NewReader("3"))
+			})
+			select {
+			case <-quick:
+			case <-time.After(time.Second): // a storage may add one file after the other
+			}
+			found, last := map[string]bool{}, int64(0)
+			look := func() {
+				list, err := e.Files(e.ctx, &storage.FileQuery{After: last, Settled: true})
+				if err != nil {
+					e.Fatal(err)
+				}
+				for _, f := range list {
+					found[f.Name], last = true, max(last, f.ID)
+				}
+			}
+			look()
+			slow.Close()
+			all.Wait()
+			look()
+			if len(found) != 3 {
+				e.Errorf("found %v, want all three", found)
 			}
 		}},
 		{"files/search", "files are chosen by a query, or it is refused", func(_ *testing.T, e *env) {

@@ -303,6 +303,12 @@ func flawsOfFiles() []flaw {
 				return list, err
 			}}
 		}},
+		{"what is being added is passed by", "files/settled", func(s storage.Storage) storage.Storage {
+			return &wrong{Storage: s, files: func(ctx context.Context, q *storage.FileQuery) ([]storage.File, error) {
+				q.Settled = false
+				return s.Files(ctx, q)
+			}}
+		}},
 		{"a file is put twice", "files/again", func(s storage.Storage) storage.Storage {
 			return &wrong{Storage: s, putFile: func(ctx context.Context, f *storage.NewFile, r io.Reader) (*storage.File, error) {
 				f.Load = ""
