@@ -36,7 +36,16 @@ func (r *Runner) Accept(ctx context.Context, task *caisson.Task, sub *executor.S
 	if task.Retry.Limit > 0 {
 		return nil, invalidf(caisson.ErrUnsupported, "retry", "a component's run is not tried again by itself: what it has loaded would be loaded twice; run it again")
 	}
-	a := &acceptance{Runner: r, ask: task.Component, base: sub.BaseDir, given: string(sub.Secrets[StorageSecret])}
+	a := &acceptance{
+		Runner: r, ask: task.Component, base: sub.BaseDir, given: string(sub.Secrets[StorageSecret]),
+		variables: task.Component.Variables,
+	}
+	if data := sub.Secrets[VariablesSecret]; data != nil {
+		a.variables = nil
+		if err := json.Unmarshal(data, &a.variables); err != nil {
+			return nil, invalidf(caisson.ErrInvalid, "component.variables", "they are no JSON object of texts") // the cause could quote them
+		}
+	}
 	if err := a.read(ctx); err != nil {
 		return nil, err
 	}
@@ -52,9 +61,10 @@ func (r *Runner) Accept(ctx context.Context, task *caisson.Task, sub *executor.S
 // An acceptance is one call of Accept.
 type acceptance struct {
 	*Runner
-	ask   *caisson.ComponentRun
-	base  string
-	given string // the storage with its password
+	ask       *caisson.ComponentRun
+	base      string
+	given     string // the storage with its password
+	variables map[string]string
 
 	conf     *component.Configuration
 	registry *component.Registry
@@ -228,7 +238,7 @@ func (a *acceptance) resolve(ctx context.Context) error {
 	library := &component.Library{Dir: orElse(a.opts.Library, a.conf.Dir)}
 	resolver := &component.Resolver{
 		Definition: main.Definition, Library: library, Unsealer: a.keys,
-		Variables: a.ask.Variables, VariableValuesID: a.ask.VariableValues,
+		Variables: a.variables, VariableValuesID: a.ask.VariableValues,
 	}
 	if a.opts.Credentials != nil {
 		resolver.Credentials = func(id string) (*component.Value, error) { return a.opts.Credentials(a.keys, id) }

@@ -9,6 +9,11 @@ import (
 // URL where that has a password: a task's document must not.
 const StorageSecret = "component.storage"
 
+// VariablesSecret is the name, in executor.Submission.Secrets, of the values of
+// variables where the task's document must not have them: a JSON object, which
+// takes the place of caisson.ComponentRun.Variables.
+const VariablesSecret = "component.variables"
+
 // StripURL returns a storage's URL without the passwords in it, also where one is
 // in the URL of an endpoint, and the passwords.
 func StripURL(text string) (plain string, passwords []string) {

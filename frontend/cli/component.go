@@ -137,6 +137,9 @@ func (r *componentRun) main(ctx context.Context, config string) error {
 		r.given, r.ask.Storage = r.ask.Storage, plain
 		sub.Secrets = map[string][]byte{componentrun.StorageSecret: []byte(r.given)}
 	}
+	if err := r.hideVariables(sub); err != nil {
+		return err
+	}
 	if r.ask.Mode == modeValidate {
 		return r.faulty(r.validate(ctx, host, task, sub))
 	}
@@ -144,6 +147,23 @@ func (r *componentRun) main(ctx context.Context, config string) error {
 		return r.faulty(r.submitDetached(ctx, host, task, sub))
 	}
 	return r.faulty(r.attend(ctx, host, task, sub))
+}
+
+// hideVariables takes the values of variables out of the task's document, which
+// is kept on disk and shown: they may be what stands under # keys.
+func (r *componentRun) hideVariables(sub *executor.Submission) error {
+	if len(r.ask.Variables) == 0 {
+		return nil
+	}
+	data, err := json.Marshal(r.ask.Variables)
+	if err != nil {
+		return err
+	}
+	if sub.Secrets == nil {
+		sub.Secrets = make(map[string][]byte)
+	}
+	sub.Secrets[componentrun.VariablesSecret], r.ask.Variables = data, nil
+	return nil
 }
 
 // parse checks the flags. Paths start at the current folder.
