@@ -4,6 +4,7 @@ package run
 
 import (
 	"bytes"
+	"encoding/json"
 	"strings"
 
 	"github.com/caissonrun/caisson/keeper/redact"
@@ -37,4 +38,13 @@ func (a *attempt) hider() func(text string) string {
 		_ = w.Close()
 		return out.String()
 	}
+}
+
+// hideJSON is hide for a value of JSON, which stays one.
+func (a *attempt) hideJSON(value json.RawMessage) json.RawMessage {
+	hidden := json.RawMessage(a.hide(string(value)))
+	if !json.Valid(hidden) { // it was a number, or a part of one
+		hidden, _ = json.Marshal(redact.Marker) // never an error
+	}
+	return hidden
 }

@@ -116,7 +116,9 @@ func TestSecrets(t *testing.T) {
 		fmt.Fprint(p.Stdout(), "cut "+password[:7])
 		fmt.Fprint(p.Stdout(), password[7:]+"\n")
 		fmt.Fprintf(p.Stderr(), "image %s, state %s\n", image, read(p, "/data/in/state.json"))
-		put(p, "/data/out/state.json", `{"#token": "`+token+`"}`)
+		put(p, "/data/out/state.json", `{"#token": "`+token+`", "#pin": 123456}`)
+		put(p, "/data/out/usage.json", `[{"metric": "calls with `+token+`", "value": 123456}]`)
+		put(p, "/data/out/result.json", `{"variables": {"token": "`+token+`", "`+token+`": "x"}}`)
 		if strings.Contains(read(p, "/data/in/state.json"), token) {
 			fmt.Fprintf(p.Stderr(), "failed with %s\n", password)
 			return 1

@@ -4,6 +4,7 @@ package run
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"os"
@@ -159,7 +160,10 @@ func (r *row) output(ctx context.Context) error {
 	if doc, err := r.folder.ReadResult(); err != nil {
 		r.warn("out/result.json: %s", err)
 	} else if doc != nil {
-		r.report.Result = doc.Variables
+		r.report.Result = make(map[string]json.RawMessage, len(doc.Variables))
+		for name, value := range doc.Variables {
+			r.report.Result[r.hide(name)] = r.hideJSON(value)
+		}
 	}
 	if r.plan.Mode == caisson.ComponentDebug {
 		return r.archiveOutput(ctx)

@@ -69,6 +69,19 @@ func overtaken(name, what string) error {
 	}
 }
 
+// learn looks for what is secret in the state that a component has left: what it
+// has just made is as secret as what it had. What is wrong with a state is told by
+// takeState, where it counts.
+func (r *row) learn() {
+	left, err := r.folder.ReadState()
+	if left == nil || err != nil {
+		return
+	}
+	for _, v := range component.Secrets(left) {
+		r.values = append(r.values, []byte(v))
+	}
+}
+
 // takeState takes out/state.json for what is to be stored at the end of the run.
 func (r *row) takeState(ctx context.Context) error {
 	if r.report.State != nil && r.report.State.Data == nil {

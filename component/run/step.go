@@ -203,7 +203,12 @@ func (r *row) after(ctx context.Context, s *step, child *executor.Child, result 
 	}
 	var usageErr error
 	if s.main() {
+		r.learn()
 		r.report.Usage, usageErr = r.folder.ReadUsage()
+		for i := range r.report.Usage {
+			u := &r.report.Usage[i]
+			u.Metric, u.Value = r.hideJSON(u.Metric), r.hideJSON(u.Value)
+		}
 	}
 	if result.Error != nil {
 		return component.Application(&caisson.Error{
