@@ -339,6 +339,11 @@ func (a *acceptance) forwardToken(id string, d *defined) (err error) {
 	if !d.ForwardToken {
 		return nil
 	}
+	if !d.Operator {
+		// Anybody could write that into a definition beside a configuration.
+		a.note("component %q asks for a token, which only a definition in the operator's registry can have: KBC_TOKEN is empty", id)
+		return nil
+	}
 	if a.opts.Project.Token == nil {
 		a.note("component %q asks for a token, and there is none (component.token_file): KBC_TOKEN is empty", id)
 		return nil

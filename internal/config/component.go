@@ -85,7 +85,7 @@ func componentSection() *fields.Type {
 		fields.Field{Name: "user", Type: text("a name"), Default: "none", Doc: "Who runs components: `KBC_REALUSER`."},
 		fields.Field{
 			Name: "token_file", Type: folder(), Default: "none", Examples: []any{"/etc/caisson/component.token"},
-			Doc: "The file with the token that components with `forward_token` are given: `KBC_TOKEN`. Its value is hidden in logs.",
+			Doc: "The file with the token that components with `forward_token` in the operator's `registry` are given: `KBC_TOKEN`. Its value is hidden in logs.",
 		},
 		fields.Field{Name: "url", Type: text("a URL"), Default: "none", Doc: "Where that token is good: `KBC_URL`, for components with `forward_token`."},
 		fields.Field{Name: "token_id", Type: text("an id"), Default: "none", Doc: "`KBC_TOKENID` for components with `forward_token_details`."},
