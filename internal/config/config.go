@@ -136,5 +136,15 @@ type Section struct {
 type Problem = fields.Problem
 
 // Problems is all that is wrong with the configuration. It is an error of kind
-// caisson.ErrInvalid.
-type Problems = fields.Problems
+// caisson.ErrInvalid, and of a type of its own: front doors tell it from what is
+// wrong with a task's document.
+type Problems fields.Problems
+
+// Error returns one line for each problem.
+func (p Problems) Error() string { return fields.Problems(p).Error() }
+
+// Is reports whether target is caisson.ErrInvalid.
+func (p Problems) Is(target error) bool { return fields.Problems(p).Is(target) }
+
+// As sets a target of type *caisson.Kind, so that caisson.KindOf knows the kind.
+func (p Problems) As(target any) bool { return fields.Problems(p).As(target) }
