@@ -112,21 +112,31 @@ func killed(t *testing.T, st step, point string, open func(place string) (storag
 		if err := st.do(e.Storage); err != nil || e.everything() != after {
 			t.Errorf("killed at %s: done once more = %v, and there is\n%s\nwant\n%s", point, err, e.everything(), after)
 		}
-		// A later load removes what is left.
-		last := e.more("in.c-main.people", "id|name", "9|Last")
-		last.AddColumns = []string{"age"}
-		e.do(last)
-		e.do(e.more("in.c-new.things", "id", "9"))
 	})
-	names, err := left(place)
-	if err != nil {
-		t.Fatal(err)
+	// A later load removes what is left; not what is being read, for which it takes
+	// a file that a process has inherited which another test is about to start.
+	var names []string
+	for range sweeps {
+		use(func(e *env) {
+			last := e.more("in.c-main.people", "id|name", "9|Last")
+			last.AddColumns = []string{"age"}
+			e.do(last)
+			e.do(e.more("in.c-new.things", "id", "9"))
+		})
+		var err error
+		if names, err = left(place); err != nil {
+			t.Fatal(err)
+		}
+		if len(names) == 0 {
+			return true
+		}
 	}
-	if len(names) > 0 {
-		t.Errorf("killed at %s: %q is left", point, names)
-	}
+	t.Errorf("killed at %s: %q is left", point, names)
 	return true
 }
+
+// sweeps is how many loads have to do for removing everything.
+const sweeps = 20
 
 // die runs a child and reports whether it was killed.
 func die(t *testing.T, what, point string) bool {
