@@ -3,9 +3,10 @@ package image
 import (
 	"os"
 	"path/filepath"
-	"runtime"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/caissonrun/caisson/internal/thread"
 )
 
 // overlays reports whether a folder in dir can be an overlay's lower one. As
@@ -25,12 +26,7 @@ func overlays(dir string) bool {
 	if os.WriteFile(filepath.Join(dir, "lower", "file"), []byte("x"), 0o600) != nil {
 		return false
 	}
-	works := make(chan bool)
-	go func() {
-		runtime.LockOSThread() // and never unlocked: the thread ends with the goroutine
-		works <- mountOverlay(dir) == nil
-	}()
-	return <-works
+	return thread.Spend(func() error { return mountOverlay(dir) }) == nil
 }
 
 // mountOverlay mounts an overlay on a file system of its own in memory, with

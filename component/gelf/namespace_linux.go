@@ -3,9 +3,9 @@ package gelf
 import (
 	"errors"
 	"fmt"
-	"runtime"
 
 	"github.com/caissonrun/caisson"
+	"github.com/caissonrun/caisson/internal/thread"
 	"golang.org/x/sys/unix"
 )
 
@@ -20,27 +20,18 @@ func ListenIn(path, address string, opts Options) (*Listener, error) {
 		return nil, namespaceError(path, err)
 	}
 	defer unix.Close(ns)
-	type answer struct {
-		l   *Listener
-		err error
-	}
-	answers := make(chan answer, 1)
-	go func() {
-		// The thread ends with this goroutine: it is never unlocked.
-		runtime.LockOSThread()
+	var l *Listener
+	err = thread.Spend(func() error {
 		if err := unix.Setns(ns, unix.CLONE_NEWNET); err != nil {
-			answers <- answer{nil, namespaceError(path, err)}
-			return
+			return namespaceError(path, err)
 		}
 		stream, packets, err := open(address, opts.Type)
-		if err != nil {
-			answers <- answer{nil, err}
-			return
+		if err == nil {
+			l = Serve(stream, packets, opts)
 		}
-		answers <- answer{Serve(stream, packets, opts), nil}
-	}()
-	a := <-answers
-	return a.l, a.err
+		return err
+	})
+	return l, err
 }
 
 func namespaceError(path string, err error) error {

@@ -11,6 +11,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"sync"
 	"time"
 
 	"golang.org/x/sync/errgroup"
@@ -33,8 +34,18 @@ type contender struct {
 	run  func(ctx context.Context) error
 	err  error // why it can't
 	took samples
-	// phases is what the time of a task was spent on.
+	// phases is what the time of a task was spent on. A crowd adds to it at once.
+	mu     sync.Mutex
 	phases map[string]samples
+}
+
+// note adds what the time of one task was spent on.
+func (c *contender) note(phases []caisson.Phase) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	for _, p := range phases {
+		c.phases[p.Name] = append(c.phases[p.Name], p.Took.Std())
+	}
 }
 
 // small is the name of the image that containers are started of.
@@ -138,9 +149,7 @@ func (c *containers) oci(runtime string) *contender {
 	one.run = func(ctx context.Context) error {
 		result, err := c.b.run(ctx, c.ours("oci", map[string]any{"runtime": runtime}, "/bin/true"))
 		if err == nil {
-			for _, p := range result.Phases {
-				one.phases[p.Name] = append(one.phases[p.Name], p.Took.Std())
-			}
+			one.note(result.Phases)
 		}
 		return err
 	}

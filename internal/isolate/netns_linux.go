@@ -3,12 +3,12 @@ package isolate
 import (
 	"errors"
 	"fmt"
-	"runtime"
 	"strconv"
 
 	"golang.org/x/sys/unix"
 
 	"github.com/caissonrun/caisson"
+	"github.com/caissonrun/caisson/internal/thread"
 )
 
 // enterNetwork puts the calling thread into a network namespace. The thread
@@ -34,24 +34,16 @@ func (p *preparation) gatherSys() error {
 	if p.spec.NetNS == "" || !p.spec.Sys {
 		return nil
 	}
-	type result struct {
-		fd  int
-		err error
-	}
-	done := make(chan result)
-	go func() {
-		runtime.LockOSThread() // and never unlocked: the thread ends with this goroutine
-		if err := enterNetwork(p.spec.NetNS); err != nil {
-			done <- result{-1, err}
-			return
+	fd := -1
+	err := thread.Spend(func() (err error) {
+		if err = enterNetwork(p.spec.NetNS); err == nil {
+			fd, err = newMount("sysfs", mountAttrs|unix.MOUNT_ATTR_NOEXEC|unix.MOUNT_ATTR_RDONLY)
 		}
-		fd, err := newMount("sysfs", mountAttrs|unix.MOUNT_ATTR_NOEXEC|unix.MOUNT_ATTR_RDONLY)
-		done <- result{fd, err}
-	}()
-	r := <-done
-	if r.err != nil {
-		return fmt.Errorf("/sys of %s: %w", strconv.Quote(p.spec.NetNS), r.err)
+		return err
+	})
+	if err != nil {
+		return fmt.Errorf("/sys of %s: %w", strconv.Quote(p.spec.NetNS), err)
 	}
-	p.setup.sysTree = p.add(r.fd)
+	p.setup.sysTree = p.add(fd)
 	return nil
 }

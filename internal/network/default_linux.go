@@ -17,6 +17,7 @@ import (
 	"syscall"
 
 	"github.com/caissonrun/caisson"
+	"github.com/caissonrun/caisson/internal/thread"
 )
 
 // The network "default" reaches the outside, by the host's address, and nothing
@@ -46,7 +47,7 @@ func (o *Options) DefaultUsable(ctx context.Context, thorough bool) error {
 	if _, err := o.defaultConfig(); err != nil || !thorough {
 		return err
 	}
-	return inThread(func() error {
+	return thread.Spend(func() error {
 		if err := syscall.Unshare(syscall.CLONE_NEWNET); err != nil {
 			return failure(caisson.ErrUnsupported, "network namespace", err)
 		}

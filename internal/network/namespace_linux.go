@@ -9,7 +9,6 @@ import (
 	"net"
 	"os"
 	"path/filepath"
-	"runtime"
 	"slices"
 	"strconv"
 	"syscall"
@@ -20,6 +19,7 @@ import (
 	"github.com/caissonrun/caisson"
 	"github.com/caissonrun/caisson/internal/atomicfile"
 	"github.com/caissonrun/caisson/internal/cleanup"
+	"github.com/caissonrun/caisson/internal/thread"
 )
 
 // recordName is the record's copy in its folder, with what the plugins
@@ -32,24 +32,12 @@ func Usable() error {
 	if os.Geteuid() != 0 {
 		return failure(caisson.ErrUnsupported, "network namespace", errors.New("only root can make one that a sandbox has no rights over"))
 	}
-	return inThread(func() error {
+	return thread.Spend(func() error {
 		if err := unix.Unshare(unix.CLONE_NEWNET); err != nil {
 			return failure(caisson.ErrUnsupported, "network namespace", err)
 		}
 		return loopbackUp()
 	})
-}
-
-// inThread calls f on a thread of its own that is thrown away: whatever f does
-// to the thread's namespaces, nobody else sees.
-func inThread(f func() error) error {
-	done := make(chan error)
-	go func() {
-		// It is never unlocked, so the thread ends with this goroutine.
-		runtime.LockOSThread()
-		done <- f()
-	}()
-	return <-done
 }
 
 // Create makes the namespace with all that the record names. The caller has
@@ -112,7 +100,7 @@ func inNamespace(path string, f func() error) error {
 		return fmt.Errorf("%s: %w", path, err)
 	}
 	defer unix.Close(fd)
-	return inThread(func() error {
+	return thread.Spend(func() error {
 		if err := unix.Setns(fd, unix.CLONE_NEWNET); err != nil {
 			return fmt.Errorf("%s: %w", path, err)
 		}
@@ -293,7 +281,7 @@ func makeNamespace(path string) error {
 		return failure(caisson.ErrDenied, path, err)
 	}
 	f.Close()
-	return inThread(func() error {
+	return thread.Spend(func() error {
 		err := unix.Unshare(unix.CLONE_NEWNET)
 		if errors.Is(err, unix.ENOSPC) {
 			return failure(caisson.ErrExhausted, "network namespace", fmt.Errorf("%w: raise user.max_net_namespaces", err))
