@@ -21,6 +21,7 @@ setup: ## install what tests need from Debian's packages (as root)
 build: keeper inside ## build bin/caisson, static, with the small programs inside, and the example's component
 	$(GO) build -trimpath -ldflags '$(LDFLAGS)' -o bin/caisson ./cmd/caisson
 	$(GO) build -trimpath -ldflags '-s -w' -o examples/components/registry/aggregate/aggregate ./examples/components/registry/aggregate
+	cp -f examples/components/population/storage/in/c-example/*.csv examples/components/registry/datasets/
 
 .PHONY: keeper
 keeper: ## build the small keeper that is embedded in the binary
@@ -82,4 +83,4 @@ fmt-check:
 
 .PHONY: clean
 clean: ## remove what make has built
-	rm -rf bin examples/components/registry/aggregate/aggregate keeper/embedded/caisson-keeper-* internal/selftest/embedded/caisson-inside-*
+	rm -rf bin examples/components/registry/aggregate/aggregate examples/components/registry/datasets/*.csv keeper/embedded/caisson-keeper-* internal/selftest/embedded/caisson-inside-*

@@ -147,7 +147,7 @@ func New(cfg *Config, opts *Options) (*App, error) {
 		State: cfg.State, Runtime: cfg.Runtime,
 		Engines: engines, Prefer: cfg.Executor.Prefer, LogLimit: cfg.Executor.LogLimit,
 		Mounters: mounters, Stagers: stagers, Images: images,
-		Attend: opts.Attend, AttendEnv: opts.AttendEnv, Progress: opts.Progress, Pulled: opts.Pulled, Logger: logger,
+		Attend: opts.Attend, AttendEnv: append(places(), opts.AttendEnv...), Progress: opts.Progress, Pulled: opts.Pulled, Logger: logger,
 		Fingerprint: fingerprint(cfg), Composite: composite,
 	})
 	if err != nil {
@@ -159,6 +159,24 @@ func New(cfg *Config, opts *Options) (*App, error) {
 // Close releases what the app holds. Tasks run on.
 func (a *App) Close() error { return a.Executor.Close() }
 
+// placeVariables are the variables by which engines, and what brings images,
+// find what they use.
+var placeVariables = [...]string{
+	"DOCKER_HOST", "DOCKER_CONTEXT", "DOCKER_CERT_PATH", "DOCKER_TLS_VERIFY", "DOCKER_CONFIG",
+	"REGISTRY_AUTH_FILE", "BUILDKIT_HOST", "CNI_PATH",
+}
+
+// places returns those that are set, NAME=value: attendants must find the same.
+func places() []string {
+	var env []string
+	for _, name := range placeVariables {
+		if value, ok := os.LookupEnv(name); ok {
+			env = append(env, name+"="+value)
+		}
+	}
+	return env
+}
+
 // fingerprint is a digest of what the findings of probes depend on, beside the
 // program and the host: the configuration, and the variables by which engines
 // find what they use.
@@ -168,7 +186,7 @@ func fingerprint(cfg *Config) string {
 	if encoder.Encode(cfg) != nil || encoder.Encode(cfg.Sections) != nil {
 		return ""
 	}
-	for _, name := range []string{"PATH", "HOME", "DOCKER_HOST", "DOCKER_CONTEXT", "DOCKER_CERT_PATH", "DOCKER_TLS_VERIFY", "CNI_PATH"} {
+	for _, name := range append([]string{"PATH", "HOME"}, placeVariables[:]...) {
 		fmt.Fprintf(hash, "%s=%s\n", name, os.Getenv(name))
 	}
 	return hex.EncodeToString(hash.Sum(nil))
