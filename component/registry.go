@@ -36,15 +36,16 @@ func (r *Registry) Definition(ctx context.Context, id string) (*Definition, erro
 			return d, nil
 		}
 	}
-	missing := fmt.Errorf("there is no component %q in the registry", id)
+	why := "there is no registry: put its definition into a folder registry beside the configuration, or name folders in component.registry"
 	if len(r.folders) > 0 {
-		missing = fmt.Errorf("%w (%s)", missing, strings.Join(r.folders, ", "))
+		why = "no definition has this id in " + strings.Join(r.folders, ", ")
 	}
+	missing := &caisson.Error{Op: caisson.OpValidate, Item: fmt.Sprintf("component %q", id), Kind: caisson.ErrNotFound, Err: errors.New(why)}
 	if err != nil {
 		// The one that is looked for may be among those that can't be read.
-		return nil, errors.Join(&caisson.Error{Op: caisson.OpValidate, Item: id, Kind: caisson.ErrNotFound, Err: missing}, err)
+		return nil, errors.Join(missing, err)
 	}
-	return nil, &caisson.Error{Op: caisson.OpValidate, Item: id, Kind: caisson.ErrNotFound, Err: missing}
+	return nil, missing
 }
 
 // List returns all definitions that can be read, in the order of their ids,
