@@ -156,7 +156,7 @@ func TestRegistry(t *testing.T) {
 		t.Errorf("Definition(b) = %v, %v", d, err)
 	}
 	_, err = r.Definition(ctx, "nope")
-	if !errors.Is(err, caisson.ErrNotFound) || component.FaultOf(err) != component.UserFault || !strings.Contains(err.Error(), `no component "nope"`) {
+	if !errors.Is(err, caisson.ErrNotFound) || component.FaultOf(err) != component.UserFault || !strings.Contains(err.Error(), `component "nope": no definition has this id in `+one) {
 		t.Errorf("Definition(nope) = %v, want the user's ErrNotFound", err)
 	}
 	t.Run("ErrTwice", func(t *testing.T) {
