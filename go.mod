@@ -20,6 +20,8 @@ require (
 	golang.org/x/text v0.42.0
 )
 
+require github.com/tetratelabs/wazero v1.12.0
+
 require (
 	filippo.io/hpke v0.4.0 // indirect
 	github.com/klauspost/cpuid/v2 v2.4.0 // indirect
