@@ -46,12 +46,6 @@ type boxSpec struct {
 	Secrets []secretFile  `json:"secrets,omitempty"`
 }
 
-// A secretFile is a file in secretsDir.
-type secretFile struct {
-	Name  string `json:"name"`
-	Value []byte `json:"value"`
-}
-
 // A box is a module that is compiled, with what it will see, in the keeper.
 type box struct {
 	spec     *boxSpec
@@ -247,7 +241,7 @@ func (b *box) Spawn(p *isolate.Program, _, stdout, stderr *os.File) (*isolate.Pr
 // files is what the module sees. Its root is the folder in which relative paths
 // begin, because WASI knows no other.
 func (b *box) files(workdir string) (*tree, error) {
-	all := newTree(b.mounts)
+	all := newTree(b.mounts, b.spec.Secrets)
 	if !slices.ContainsFunc(b.mounts, func(m *mounted) bool { return m.target == "" }) {
 		m, rest, errno := all.find(workdir)
 		if errno != 0 {
@@ -258,7 +252,7 @@ func (b *box) files(workdir string) (*tree, error) {
 			return nil, fmt.Errorf("workdir %s: %w", workdir, err)
 		}
 		b.mounts = append(b.mounts, &mounted{root: root, readonly: m.readonly})
-		all = newTree(b.mounts)
+		all = newTree(b.mounts, b.spec.Secrets)
 	}
 	return all, nil
 }

@@ -3,7 +3,6 @@
 package wasm
 
 import (
-	"bytes"
 	"context"
 	"crypto/hmac"
 	"crypto/rand"
@@ -265,5 +264,3 @@ func (c *cache) prune() error {
 	}
 	return nil
 }
-
-var _ = bytes.Equal

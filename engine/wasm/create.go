@@ -5,14 +5,12 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"io/fs"
 	"maps"
 	"net/url"
 	"os"
 	"path"
 	"path/filepath"
 	"slices"
-	"strings"
 
 	"github.com/caissonrun/caisson"
 	"github.com/caissonrun/caisson/engine"
@@ -27,6 +25,9 @@ const (
 	pageSize = 64 << 10
 	// maxMemory is what a module's memory can grow to.
 	maxMemory = 4 << 30
+	// maxArgs bounds a module's arguments as Linux does those of programs, in
+	// bytes.
+	maxArgs = 2 << 20
 	// secretsDir is where secrets are that are files.
 	secretsDir = "/run/secrets"
 	// tmpName is the folder, in the sandbox's runtime folder, that is /tmp where
@@ -69,6 +70,13 @@ func permit(f *engine.Features, spec *engine.Spec) error {
 	}
 	if spec.Limits.Memory != 0 && spec.Limits.Memory < pageSize {
 		return kept.Invalid("limits.memory", fmt.Errorf("%s: the least is a page of %s", spec.Limits.Memory, caisson.Bytes(pageSize)))
+	}
+	size := 0
+	for _, arg := range spec.Args {
+		size += len(arg) + 1
+	}
+	if size > maxArgs {
+		return kept.Invalid("cmd", fmt.Errorf("%d bytes of arguments are more than %d", size, maxArgs))
 	}
 	return kept.CheckSecrets(spec)
 }
@@ -158,7 +166,9 @@ func mounts(spec *engine.Spec, run string) []place {
 // environ is the module's environment, sorted. PWD tells it its folder: WASI
 // has no other way.
 func environ(spec *engine.Spec) []string {
-	all := map[string]string{"PWD": workdir(spec), "HOME": caisson.WorkDir, "TMPDIR": "/tmp"}
+	all := map[string]string{
+		"PWD": workdir(spec), "HOME": caisson.WorkDir, "TMPDIR": "/tmp", "PATH": "/bin", "USER": "caisson",
+	}
 	maps.Copy(all, spec.Env)
 	for _, s := range spec.Secrets {
 		if s.As == caisson.SecretEnv {
@@ -171,8 +181,3 @@ func environ(spec *engine.Spec) []string {
 	}
 	return list
 }
-
-var (
-	_ = fs.ErrNotExist
-	_ = strings.Contains
-)

@@ -32,7 +32,6 @@ func features(broken error) engine.Features {
 	}
 	out.Isolation = []string{
 		engine.SeparateLanguage, engine.IsolatedRoot, engine.KilledTogether, engine.CleanDescriptors, engine.CleanEnvironment,
-		engine.InvisibleHostProc,
 	}
 	const language = "a module has nothing of the kind"
 	for _, what := range []string{engine.WhatPIDs, engine.WhatExec, engine.WhatTerminals, engine.WhatUsers, engine.WhatNetwork} {

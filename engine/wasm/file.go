@@ -11,17 +11,37 @@ import (
 	wazerosys "github.com/tetratelabs/wazero/sys"
 )
 
-// A file is an open file or folder of a place. It implements sys.File.
+// A folder wraps wazero's own of a place, and knows read-only places.
+type folder struct {
+	sys.File
+	at   *mounted
+	name string // in at
+}
+
+// Utimens implements sys.File.
+func (f *folder) Utimens(atim, mtim int64) sys.Errno {
+	if f.at.readonly {
+		return sys.EROFS
+	}
+	return setTimes(f.at.root, f.name, atim, mtim)
+}
+
+// A file wraps an open file of a place. What moves in it is wazero's, by single.
 type file struct {
-	sys.UnimplementedFile
+	sys.File
 	f      *os.File
-	dir    bool
 	append bool
 	at     *mounted
 	name   string // in at
 }
 
 var _ sys.File = (*file)(nil)
+
+// single is a file system of one open file.
+type single struct{ f *os.File }
+
+// Open implements fs.FS.
+func (s single) Open(string) (fs.File, error) { return s.f, nil }
 
 // hostFlags are those of an open on the host. It never blocks: what is neither
 // a file nor a folder is refused once it is open.
@@ -37,8 +57,13 @@ func hostFlags(flag sys.Oflag) int {
 		wasi sys.Oflag
 		host int
 	}{
-		{sys.O_APPEND, os.O_APPEND}, {sys.O_CREAT, os.O_CREATE}, {sys.O_EXCL, os.O_EXCL}, {sys.O_TRUNC, os.O_TRUNC},
-		{sys.O_SYNC, os.O_SYNC}, {sys.O_DSYNC, os.O_SYNC}, {sys.O_NOFOLLOW, syscall.O_NOFOLLOW},
+		{sys.O_APPEND, os.O_APPEND},
+		{sys.O_CREAT, os.O_CREATE},
+		{sys.O_EXCL, os.O_EXCL},
+		{sys.O_TRUNC, os.O_TRUNC},
+		{sys.O_SYNC, os.O_SYNC},
+		{sys.O_DSYNC, os.O_SYNC},
+		{sys.O_NOFOLLOW, syscall.O_NOFOLLOW},
 		{sys.O_DIRECTORY, syscall.O_DIRECTORY},
 	} {
 		if flag&f.wasi != 0 {
@@ -61,7 +86,7 @@ func (f *file) Ino() (wazerosys.Inode, sys.Errno) {
 }
 
 // IsDir implements sys.File.
-func (f *file) IsDir() (bool, sys.Errno) { return f.dir, 0 }
+func (f *file) IsDir() (bool, sys.Errno) { return false, 0 }
 
 // IsAppend implements sys.File.
 func (f *file) IsAppend() bool { return f.append }
@@ -86,18 +111,12 @@ func (f *file) Stat() (wazerosys.Stat_t, sys.Errno) {
 
 // Read implements sys.File.
 func (f *file) Read(buf []byte) (int, sys.Errno) {
-	if f.dir {
-		return 0, sys.EISDIR
-	}
 	n, err := f.f.Read(buf)
 	return n, pastEnd(err)
 }
 
 // Pread implements sys.File.
 func (f *file) Pread(buf []byte, offset int64) (int, sys.Errno) {
-	if f.dir {
-		return 0, sys.EISDIR
-	}
 	n, err := f.f.ReadAt(buf, offset)
 	return n, pastEnd(err)
 }
@@ -110,31 +129,8 @@ func pastEnd(err error) sys.Errno {
 	return errnoOf(err)
 }
 
-// Seek implements sys.File.
-func (f *file) Seek(offset int64, whence int) (int64, sys.Errno) {
-	if f.dir && (offset != 0 || whence != io.SeekStart) {
-		return 0, sys.EISDIR
-	}
-	at, err := f.f.Seek(offset, whence)
-	return at, errnoOf(err)
-}
-
 // Readdir implements sys.File.
-func (f *file) Readdir(n int) ([]sys.Dirent, sys.Errno) {
-	if !f.dir {
-		return nil, sys.ENOTDIR
-	}
-	entries, err := f.f.ReadDir(n)
-	list := make([]sys.Dirent, 0, len(entries))
-	for _, e := range entries {
-		d := sys.Dirent{Name: e.Name(), Type: e.Type()}
-		if info, err := e.Info(); err == nil {
-			d.Ino = wazerosys.NewStat_t(info).Ino
-		}
-		list = append(list, d)
-	}
-	return list, pastEnd(err)
-}
+func (f *file) Readdir(int) ([]sys.Dirent, sys.Errno) { return nil, sys.ENOTDIR }
 
 // Write implements sys.File.
 func (f *file) Write(buf []byte) (int, sys.Errno) {

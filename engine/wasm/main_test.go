@@ -6,6 +6,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"syscall"
 	"testing"
 
 	"github.com/caissonrun/caisson/engine/wasm"
@@ -55,3 +56,5 @@ func build(t testing.TB, pkg string) string {
 	}
 	return path
 }
+
+func mkfifo(path string) error { return syscall.Mkfifo(path, 0o666) }

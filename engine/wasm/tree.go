@@ -65,18 +65,31 @@ func openPlace(p place) (*mounted, error) {
 // implements sys.FS.
 type tree struct {
 	sys.UnimplementedFS
-	mounts []*mounted // those with longer targets first
-	memory map[string][]byte
+	mounts  []*mounted // those with longer targets first
+	secrets sys.FS     // below secretsDir; nil: none
 }
 
 var _ sys.FS = (*tree)(nil)
 
-func newTree(mounts []*mounted) *tree {
+func newTree(mounts []*mounted, secrets []secretFile) *tree {
 	// Of two of the same place the later one covers the earlier one.
 	list := slices.Clone(mounts)
 	slices.Reverse(list)
 	slices.SortStableFunc(list, func(a, b *mounted) int { return len(b.target) - len(a.target) })
-	return &tree{mounts: list}
+	t := &tree{mounts: list}
+	if len(secrets) > 0 {
+		t.secrets = &sysfs.ReadFS{FS: &sysfs.AdaptFS{FS: secretFS(secrets)}}
+	}
+	return t
+}
+
+// secret returns the name below secretsDir of one that lies there.
+func (t *tree) secret(name string) (string, bool) {
+	rest, ok := strings.CutPrefix(path.Clean("/"+name), secretsDir)
+	if t.secrets == nil || !ok || rest != "" && rest[0] != '/' {
+		return "", false
+	}
+	return path.Clean(strings.TrimPrefix(rest, "/")), true
 }
 
 // find returns what is mounted at a name, and the name in there.
@@ -123,6 +136,9 @@ func (t *tree) carries(name string) bool {
 
 // OpenFile implements sys.FS.
 func (t *tree) OpenFile(name string, flag sys.Oflag, perm fs.FileMode) (sys.File, sys.Errno) {
+	if base, ok := t.secret(name); ok {
+		return t.secrets.OpenFile(base, flag, perm)
+	}
 	m, rest, errno := t.find(name)
 	if errno != 0 {
 		return t.openCarrier(name, errno)
@@ -135,24 +151,33 @@ func (t *tree) OpenFile(name string, flag sys.Oflag, perm fs.FileMode) (sys.File
 	if err != nil {
 		return t.openCarrier(name, errnoOf(err))
 	}
-	info, err := f.Stat()
-	if err == nil && !info.Mode().IsRegular() && !info.IsDir() {
-		// A pipe could block for ever, and a device be anything.
-		err = fs.ErrPermission
-	}
-	if err == nil && flag&sys.O_DIRECTORY != 0 && !info.IsDir() {
+	opened, errno := m.opened(f, rest, flag)
+	if errno != 0 {
 		f.Close()
+	}
+	return opened, errno
+}
+
+// opened is what an open file of the host is to a module.
+func (m *mounted) opened(f *os.File, name string, flag sys.Oflag) (sys.File, sys.Errno) {
+	info, err := f.Stat()
+	switch {
+	case err != nil:
+		return nil, errnoOf(err)
+	case info.IsDir():
+		list, errno := (&sysfs.AdaptFS{FS: m.root.FS()}).OpenFile(name, sys.O_RDONLY, 0)
+		if errno == 0 {
+			f.Close()
+		}
+		return &folder{File: list, at: m, name: name}, errno
+	case !info.Mode().IsRegular():
+		// A pipe could block for ever, and a device be anything.
+		return nil, sys.EACCES
+	case flag&sys.O_DIRECTORY != 0:
 		return nil, sys.ENOTDIR
 	}
-	if err == nil && info.IsDir() && writes {
-		f.Close()
-		return nil, sys.EISDIR
-	}
-	if err != nil {
-		f.Close()
-		return nil, errnoOf(err)
-	}
-	return &file{f: f, dir: info.IsDir(), append: flag&sys.O_APPEND != 0, at: m, name: rest}, 0
+	seeker, errno := (&sysfs.AdaptFS{FS: single{f}}).OpenFile("file", sys.O_RDONLY, 0)
+	return &file{File: seeker, f: f, append: flag&sys.O_APPEND != 0, at: m, name: name}, errno
 }
 
 // openCarrier opens a folder that is there only because something is mounted
@@ -175,6 +200,9 @@ func (t *tree) Stat(name string) (wazerosys.Stat_t, sys.Errno) {
 }
 
 func (t *tree) stat(name string, stat func(*os.Root, string) (fs.FileInfo, error)) (wazerosys.Stat_t, sys.Errno) {
+	if base, ok := t.secret(name); ok {
+		return t.secrets.Stat(base)
+	}
 	m, rest, errno := t.find(name)
 	if errno == 0 {
 		info, err := stat(m.root, rest)
