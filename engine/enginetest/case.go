@@ -75,10 +75,10 @@ func sharedKernel(s *suite) string {
 }
 
 // system is for what a program does by calls of a system: catch signals, start
-// others. A module has none.
+// others, tell its processor time. A module has none.
 func system(s *suite) string {
 	if slices.Contains(s.features.Isolation, engine.SeparateLanguage) {
-		return "a module can't catch signals or start others"
+		return "a module can't catch signals, start others or tell its processor time"
 	}
 	return ""
 }

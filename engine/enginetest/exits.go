@@ -33,7 +33,7 @@ func exitCases() []Case {
 		},
 		{
 			Name: "exit/usage", Rules: []int{42},
-			Rule: "wall and processor time are there and plausible",
+			Rule: "wall and processor time are there and plausible", wants: []facility{system},
 			body: exitUsage,
 		},
 		{
