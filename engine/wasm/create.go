@@ -158,7 +158,7 @@ func mounts(spec *engine.Spec, run string) []place {
 		list = append(list, place{Target: caisson.WorkDir, Source: work})
 	}
 	for _, m := range spec.Mounts {
-		list = append(list, place{Target: m.Target, Source: m.Source, ReadOnly: m.ReadOnly})
+		list = append(list, place{Target: m.Target, Source: m.Source, ReadOnly: m.ReadOnly, Exact: true})
 	}
 	return list
 }

@@ -7,6 +7,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
@@ -121,6 +122,10 @@ func TestModule(t *testing.T) {
 	}
 	if data, err := os.ReadFile(filepath.Join(s.Work, "made")); string(data) != "here" {
 		t.Errorf("a relative path: %q, %v", data, err)
+	}
+	info, err := os.Stat(filepath.Join(s.Work, "made"))
+	if err != nil || int(info.Sys().(*syscall.Stat_t).Uid) != s.WorkOwner.UID {
+		t.Errorf("the file is %+v, %v, want it to be user %d's", info, err, s.WorkOwner.UID)
 	}
 }
 

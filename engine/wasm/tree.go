@@ -14,6 +14,8 @@ import (
 	"github.com/tetratelabs/wazero/experimental/sys"
 	"github.com/tetratelabs/wazero/experimental/sysfs"
 	wazerosys "github.com/tetratelabs/wazero/sys"
+
+	"github.com/caissonrun/caisson"
 )
 
 // A place is a folder or file of the host that a module sees.
@@ -24,6 +26,9 @@ type place struct {
 	// Make says that Source is a folder that is to be made, for the module's
 	// files alone.
 	Make bool `json:"make,omitempty"`
+	// Exact refuses a Source that leads through a link: what was permitted is
+	// another place.
+	Exact bool `json:"exact,omitempty"`
 }
 
 // A mounted is a place that is open. Whatever the module names is looked up by
@@ -38,6 +43,9 @@ type mounted struct {
 
 // openPlace opens a folder or file of the host.
 func openPlace(p place) (*mounted, error) {
+	if real, err := filepath.EvalSymlinks(p.Source); err == nil && p.Exact && real != filepath.Clean(p.Source) {
+		return nil, &caisson.Error{Item: p.Target, Kind: caisson.ErrDenied, Err: fmt.Errorf("%s leads through a link", p.Source)}
+	}
 	m := &mounted{target: strings.Trim(p.Target, "/"), readonly: p.ReadOnly}
 	info, err := os.Stat(p.Source)
 	if err != nil {
@@ -121,7 +129,7 @@ func (t *tree) change(name string) (*mounted, string, sys.Errno) {
 	case errno != 0:
 	case m.readonly:
 		errno = sys.EROFS
-	case rest == ".":
+	case rest == "." || m.file != "":
 		errno = sys.EPERM // the place itself
 	}
 	return m, rest, errno
@@ -143,6 +151,9 @@ func (t *tree) OpenFile(name string, flag sys.Oflag, perm fs.FileMode) (sys.File
 	if errno != 0 {
 		return t.openCarrier(name, errno)
 	}
+	if errno := m.swapped(); errno != 0 {
+		return nil, errno
+	}
 	writes := flag&(sys.O_WRONLY|sys.O_RDWR|sys.O_CREAT|sys.O_TRUNC) != 0
 	if m.readonly && writes {
 		return nil, sys.EROFS
@@ -156,6 +167,19 @@ func (t *tree) OpenFile(name string, flag sys.Oflag, perm fs.FileMode) (sys.File
 		f.Close()
 	}
 	return opened, errno
+}
+
+// swapped refuses a file that has become a link, which could lead to another
+// file of its folder.
+func (m *mounted) swapped() sys.Errno {
+	if m.file == "" {
+		return 0
+	}
+	info, err := m.root.Lstat(m.file)
+	if err == nil && !info.Mode().IsRegular() {
+		return sys.EACCES
+	}
+	return errnoOf(err)
 }
 
 // opened is what an open file of the host is to a module.
