@@ -2,6 +2,7 @@ package wasm_test
 
 import (
 	"bytes"
+	"context"
 	"errors"
 	"fmt"
 	"os"
@@ -77,7 +78,7 @@ func start(t testing.TB, e *wasm.Engine, s *engine.Spec) engine.Process {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() {
-		if err := sandbox.Destroy(t.Context()); err != nil && t.Context().Err() == nil {
+		if err := sandbox.Destroy(context.WithoutCancel(t.Context())); err != nil {
 			t.Error(err)
 		}
 	})
