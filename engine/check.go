@@ -36,7 +36,8 @@ func newRefusal(f *Features, spec *Spec) *refusal {
 
 // program looks at the form of the task.
 func (r *refusal) program(f *Features, spec *Spec) {
-	r.add(len(spec.Args) > 0 && !f.Command, "cmd", WhatCommands)
+	// The arguments of a module belong to it.
+	r.add(len(spec.Args) > 0 && !f.Command && (spec.Module == "" || !f.Module), "cmd", WhatCommands)
 	r.add(spec.Run != "" && !f.Script, "run", WhatScripts)
 	r.add(spec.Image != "" && !f.Image, "image", WhatImages)
 	r.add(spec.RootFS != nil && !f.RootFS, "image", WhatImages)

@@ -24,7 +24,7 @@ type Features struct {
 	Overlay bool `json:"overlay"` // RootFS.Changes can be set
 	// ImageOnly says that every program needs an image.
 	ImageOnly bool `json:"image_only,omitempty"`
-	Module    bool `json:"module"`
+	Module    bool `json:"module"` // with Args as its arguments
 	Machine   bool `json:"machine"`
 	Options   bool `json:"options"` // a task may consist of options alone
 

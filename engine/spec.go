@@ -42,8 +42,10 @@ type Spec struct {
 	// does not: the operator has said so for this one. No document can set it.
 	Root bool `json:"root,omitempty"`
 
-	Image    string            `json:"image,omitempty"`  // for engines that pull by themselves
-	RootFS   *RootFS           `json:"rootfs,omitempty"` // for engines with Features.RootFS
+	Image  string  `json:"image,omitempty"`  // for engines that pull by themselves
+	RootFS *RootFS `json:"rootfs,omitempty"` // for engines with Features.RootFS
+	// Module is the path on the host of a WebAssembly module, or another
+	// reference that the engine knows. Args are those after its name.
 	Module   string            `json:"module,omitempty"`
 	Machine  *caisson.Machine  `json:"machine,omitempty"`
 	Registry *caisson.Registry `json:"registry,omitempty"`

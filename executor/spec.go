@@ -110,7 +110,7 @@ func (b *blueprint) spec(st *step, folder string) (*engine.Spec, error) {
 // forMain adds what only the main program has.
 func (b *blueprint) forMain(s *engine.Spec) {
 	task := b.record.Task
-	s.Module = task.Module
+	s.Module = b.module()
 	s.Machine = task.Machine
 	s.Ports = task.Ports
 	s.Displays = task.Displays
@@ -120,6 +120,16 @@ func (b *blueprint) forMain(s *engine.Spec) {
 	if (s.Module != "" || s.Machine != nil) && s.Workdir == caisson.WorkDir && task.Workdir == "" {
 		s.Workdir = "" // theirs to choose
 	}
+}
+
+// module is where the task's module lies. A path is relative to the document's
+// folder; an engine does not know that.
+func (b *blueprint) module() string {
+	name, file := strings.CutPrefix(b.record.Task.Module, "file:")
+	if name == "" || filepath.IsAbs(name) || b.record.BaseDir == "" || !file && strings.Contains(name, ":") {
+		return name
+	}
+	return filepath.Join(b.record.BaseDir, name)
 }
 
 func (b *blueprint) environ(st *step) map[string]string {

@@ -59,7 +59,11 @@ func Engines(opts *Options) ([]engine.Engine, error) {
 	if err != nil {
 		return nil, err
 	}
-	return []engine.Engine{direct, images, daemon}, nil
+	modules, err := ofModules(opts)
+	if err != nil {
+		return nil, err
+	}
+	return []engine.Engine{direct, images, daemon, modules}, nil
 }
 
 // ofImages returns the engine oci.

@@ -74,6 +74,15 @@ func sharedKernel(s *suite) string {
 	return ""
 }
 
+// system is for what a program does by calls of a system: catch signals, start
+// others, tell its processor time. A module has none.
+func system(s *suite) string {
+	if slices.Contains(s.features.Isolation, engine.SeparateLanguage) {
+		return "a module can't catch signals, start others or tell its processor time"
+	}
+	return ""
+}
+
 func named(s *suite) string {
 	if len(s.h.Networks) < 2 {
 		return "the harness has no networks of a name"

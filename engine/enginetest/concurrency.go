@@ -16,7 +16,7 @@ func concurrencyCases() []Case {
 	return []Case{
 		{
 			Name: "concurrency/side-by-side", Rules: []int{6, 13, 29},
-			Rule: "many sandboxes run at once, each with its own log, work folder, environment and exit",
+			Rule: "many sandboxes run at once, each with its own log, work folder, environment and exit", wants: []facility{system},
 			body: sideBySide,
 		},
 		{
@@ -36,7 +36,7 @@ func concurrencyCases() []Case {
 		},
 		{
 			Name: "concurrency/one-after-the-other", Rules: []int{52, 118}, Attacks: []int{34},
-			Rule: "many short programs leave no zombie, descriptor, folder or memory behind",
+			Rule: "many short programs leave no zombie, descriptor, folder or memory behind", wants: []facility{system},
 			body: oneAfterTheOther, deadline: 5 * time.Minute,
 		},
 	}

@@ -130,7 +130,7 @@ func allProblemsAtOnce(t *T) {
 		}
 	}
 	spec = t.spec("exit 0")
-	spec.Args = nil
+	spec.Args, spec.Module = nil, ""
 	t.refused(spec, caisson.ErrInvalid, caisson.ErrUnsupported)
 }
 

@@ -18,22 +18,22 @@ func exitCases() []Case {
 		},
 		{
 			Name: "exit/signals", Rules: []int{37},
-			Rule: "death by a signal that Caisson did not send is reported as that signal",
+			Rule: "death by a signal that Caisson did not send is reported as that signal", wants: []facility{system},
 			body: exitSignals,
 		},
 		{
 			Name: "exit/wait-repeats", Rules: []int{40},
-			Rule: "any number of callers wait at any time, and all get the same Exit, also after Destroy",
+			Rule: "any number of callers wait at any time, and all get the same Exit, also after Destroy", wants: []facility{system},
 			body: waitRepeats,
 		},
 		{
 			Name: "exit/wait-cancelled", Rules: []int{41, 53},
-			Rule: "a waiter whose context ends returns alone with the context's error, and the program runs on",
+			Rule: "a waiter whose context ends returns alone with the context's error, and the program runs on", wants: []facility{system},
 			body: waitCancelled,
 		},
 		{
 			Name: "exit/usage", Rules: []int{42},
-			Rule: "wall and processor time are there and plausible",
+			Rule: "wall and processor time are there and plausible", wants: []facility{system},
 			body: exitUsage,
 		},
 		{
@@ -43,7 +43,7 @@ func exitCases() []Case {
 		},
 		{
 			Name: "exit/signal", Rules: []int{45},
-			Rule: "Signal reaches the program itself; a number that is no signal is ErrInvalid; after the end it is ErrEnded",
+			Rule: "Signal reaches the program itself; a number that is no signal is ErrInvalid; after the end it is ErrEnded", wants: []facility{system},
 			body: signalProgram,
 		},
 		{

@@ -53,7 +53,7 @@ func lifecycleCases() []Case {
 		},
 		{
 			Name: "lifecycle/start-twice", Rules: []int{12},
-			Rule: "a second Start is ErrExists and does not disturb the first, also after the end",
+			Rule: "a second Start is ErrExists and does not disturb the first, also after the end", wants: []facility{system},
 			body: startTwice,
 		},
 		{
@@ -63,7 +63,7 @@ func lifecycleCases() []Case {
 		},
 		{
 			Name: "lifecycle/same-id", Rules: []int{8},
-			Rule: "an id that is live is ErrExists and its sandbox undisturbed; after Destroy it is free",
+			Rule: "an id that is live is ErrExists and its sandbox undisturbed; after Destroy it is free", wants: []facility{system},
 			body: sameID,
 		},
 		{
@@ -78,7 +78,7 @@ func lifecycleCases() []Case {
 		},
 		{
 			Name: "lifecycle/cancelled-calls", Rules: []int{53},
-			Rule: "any call whose context has ended returns at once, with the context's error or done, and the sandbox is as it was",
+			Rule: "any call whose context has ended returns at once, with the context's error or done, and the sandbox is as it was", wants: []facility{system},
 			body: cancelledCalls,
 		},
 		{
@@ -92,12 +92,12 @@ func lifecycleCases() []Case {
 			body: specIsCopied,
 		},
 		{
-			Name: "lifecycle/not-found", Rules: []int{15},
+			Name: "lifecycle/not-found", Rules: []int{15}, Needs: []string{"command"},
 			Rule: "a program that is not found is an Exit of code 127 with a message, not an error",
 			body: programNotFound,
 		},
 		{
-			Name: "lifecycle/not-executable", Rules: []int{15}, Needs: []string{"share_work"},
+			Name: "lifecycle/not-executable", Rules: []int{15}, Needs: []string{"command", "share_work"},
 			Rule: "a program that can't be executed is an Exit of code 126 with a message, not an error",
 			body: programNotExecutable,
 		},

@@ -13,12 +13,12 @@ func limitCases() []Case {
 	return []Case{
 		{
 			Name: "limits/memory", Rules: []int{38, 128}, Attacks: []int{32}, Needs: []string{"limits.memory"},
-			Rule: "a program over the memory limit ends as oom with the limit in the message, and its neighbours live on",
+			Rule: "a program over the memory limit ends as oom with the limit in the message, and its neighbours live on", wants: []facility{system},
 			body: limitMemory,
 		},
 		{
 			Name: "limits/memory-of-child", Rules: []int{38}, Attacks: []int{32}, Needs: []string{"limits.memory"},
-			Rule: "where the memory limit kills a child only, the program runs on and the kill is counted", wants: []facility{sharedKernel},
+			Rule: "where the memory limit kills a child only, the program runs on and the kill is counted", wants: []facility{system, sharedKernel},
 			body: limitMemoryOfChild,
 		},
 		{

@@ -26,7 +26,7 @@ func logCases() []Case {
 		},
 		{
 			Name: "log/live", Rules: []int{28},
-			Rule: "output can be read before the program ends",
+			Rule: "output can be read before the program ends", wants: []facility{system},
 			body: logLive,
 		},
 		{
@@ -56,12 +56,12 @@ func logCases() []Case {
 		},
 		{
 			Name: "log/closed-output", Rules: []int{33}, Attacks: []int{33},
-			Rule: "a program that closes its output is waited for until it ends",
+			Rule: "a program that closes its output is waited for until it ends", wants: []facility{system},
 			body: logClosedOutput,
 		},
 		{
 			Name: "log/output-kept-open", Rules: []int{33}, Attacks: []int{33},
-			Rule: "a process left behind that holds the output has Spec.Linger to end, then it is killed",
+			Rule: "a process left behind that holds the output has Spec.Linger to end, then it is killed", wants: []facility{system},
 			body: logKeptOpen,
 		},
 		{

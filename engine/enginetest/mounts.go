@@ -80,7 +80,7 @@ func mountCases() []Case {
 		},
 		{
 			Name: "mounts/work", Rules: []int{83}, Needs: []string{"share_work"},
-			Rule: "the work folder is live in both directions, and its files belong to WorkOwner on disk",
+			Rule: "the work folder is live in both directions, and its files belong to WorkOwner on disk", wants: []facility{system},
 			body: mountWork,
 		},
 	}

@@ -17,17 +17,17 @@ func recoverCases() []Case {
 	return []Case{
 		{
 			Name: "recover/running", Rules: []int{120},
-			Rule: "after a restart a program that runs is found: the same process, its log without gap or double, its true exit",
+			Rule: "after a restart a program that runs is found: the same process, its log without gap or double, its true exit", wants: []facility{system},
 			body: recoverRunning,
 		},
 		{
 			Name: "recover/ended-meanwhile", Rules: []int{120},
-			Rule: "a program that ended while nobody looked has its true exit",
+			Rule: "a program that ended while nobody looked has its true exit", wants: []facility{system},
 			body: recoverEnded,
 		},
 		{
 			Name: "recover/usable", Rules: []int{120},
-			Rule: "a sandbox that was found again can be stopped, signalled, executed in, read and destroyed",
+			Rule: "a sandbox that was found again can be stopped, signalled, executed in, read and destroyed", wants: []facility{system},
 			body: recoverUsable,
 		},
 		{
@@ -47,21 +47,21 @@ func recoverCases() []Case {
 		},
 		{
 			Name: "recover/close", Rules: []int{7},
-			Rule: "Close leaves sandboxes as they are",
+			Rule: "Close leaves sandboxes as they are", wants: []facility{system},
 			body: recoverClose,
 		},
 		{
 			Name: "recover/sweep", Rules: []int{119},
-			Rule: "Sweep destroys what belongs to no live sandbox, tells what, and leaves the others",
+			Rule: "Sweep destroys what belongs to no live sandbox, tells what, and leaves the others", wants: []facility{system},
 			body: recoverSweep,
 		},
 		{
-			Name: "recover/sweep-other", Rules: []int{8, 119}, wants: []facility{other},
+			Name: "recover/sweep-other", Rules: []int{8, 119}, wants: []facility{system, other},
 			Rule: "Sweep touches nothing of another installation",
 			body: sweepOther,
 		},
 		{
-			Name: "recover/lost", Rules: []int{122}, wants: []facility{lose}, Needs: []string{"share_work"},
+			Name: "recover/lost", Rules: []int{122}, wants: []facility{system, lose}, Needs: []string{"share_work"},
 			Rule: "when what keeps a sandbox dies, nothing of the program runs on, its reason is lost, and the next sandbox works",
 			body: recoverLost,
 		},

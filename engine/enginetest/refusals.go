@@ -29,7 +29,7 @@ func refusals() []refusal {
 		return func(_ *T, spec *engine.Spec) { spec.Network = n }
 	}
 	return []refusal{
-		{"command", "cmd", func(_ *T, s *engine.Spec) { s.Args = []string{"true"} }},
+		{"command", "cmd", func(_ *T, s *engine.Spec) { s.Args, s.Module = []string{"true"}, "" }},
 		{"script", "run", func(_ *T, s *engine.Spec) { s.Args, s.Run = nil, "true" }},
 		{"image", "image", func(_ *T, s *engine.Spec) { s.Image = "busybox:stable" }},
 		{"rootfs", "image", func(t *T, s *engine.Spec) { s.RootFS = &engine.RootFS{Path: t.folder("rootfs")} }},

@@ -21,22 +21,22 @@ func stopCases() []Case {
 		},
 		{
 			Name: "stop/grace", Rules: []int{49}, Needs: shared,
-			Rule: "a program has its grace to end after the signal, and what it does then counts",
+			Rule: "a program has its grace to end after the signal, and what it does then counts", wants: []facility{system},
 			body: stopGrace,
 		},
 		{
 			Name: "stop/grace-over", Rules: []int{49, 51}, Attacks: []int{31},
-			Rule: "a program that ignores the signal is killed when its grace is over, not before",
+			Rule: "a program that ignores the signal is killed when its grace is over, not before", wants: []facility{system},
 			body: stopGraceOver,
 		},
 		{
 			Name: "stop/signal", Rules: []int{45, 49},
-			Rule: "a stop sends its own signal, else the spec's, else SIGTERM",
+			Rule: "a stop sends its own signal, else the spec's, else SIGTERM", wants: []facility{system},
 			body: stopSignals,
 		},
 		{
 			Name: "stop/first-decides", Rules: []int{48, 54},
-			Rule: "of several stops the first decides the reason; a later one can only make it quicker",
+			Rule: "of several stops the first decides the reason; a later one can only make it quicker", wants: []facility{system},
 			body: stopFirstDecides,
 		},
 		{
@@ -46,22 +46,22 @@ func stopCases() []Case {
 		},
 		{
 			Name: "stop/timeout", Rules: []int{54, 128},
-			Rule: "a program whose time is up is stopped with the spec's signal and grace, and its reason is timeout",
+			Rule: "a program whose time is up is stopped with the spec's signal and grace, and its reason is timeout", wants: []facility{system},
 			body: stopTimeout,
 		},
 		{
 			Name: "stop/timeout-against-stop", Rules: []int{54},
-			Rule: "of a timeout and a stop the first decides the reason",
+			Rule: "of a timeout and a stop the first decides the reason", wants: []facility{system},
 			body: stopAgainstTimeout,
 		},
 		{
-			Name: "stop/tree", wants: []facility{sharedKernel}, Rules: []int{50}, Attacks: []int{31}, Needs: append(shared, isolation(engine.KilledTogether)),
+			Name: "stop/tree", wants: []facility{system, sharedKernel}, Rules: []int{50}, Attacks: []int{31}, Needs: append(shared, isolation(engine.KilledTogether)),
 			Rule: "no process that the program started outlives it, however it hides: children, sessions, orphans, deaf to signals",
 			body: stopTree,
 		},
 		{
 			Name: "stop/halted", Rules: []int{51}, Attacks: []int{31},
-			Rule: "a program that is halted by a signal can be killed",
+			Rule: "a program that is halted by a signal can be killed", wants: []facility{system},
 			body: stopHalted,
 		},
 		{

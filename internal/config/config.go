@@ -61,6 +61,7 @@ type Engine struct {
 	Native Native `json:"native"`
 	OCI    OCI    `json:"oci"`
 	Docker Docker `json:"docker"`
+	Wasm   Wasm   `json:"wasm"`
 }
 
 // Native is the section [engine.native].

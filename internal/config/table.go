@@ -34,6 +34,7 @@ func table() *fields.Type {
 				fields.Field{Name: "native", Type: nativeSection(), Doc: "Processes of this host."},
 				fields.Field{Name: "oci", Type: ociSection(), Doc: "Images without a daemon."},
 				fields.Field{Name: "docker", Type: dockerSection(), Doc: "Images by a Docker daemon."},
+				fields.Field{Name: "wasm", Type: wasmSection(), Doc: "WebAssembly modules."},
 			),
 		},
 		fields.Field{Name: "image", Also: []string{"images", "registry"}, Type: imageSection(), Doc: "Images: where they come from, and what is kept of them."},

@@ -154,7 +154,7 @@ type Stats struct {
 	Throttled  time.Duration
 }
 
-// A Proc is a program started by Box.Spawn. Its methods may be called from any
+// A Proc is a program started by Box.Spawn, or one of NewProc's. Its methods may be called from any
 // goroutine.
 type Proc struct {
 	PID      int      // on the host; 0 where it is not known
@@ -169,6 +169,14 @@ type Proc struct {
 }
 
 func newProc() *Proc { return &Proc{done: make(chan struct{})} }
+
+// NewProc returns a program that runs in this process, not in a Box: send
+// delivers a signal to it, and end makes its end known, once.
+func NewProc(send func(signal int) error) (p *Proc, end func(code, signal int)) {
+	p = newProc()
+	p.send = send
+	return p, p.finish
+}
 
 // control tells how the program is signalled, and what to do when it has ended.
 func (p *Proc) control(send func(signal int) error, drop func()) {

@@ -123,6 +123,8 @@ func (s *suite) engine(ctx context.Context, e engine.Engine) Report {
 		report.Unusable = features.Missing[0].What + ": " + features.Missing[0].Why
 	case !features.Usable:
 		report.Unusable = "it does not work on this host; see caisson engines"
+	case !features.Command:
+		report.Unusable = "attacks are commands, and it runs none; its own tests attack it"
 	}
 	if report.Unusable != "" {
 		return report

@@ -21,8 +21,8 @@ import (
 	"github.com/caissonrun/caisson/keeper"
 )
 
-// Options says whose sandboxes they are. All but IDs, Ended and Remove is
-// required.
+// Options says whose sandboxes they are. All but IDs, Alone, Ended and Remove
+// is required.
 type Options struct {
 	// Engine is the engine's name, as in handles, messages and configuration.
 	Engine string
@@ -40,6 +40,9 @@ type Options struct {
 	IDs Range
 	// Keeper is how keepers are started.
 	Keeper keeper.Command
+	// Alone says that a sandbox has one program and can't have another one beside
+	// it: it is no engine.Execer, and has none of the other optional interfaces.
+	Alone bool
 	// Ended kills what of a sandbox's programs outlives a keeper that was
 	// killed and its control group. It may be called again. Nil: there is
 	// nothing.

@@ -43,6 +43,9 @@ func (b *Sandboxes) sandbox(id, dir string, rec *Record, client *keeper.Client) 
 	s := &sandbox{b: b, id: id, dir: dir, rec: rec, destroying: make(chan struct{}, 1)}
 	s.client.Store(client)
 	b.links.add(s)
+	if b.opts.Alone {
+		return s
+	}
 	w := b.works.Load()
 	if w == nil {
 		return compose(s, true, true)

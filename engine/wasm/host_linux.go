@@ -1,0 +1,68 @@
+package wasm
+
+import (
+	"bytes"
+	"fmt"
+	"os"
+	"strconv"
+
+	"golang.org/x/sys/unix"
+)
+
+const mapNoReserve = unix.MAP_NORESERVE
+
+// become has this thread reach files as another user, without any privilege of
+// root. The thread must end with what runs on it.
+func become(uid, gid int) error {
+	if os.Geteuid() != 0 {
+		return nil
+	}
+	// The system call changes this thread alone; package unix's changes all.
+	if _, _, errno := unix.RawSyscall(unix.SYS_SETGROUPS, 0, 0, 0); errno != 0 {
+		return fmt.Errorf("drop groups: %w", errno)
+	}
+	// These never fail by a return value: what they return is the former id.
+	unix.Setfsgid(gid)
+	unix.Setfsuid(uid)
+	if now, _ := unix.SetfsuidRetUid(-1); now != uid {
+		return fmt.Errorf("become user %d: not permitted", uid)
+	}
+	if now, _ := unix.SetfsgidRetGid(-1); now != gid {
+		return fmt.Errorf("become group %d: not permitted", gid)
+	}
+	return nil
+}
+
+// spareMemory is what this process may use besides the module's memory: for its
+// code, tables and stack.
+const spareMemory = 2 << 30
+
+// confine bounds the address space of this process, so that a module can use up
+// no more than its keeper. Undo takes the bound back: what the keeper starts
+// later would inherit it.
+func confine(memory int64) (undo func(), err error) {
+	var old unix.Rlimit
+	if err := unix.Getrlimit(unix.RLIMIT_AS, &old); err != nil {
+		return nil, err
+	}
+	now, err := addressSpace()
+	if err != nil {
+		return nil, err
+	}
+	bound := unix.Rlimit{Cur: min(uint64(now+memory+spareMemory), old.Max), Max: old.Max}
+	if err := unix.Setrlimit(unix.RLIMIT_AS, &bound); err != nil {
+		return nil, err
+	}
+	return func() { _ = unix.Setrlimit(unix.RLIMIT_AS, &old) }, nil
+}
+
+// addressSpace is how much of it this process has, in bytes.
+func addressSpace() (int64, error) {
+	data, err := os.ReadFile("/proc/self/statm")
+	if err != nil {
+		return 0, err
+	}
+	first, _, _ := bytes.Cut(data, []byte{' '})
+	pages, err := strconv.ParseInt(string(first), 10, 64)
+	return pages * int64(os.Getpagesize()), err
+}
