@@ -11,6 +11,8 @@ const (
 	WhatModules    = "modules"
 	WhatMachines   = "machines"
 	WhatOptions    = "options"
+	WhatInput      = "input"
+	WhatOwnProgram = "a program of the task's own"
 	WhatCPUs       = "cpu limit"
 	WhatMemory     = "memory limit"
 	WhatPIDs       = "process limit"
