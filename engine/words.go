@@ -12,7 +12,7 @@ const (
 	WhatMachines   = "machines"
 	WhatOptions    = "options"
 	WhatInput      = "input"
-	WhatOwnProgram = "a program of the task's own"
+	WhatOwnProgram = "programs of a task's own"
 	WhatCPUs       = "cpu limit"
 	WhatMemory     = "memory limit"
 	WhatPIDs       = "process limit"

@@ -36,6 +36,7 @@ func refusals() []refusal {
 		{"module", "module", func(t *T, s *engine.Spec) { s.Module = t.folder("module") }},
 		{"machine", "machine", func(_ *T, s *engine.Spec) { s.Machine = &caisson.Machine{} }},
 		{"options", "options", func(_ *T, s *engine.Spec) { s.Options = []byte(`{"x":1}`) }},
+		{"input", "input", func(_ *T, s *engine.Spec) { s.Input = []byte("x") }},
 		{"limits.cpus", "limits.cpus", func(_ *T, s *engine.Spec) { s.Limits.CPUs = 500 }},
 		{"limits.memory", "limits.memory", func(_ *T, s *engine.Spec) { s.Limits.Memory = caisson.GiB }},
 		{"limits.pids", "limits.pids", func(_ *T, s *engine.Spec) { s.Limits.PIDs = 100 }},

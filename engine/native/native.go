@@ -66,9 +66,6 @@ type Options struct {
 	// Name is the engine's name, in handles and messages, where another engine
 	// has its programs run by this one: [a-z]. Empty: Name.
 	Name string
-	// Check is a command that must succeed in a sandbox for the engine to be
-	// usable. Empty: there is none.
-	Check []string
 	// Shell is the command that a script is appended to. Empty: bash -c, and
 	// sh -c where the host has no bash.
 	Shell []string
@@ -120,7 +117,7 @@ var (
 func New(opts *Options) (*Engine, error) {
 	e := &Engine{opts: *opts}
 	o := &e.opts
-	o.Shell, o.Paths, o.Check = slices.Clone(o.Shell), slices.Clone(o.Paths), slices.Clone(o.Check)
+	o.Shell, o.Paths = slices.Clone(o.Shell), slices.Clone(o.Paths)
 	setDefault(&o.Name, Name)
 	setDefault(&o.IDBase, DefaultIDBase)
 	setDefault(&o.IDCount, DefaultIDCount)

@@ -19,9 +19,6 @@ func (e *Engine) Probe(ctx context.Context) (engine.Features, error) {
 	if err == nil {
 		f.broken = e.try(ctx, f)
 	}
-	if err == nil && f.broken == nil && len(e.opts.Check) > 0 {
-		_, f.broken = e.boxes.TryWith(ctx, e.opts.Check, e.creator(f))
-	}
 	if ctx.Err() != nil {
 		return engine.Features{}, ctx.Err()
 	}
@@ -66,7 +63,9 @@ func (e *Engine) survey(thorough bool) (*found, error) {
 // try makes a sandbox, looks around in it, and notes what works.
 func (e *Engine) try(ctx context.Context, f *found) (err error) {
 	terminal := false
-	f.works, err = e.boxes.Try(ctx, e.creator(f), func(ctx context.Context, t *kept.Trial) error {
+	f.works, err = e.boxes.Try(ctx, func(ctx context.Context, spec *engine.Spec) (engine.Sandbox, error) {
+		return e.create(ctx, spec, e.opts.Isolation, f)
+	}, func(ctx context.Context, t *kept.Trial) error {
 		said, ok, err := t.Look(ctx)
 		terminal = ok
 		if err != nil || e.opts.Isolation == None {
@@ -79,9 +78,18 @@ func (e *Engine) try(ctx context.Context, f *found) (err error) {
 	return err
 }
 
-// creator makes sandboxes of the configured isolation.
-func (e *Engine) creator(f *found) func(context.Context, *engine.Spec) (engine.Sandbox, error) {
-	return func(ctx context.Context, spec *engine.Spec) (engine.Sandbox, error) {
-		return e.create(ctx, spec, e.opts.Isolation, f)
+// Try runs a program in a sandbox, as a probe does, and returns an error unless
+// it succeeds. Dress completes what is to run.
+func (e *Engine) Try(ctx context.Context, dress func(*engine.Spec) error) error {
+	f, err := e.facts()
+	if err != nil {
+		return err
 	}
+	_, err = e.boxes.TryWith(ctx, nil, func(ctx context.Context, spec *engine.Spec) (engine.Sandbox, error) {
+		if err := dress(spec); err != nil {
+			return nil, err
+		}
+		return e.create(ctx, spec, e.opts.Isolation, f)
+	})
+	return err
 }

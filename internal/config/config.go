@@ -61,6 +61,7 @@ type Engine struct {
 	Native Native `json:"native"`
 	OCI    OCI    `json:"oci"`
 	Docker Docker `json:"docker"`
+	Script Script `json:"script"`
 }
 
 // Native is the section [engine.native].
