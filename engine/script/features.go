@@ -27,7 +27,12 @@ const maxSchema = 1 << 20
 // Probe implements engine.Engine. It has the runner probed, reads the schema,
 // and runs the program if the operator says how that can do no harm.
 func (e *Engine) Probe(ctx context.Context) (engine.Features, error) {
-	inner, err := e.opts.In.Probe(ctx)
+	var inner engine.Features
+	var err error
+	// Without a program there is no need to make a sandbox for it.
+	if len(e.opts.Program) > 0 {
+		inner, err = e.opts.In.Probe(ctx)
+	}
 	if err != nil {
 		return engine.Features{}, err
 	}

@@ -201,8 +201,12 @@ func TestConformance(t *testing.T) {
 			return newEngine(t, opts, native.Options{Installation: installation, Runtime: runtime})
 		}
 	}
-	one := fmt.Sprintf("stest%d", os.Getpid())
+	one, label := fmt.Sprintf("stest%d", os.Getpid()), ""
+	if os.Geteuid() != 0 {
+		label = "script, ordinary user"
+	}
 	enginetest.Run(t, enginetest.Harness{
+		Label: label,
 		New: engineOf(one), Other: engineOf(one + "x"),
 		Restart: func(t testing.TB, _ engine.Engine) engine.Engine { return engineOf(one)(t) },
 		Program: func(spec *engine.Spec, args []string) {
