@@ -207,7 +207,7 @@ func TestConformance(t *testing.T) {
 	}
 	enginetest.Run(t, enginetest.Harness{
 		Label: label,
-		New: engineOf(one), Other: engineOf(one + "x"),
+		New:   engineOf(one), Other: engineOf(one + "x"),
 		Restart: func(t testing.TB, _ engine.Engine) engine.Engine { return engineOf(one)(t) },
 		Program: func(spec *engine.Spec, args []string) {
 			data, err := json.Marshal(map[string]any{"args": args})
