@@ -3,6 +3,8 @@ package engine
 import (
 	"errors"
 	"fmt"
+	"maps"
+	"slices"
 	"strings"
 
 	"github.com/caissonrun/caisson"
@@ -46,6 +48,19 @@ func (r *refusal) program(f *Features, spec *Spec) {
 	r.add(spec.Module != "" && !f.Module, "module", WhatModules)
 	r.add(spec.Machine != nil && !f.Machine, "machine", WhatMachines)
 	r.add(len(spec.Options) > 0 && !f.Options && f.OptionsSchema == nil, "options", WhatOptions)
+	r.add(spec.OptionsAlone() && !f.Options, "options alone", WhatOptions)
+	r.add(len(spec.Input) > 0 && !f.Input, "input", WhatInput)
+	if f.OptionsOnly {
+		r.own(spec)
+	}
+}
+
+// own looks at what only belongs to a program of the task's own.
+func (r *refusal) own(spec *Spec) {
+	for _, name := range slices.Sorted(maps.Keys(spec.Env)) {
+		r.add(!strings.HasPrefix(name, "CAISSON_"), fmt.Sprintf("env.%q", name), WhatOwnProgram)
+	}
+	r.add(spec.Workdir != "" && spec.Workdir != caisson.WorkDir, "workdir", WhatOwnProgram)
 }
 
 func (r *refusal) limits(f *Features, l *caisson.Limits) {

@@ -27,6 +27,11 @@ type Features struct {
 	Module    bool `json:"module"` // with Args as its arguments
 	Machine   bool `json:"machine"`
 	Options   bool `json:"options"` // a task may consist of options alone
+	// OptionsOnly says that a task must consist of options alone, with the work
+	// folder's files, limits and times: the program is the operator's, and
+	// nobody else has a say in how it runs.
+	OptionsOnly bool `json:"options_only,omitempty"`
+	Input       bool `json:"input"` // Spec.Input; no task asks for it, engines do
 
 	// ShareWork says that Spec.Work and binds are the host's own folders, live
 	// in both directions.

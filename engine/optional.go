@@ -191,6 +191,18 @@ type Looker interface {
 	Running(dir string) (bool, error)
 }
 
+// A Judge is an Engine whose programs are the operator's own: not all that they
+// end in is the task's failure. It belongs to no field of Features.
+type Judge interface {
+	// Judge returns nil if exit, which a Wait of this engine's has returned, is
+	// the task's, and otherwise what went wrong that the task is not to blame
+	// for. It looks at nothing but exit.
+	//
+	// Errors: ErrInternal if the program could not do its part; ErrUnavailable
+	// if the engine must be probed before it gets another task.
+	Judge(exit caisson.Exit) error
+}
+
 // An ImageChooser is an Engine whose options say how images are to be had and
 // run: what the executor does before there is a spec. It belongs to no field of
 // Features.

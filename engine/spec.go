@@ -32,6 +32,9 @@ type Spec struct {
 	// ImageEntrypoint says that Args are put behind the entrypoint of Image: the
 	// task names none of its own.
 	ImageEntrypoint bool `json:"image_entrypoint,omitempty"`
+	// Input is what the program reads from its standard input, and then its end
+	// (Features.Input). Empty: the end at once. The program need not read it.
+	Input []byte `json:"input,omitempty"`
 	// Env is the program's whole environment besides what the engine documents
 	// that it adds (PATH, HOME, USER, TMPDIR where they are missing).
 	Env     map[string]string `json:"env,omitempty"`
@@ -99,6 +102,13 @@ type Spec struct {
 	// see it. Empty: nothing is started.
 	OnExit    []string `json:"on_exit,omitempty"`
 	OnExitEnv []string `json:"on_exit_env,omitempty"`
+}
+
+// OptionsAlone reports whether the task names no program at all: what is to be
+// done stands in Options.
+func (s *Spec) OptionsAlone() bool {
+	body := s.Image != "" || s.RootFS != nil || s.Module != "" || s.Machine != nil
+	return len(s.Args) == 0 && s.Run == "" && !body && len(s.Options) > 0
 }
 
 // A RootFS is an image's root file system, unpacked on this host. Nothing in it

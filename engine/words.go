@@ -11,6 +11,8 @@ const (
 	WhatModules    = "modules"
 	WhatMachines   = "machines"
 	WhatOptions    = "options"
+	WhatInput      = "input"
+	WhatOwnProgram = "programs of a task's own"
 	WhatCPUs       = "cpu limit"
 	WhatMemory     = "memory limit"
 	WhatPIDs       = "process limit"

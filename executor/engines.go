@@ -3,7 +3,6 @@
 package executor
 
 import (
-	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
@@ -13,12 +12,9 @@ import (
 	"sync"
 	"time"
 
-	"github.com/santhosh-tekuri/jsonschema/v6"
-	"golang.org/x/text/language"
-	"golang.org/x/text/message"
-
 	"github.com/caissonrun/caisson"
 	"github.com/caissonrun/caisson/engine"
+	"github.com/caissonrun/caisson/internal/schema"
 )
 
 // How long a probe's findings are believed, and how long it may take.
@@ -165,7 +161,10 @@ func (x *Executor) fits(ctx context.Context, p *prober, r *record, secrets map[s
 		return at("engine "+p.engine.Name(), err)
 	}
 	r.Engine, r.Sharing = p.engine.Name(), sharingOf(&f, r.Task)
-	err = checkOptions(r.Task.Options, f.OptionsSchema)
+	err = checkForm(r.Task, &f)
+	if err == nil {
+		err = checkOptions(r.Task.Options, f.OptionsSchema)
+	}
 	if err == nil && r.served && !f.Networks.Inside {
 		err = &caisson.Error{
 			Op: caisson.OpValidate, Item: "network", Kind: caisson.ErrUnsupported,
@@ -196,52 +195,34 @@ func unusable(f *engine.Features) error {
 	return &caisson.Error{Kind: caisson.ErrUnsupported, Err: errors.New(why)}
 }
 
-// checkOptions checks the task's options against the engine's schema. An engine
-// without one accepts no options, which Features.Check says.
-func checkOptions(options, schema json.RawMessage) error {
-	if len(options) == 0 || len(schema) == 0 {
-		return nil
-	}
-	const name = "options.json"
-	compiler := jsonschema.NewCompiler()
-	s, err := jsonschema.UnmarshalJSON(bytes.NewReader(schema))
-	if err == nil {
-		err = compiler.AddResource(name, s)
-	}
-	if err != nil {
-		return &caisson.Error{Op: caisson.OpProbe, Item: "options schema", Kind: caisson.ErrInternal, Err: err}
-	}
-	compiled, err := compiler.Compile(name)
-	if err != nil {
-		return &caisson.Error{Op: caisson.OpProbe, Item: "options schema", Kind: caisson.ErrInternal, Err: err}
-	}
-	given, err := jsonschema.UnmarshalJSON(bytes.NewReader(options))
-	if err != nil {
-		return invalid("options", err)
-	}
-	var problems *jsonschema.ValidationError
-	if err := compiled.Validate(given); errors.As(err, &problems) {
-		return invalid("options", errors.New(strings.Join(leaves(problems), "; ")))
-	} else if err != nil {
-		return invalid("options", err)
+// checkForm refuses a task of options alone for an engine that needs a program,
+// before it finds fault with options that are not meant for it.
+func checkForm(task *caisson.Task, f *engine.Features) error {
+	main := &engine.Spec{Image: task.Image, Module: task.Module, Machine: task.Machine, Options: task.Options}
+	main.Args, main.Run = argv(&task.Program)
+	if main.OptionsAlone() && !f.Options {
+		return &caisson.Error{
+			Op: caisson.OpValidate, Item: "options alone", Kind: caisson.ErrUnsupported,
+			Err: errors.New("this engine runs programs, and the task names none"),
+		}
 	}
 	return nil
 }
 
-// leaves lists what is wrong, without the schema's own structure.
-func leaves(e *jsonschema.ValidationError) []string {
-	if len(e.Causes) == 0 {
-		what := e.ErrorKind.LocalizedString(message.NewPrinter(language.English))
-		if at := strings.Join(e.InstanceLocation, "."); at != "" {
-			what = at + ": " + what
-		}
-		return []string{what}
+// checkOptions checks the task's options against the engine's schema. An engine
+// without one accepts no options, which Features.Check says.
+func checkOptions(options, form json.RawMessage) error {
+	if len(options) == 0 || len(form) == 0 {
+		return nil
 	}
-	var list []string
-	for _, cause := range e.Causes {
-		list = append(list, leaves(cause)...)
+	compiled, err := schema.Compile(form)
+	if err != nil {
+		return &caisson.Error{Op: caisson.OpProbe, Item: "options schema", Kind: caisson.ErrInternal, Err: err}
 	}
-	return list
+	if _, err := compiled.Check(options); err != nil {
+		return invalid("options", err)
+	}
+	return nil
 }
 
 // checkSpecs checks what each step would ask of the engine.

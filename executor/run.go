@@ -88,7 +88,24 @@ func (a *attendant) tryStep(ctx context.Context, st *step) (exit *caisson.Exit, 
 	if err := a.retrieve(ctx, st, sb); err != nil {
 		return exit, false, err
 	}
+	if err := a.judge(exit); err != nil {
+		return nil, false, err
+	}
 	return exit, false, nil
+}
+
+// judge returns what an operator's own program has failed in, if that is not
+// the task's failure.
+func (a *attendant) judge(exit *caisson.Exit) error {
+	j, ok := a.engine.engine.(engine.Judge)
+	if !ok {
+		return nil
+	}
+	err := a.x.guard(caisson.OpWait, func() error { return j.Judge(*exit) })
+	if caisson.KindOf(err) == caisson.ErrUnavailable {
+		a.engine.doubt(a.x)
+	}
+	return err
 }
 
 // unmade returns how a step ended that has no sandbox: by err, or because it

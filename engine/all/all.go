@@ -5,9 +5,11 @@ import (
 	"log/slog"
 	"path/filepath"
 
+	"github.com/caissonrun/caisson"
 	"github.com/caissonrun/caisson/engine"
 	"github.com/caissonrun/caisson/engine/native"
 	"github.com/caissonrun/caisson/engine/oci"
+	"github.com/caissonrun/caisson/engine/script"
 	"github.com/caissonrun/caisson/internal/config"
 	"github.com/caissonrun/caisson/keeper"
 )
@@ -63,7 +65,36 @@ func Engines(opts *Options) ([]engine.Engine, error) {
 	if err != nil {
 		return nil, err
 	}
-	return []engine.Engine{direct, images, daemon, modules}, nil
+	operators, err := ofOperator(opts)
+	if err != nil {
+		return nil, err
+	}
+	return []engine.Engine{direct, images, daemon, modules, operators}, nil
+}
+
+// ofOperator returns the engine script, whose program runs as a process of this
+// host.
+func ofOperator(opts *Options) (engine.Engine, error) {
+	section := &opts.Config.Engine.Script
+	in, err := native.New(&native.Options{
+		Name: script.Name,
+		UID:  section.UID, GID: section.GID,
+		IDBase: section.IDBase, IDCount: section.IDCount,
+		Isolation:        section.Isolation,
+		AllowHostNetwork: section.Network == caisson.NetworkHost,
+		Installation:     opts.Installation,
+		Runtime:          runtime(opts, script.Name),
+		Keeper:           opts.Keeper,
+		Logger:           opts.Logger,
+	})
+	if err != nil {
+		return nil, err
+	}
+	return script.New(&script.Options{
+		In: in, Bare: section.Isolation == native.None,
+		Program: section.Program, Check: section.Check, Schema: section.Schema,
+		Files: section.Files, Secrets: section.Secrets, Network: section.Network,
+	})
 }
 
 // ofImages returns the engine oci.

@@ -15,7 +15,7 @@ import (
 func concurrencyCases() []Case {
 	return []Case{
 		{
-			Name: "concurrency/side-by-side", Rules: []int{6, 13, 29},
+			Name: "concurrency/side-by-side", Rules: []int{6, 13, 29}, Needs: []string{"command"},
 			Rule: "many sandboxes run at once, each with its own log, work folder, environment and exit", wants: []facility{system},
 			body: sideBySide,
 		},

@@ -27,7 +27,7 @@ func constructionCases() []Case {
 			body: schemas,
 		},
 		{
-			Name: "construction/all-problems-at-once", Rules: []int{5},
+			Name: "construction/all-problems-at-once", Rules: []int{5}, Needs: []string{"command"},
 			Rule: "a spec that contradicts itself is ErrInvalid, and the error names every field at fault",
 			body: allProblemsAtOnce,
 		},

@@ -1,6 +1,8 @@
 package enginetest
 
 import (
+	"bytes"
+	"crypto/sha256"
 	"fmt"
 	"os"
 	"path"
@@ -14,12 +16,12 @@ import (
 func environmentCases() []Case {
 	return []Case{
 		{
-			Name: "environment/values", Rules: []int{17, 20},
+			Name: "environment/values", Rules: []int{17, 20}, Needs: []string{"command"},
 			Rule: "every variable of Spec.Env reaches the program byte for byte",
 			body: environmentValues,
 		},
 		{
-			Name: "environment/bad-names", Rules: []int{19, 21},
+			Name: "environment/bad-names", Rules: []int{19, 21}, Needs: []string{"command"},
 			Rule: "a name that is empty or has =, and what has NUL or is not UTF-8, are ErrInvalid; other names arrive",
 			body: environmentNames,
 		},
@@ -29,7 +31,7 @@ func environmentCases() []Case {
 			body: environmentOfHost,
 		},
 		{
-			Name: "environment/defaults", Rules: []int{22},
+			Name: "environment/defaults", Rules: []int{22}, Needs: []string{"command"},
 			Rule: "PATH, HOME, USER and TMPDIR are set and sane, and are the spec's where it sets them",
 			body: environmentDefaults,
 		},
@@ -38,7 +40,27 @@ func environmentCases() []Case {
 			Rule: "the program has no descriptor but 0, 1 and 2, and stdin is empty",
 			body: attacked("environment/descriptors"),
 		},
+		{
+			Name: "environment/input", Rules: []int{64}, Needs: []string{"input"},
+			Rule: "the program reads Spec.Input, all of it, and then its end; it need not read it",
+			body: environmentInput,
+		},
 	}
+}
+
+func environmentInput(t *T) {
+	for _, size := range []int{1, 5 << 10, 3 << 20} {
+		spec := t.spec("hash")
+		spec.Input = bytes.Repeat([]byte{'x', 0, '\n', 0xff}, size)[:size]
+		b := t.start(spec)
+		b.success()
+		if got, want := b.stdout(), fmt.Sprintf("%d %x\n", size, sha256.Sum256(spec.Input)); got != want {
+			t.Errorf("of %d bytes the program read %q, want %q", size, got, want)
+		}
+	}
+	spec := t.spec("exit 0")
+	spec.Input = make([]byte, 1<<20)
+	t.start(spec).success()
 }
 
 func environmentValues(t *T) {

@@ -70,12 +70,12 @@ func isolationCases() []Case {
 			body: attacked("isolation/kernel-files"),
 		},
 		{
-			Name: "isolation/other-sandbox", Rules: []int{126}, Attacks: []int{37, 40}, Needs: []string{isolation(engine.InvisibleHostProc)},
+			Name: "isolation/other-sandbox", Rules: []int{126}, Attacks: []int{37, 40}, Needs: []string{"command", isolation(engine.InvisibleHostProc)},
 			Rule: "a sandbox sees nothing of another's work folder, /tmp, environment and processes",
 			body: attacked("isolation/other-sandbox"),
 		},
 		{
-			Name: "isolation/user-ids", Rules: []int{129}, Needs: []string{isolation(engine.IsolatedUserID)},
+			Name: "isolation/user-ids", Rules: []int{129}, Needs: []string{"command", isolation(engine.IsolatedUserID)},
 			Rule: "no two live sandboxes share a user id on the host, and none has root's",
 			body: isolatedUserIDs,
 		},

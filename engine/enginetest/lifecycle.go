@@ -87,7 +87,7 @@ func lifecycleCases() []Case {
 			body: failedCreate,
 		},
 		{
-			Name: "lifecycle/spec-is-copied", Rules: []int{13},
+			Name: "lifecycle/spec-is-copied", Rules: []int{13}, Needs: []string{"command"},
 			Rule: "Create changes nothing in the spec and keeps no reference to it",
 			body: specIsCopied,
 		},
@@ -102,17 +102,17 @@ func lifecycleCases() []Case {
 			body: programNotExecutable,
 		},
 		{
-			Name: "lifecycle/bad-arguments", Rules: []int{15},
+			Name: "lifecycle/bad-arguments", Rules: []int{15}, Needs: []string{"command"},
 			Rule: "an empty program name, and arguments with NUL or that are not UTF-8, are ErrInvalid",
 			body: badArguments,
 		},
 		{
-			Name: "lifecycle/many-arguments", Rules: []int{16},
+			Name: "lifecycle/many-arguments", Rules: []int{16}, Needs: []string{"command"},
 			Rule: "10000 arguments, and one of 100 KiB, arrive byte for byte",
 			body: manyArguments,
 		},
 		{
-			Name: "lifecycle/too-many-arguments", Rules: []int{16},
+			Name: "lifecycle/too-many-arguments", Rules: []int{16}, Needs: []string{"command"},
 			Rule: "more arguments than the system takes are the task's failure, 126, or ErrInvalid",
 			body: tooManyArguments,
 		},
@@ -122,12 +122,12 @@ func lifecycleCases() []Case {
 			body: script,
 		},
 		{
-			Name: "lifecycle/workdir", Rules: []int{15},
+			Name: "lifecycle/workdir", Rules: []int{15}, Needs: []string{"command"},
 			Rule: "the program starts in Spec.Workdir, by default in the work folder; a folder that is not there is no internal error",
 			body: workdir,
 		},
 		{
-			Name: "lifecycle/hostile-workdir", Rules: []int{126}, Attacks: []int{3},
+			Name: "lifecycle/hostile-workdir", Rules: []int{126}, Attacks: []int{3}, Needs: []string{"command"},
 			Rule: "no Spec.Workdir leads out of the sandbox",
 			body: attacked("lifecycle/hostile-workdir"), wants: []facility{rooted},
 		},

@@ -36,6 +36,7 @@ func refusals() []refusal {
 		{"module", "module", func(t *T, s *engine.Spec) { s.Module = t.folder("module") }},
 		{"machine", "machine", func(_ *T, s *engine.Spec) { s.Machine = &caisson.Machine{} }},
 		{"options", "options", func(_ *T, s *engine.Spec) { s.Options = []byte(`{"x":1}`) }},
+		{"input", "input", func(_ *T, s *engine.Spec) { s.Input = []byte("x") }},
 		{"limits.cpus", "limits.cpus", func(_ *T, s *engine.Spec) { s.Limits.CPUs = 500 }},
 		{"limits.memory", "limits.memory", func(_ *T, s *engine.Spec) { s.Limits.Memory = caisson.GiB }},
 		{"limits.pids", "limits.pids", func(_ *T, s *engine.Spec) { s.Limits.PIDs = 100 }},
@@ -81,6 +82,11 @@ func refusalCases() []Case {
 			body: refuseTerminal,
 		},
 	}
+	cases = append(cases, Case{
+		Name: "refusals/options-only", Rules: []int{4, 5}, Needs: []string{"options_only"},
+		Rule: "where tasks are options alone, a variable or a folder of a task's own is ErrUnsupported, by its name",
+		body: refuseOwn,
+	})
 	for _, r := range refusals() {
 		name := strings.ReplaceAll(r.feature, ".", "-")
 		if r.field == "group" {
@@ -148,6 +154,20 @@ func refuseAll(t *T) {
 	err := t.refused(spec, caisson.ErrUnsupported)
 	for _, field := range fields {
 		if err != nil && !strings.Contains(err.Error(), field) {
+			t.Errorf("the error does not name %s: %v", field, err)
+		}
+	}
+}
+
+func refuseOwn(t *T) {
+	for field, ask := range map[string]func(*engine.Spec){
+		"LD_PRELOAD": func(s *engine.Spec) { s.Env = map[string]string{"LD_PRELOAD": "/work/x.so"} },
+		"workdir":    func(s *engine.Spec) { s.Workdir = "/tmp" },
+		"cmd":        func(s *engine.Spec) { s.Args = []string{"/work/program"} },
+	} {
+		spec := t.spec("write /work/effect x")
+		ask(spec)
+		if err := t.refused(spec, caisson.ErrUnsupported); err != nil && !strings.Contains(err.Error(), field) {
 			t.Errorf("the error does not name %s: %v", field, err)
 		}
 	}

@@ -54,6 +54,7 @@ func TestEveryFeatureIsChecked(t *testing.T) {
 		"usable",                                // newSuite ends without it
 		"share_work", "private_disk", "overlay", // say how, not what
 		"image_only",
+		"options_only",    // refusals/options-only
 		"networks.inside", // network/inside and network/not-inside
 		"exec", "terminal", "files", "stats", "pause", "snapshot", "displays", "prepare", "volumes", "events",
 	}

@@ -45,7 +45,7 @@ func permit(o *Options, f *found, features *engine.Features, spec *engine.Spec) 
 	}
 	host := spec.Network.Mode == caisson.NetworkHost
 	if host && !features.Networks.Host && !o.AllowHostNetwork {
-		return kept.Denied("network: host", errors.New("the operator does not permit it (engine.native.allow_host_network)"))
+		return kept.Denied("network: host", errors.New("the operator does not permit it (engine."+o.Name+".allow_host_network)"))
 	}
 	if err := features.Check(spec); err != nil {
 		return err
@@ -56,7 +56,7 @@ func permit(o *Options, f *found, features *engine.Features, spec *engine.Spec) 
 	for _, p := range o.Paths {
 		for _, secret := range []string{spec.Dir, spec.Log, o.Runtime} {
 			if kept.Below(secret, p) {
-				return kept.Invalid("engine.native.paths", fmt.Errorf("%s holds Caisson's own files", p))
+				return kept.Invalid("engine."+o.Name+".paths", fmt.Errorf("%s holds Caisson's own files", p))
 			}
 		}
 	}

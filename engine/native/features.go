@@ -36,7 +36,7 @@ func (o *Options) features(f *found, isolation string) engine.Features {
 		// The probe has tried what the operator has configured. What a task asks
 		// for instead shows when its sandbox is made.
 		Usable: f.broken == nil || isolation != o.Isolation, Version: s.Version,
-		Command: true, Script: true, Options: false, ShareWork: true,
+		Command: true, Script: true, Options: false, Input: true, ShareWork: true,
 		Limits: engine.LimitFeatures{
 			CPUs: s.Cgroup.CPUs, Memory: s.Cgroup.Memory, PIDs: s.Cgroup.PIDs,
 			Disk: full, Log: true, Files: true,
@@ -101,7 +101,7 @@ func (o *Options) missing(f *found, full bool) []engine.Missing {
 		add("disk limit without memory", "under a disk limit the work folder is in memory: "+f.support.Disk.Why, f.support.Disk.Do)
 	}
 	if full && !o.AllowHostNetwork {
-		add(engine.WhatHostNet, "the operator does not permit it", "set engine.native.allow_host_network")
+		add(engine.WhatHostNet, "the operator does not permit it", "set engine."+o.Name+".allow_host_network")
 	}
 	if full && f.support.Landlock == 0 {
 		add(engine.RestrictedFiles, "the kernel has no Landlock, or it is switched off", "boot with lsm=landlock,...")

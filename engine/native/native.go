@@ -63,6 +63,9 @@ const (
 
 // Options configures an Engine. Only Runtime and Keeper are required.
 type Options struct {
+	// Name is the engine's name, in handles and messages, where another engine
+	// has its programs run by this one: [a-z]. Empty: Name.
+	Name string
 	// Shell is the command that a script is appended to. Empty: bash -c, and
 	// sh -c where the host has no bash.
 	Shell []string
@@ -115,6 +118,7 @@ func New(opts *Options) (*Engine, error) {
 	e := &Engine{opts: *opts}
 	o := &e.opts
 	o.Shell, o.Paths = slices.Clone(o.Shell), slices.Clone(o.Paths)
+	setDefault(&o.Name, Name)
 	setDefault(&o.IDBase, DefaultIDBase)
 	setDefault(&o.IDCount, DefaultIDCount)
 	setDefault(&o.Isolation, Full)
@@ -126,7 +130,7 @@ func New(opts *Options) (*Engine, error) {
 		return nil, err
 	}
 	e.boxes = kept.New(&kept.Options{
-		Engine: Name, Groups: groups, Installation: o.Installation, Runtime: o.Runtime, IDs: o.ids(), Keeper: o.Keeper,
+		Engine: o.Name, Groups: o.groups(), Installation: o.Installation, Runtime: o.Runtime, IDs: o.ids(), Keeper: o.Keeper,
 		Ended: killOrphans,
 	})
 	return e, nil
@@ -169,13 +173,13 @@ func (o *Options) check() error {
 		return nil
 	}
 	return &caisson.Error{
-		Op: caisson.OpConfig, Item: "engine.native", Kind: caisson.ErrInvalid,
+		Op: caisson.OpConfig, Item: "engine." + o.Name, Kind: caisson.ErrInvalid,
 		Err: errors.New(strings.Join(wrong, "; ")),
 	}
 }
 
 // Name implements engine.Engine.
-func (e *Engine) Name() string { return Name }
+func (e *Engine) Name() string { return e.opts.Name }
 
 // Close implements engine.Engine. It gives up what this process has of living
 // sandboxes: their keepers then see to what follows.
@@ -201,6 +205,15 @@ func killOrphans(sandbox string, rec *kept.Record) error {
 		return nil
 	}
 	return kept.KillOrphans(mark(rec.Installation, sandbox))
+}
+
+// groups begins the names of control groups, which no other engine's begin
+// with.
+func (o *Options) groups() string {
+	if o.Name == Name {
+		return groups
+	}
+	return groups + o.Name
 }
 
 // ids are the host ids of sandboxes.

@@ -45,7 +45,7 @@ func (o *Options) isolation(data json.RawMessage) (string, error) {
 	case c.Isolation == "":
 		return o.Isolation, nil
 	case c.Isolation == None && o.Isolation != None && !o.AllowNone:
-		return "", kept.Denied("options.isolation", fmt.Errorf("none: the operator does not permit it (engine.native.allow_none)"))
+		return "", kept.Denied("options.isolation", fmt.Errorf("none: the operator does not permit it (engine.%s.allow_none)", o.Name))
 	}
 	return c.Isolation, nil
 }

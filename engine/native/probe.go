@@ -77,3 +77,19 @@ func (e *Engine) try(ctx context.Context, f *found) (err error) {
 	f.works.Stats = f.works.Stats && f.support.Cgroup.Usable
 	return err
 }
+
+// Try runs a program in a sandbox, as a probe does, and returns an error unless
+// it succeeds. Dress completes what is to run.
+func (e *Engine) Try(ctx context.Context, dress func(*engine.Spec) error) error {
+	f, err := e.facts()
+	if err != nil {
+		return err
+	}
+	_, err = e.boxes.TryWith(ctx, nil, func(ctx context.Context, spec *engine.Spec) (engine.Sandbox, error) {
+		if err := dress(spec); err != nil {
+			return nil, err
+		}
+		return e.create(ctx, spec, e.opts.Isolation, f)
+	})
+	return err
+}

@@ -62,6 +62,7 @@ type Engine struct {
 	OCI    OCI    `json:"oci"`
 	Docker Docker `json:"docker"`
 	Wasm   Wasm   `json:"wasm"`
+	Script Script `json:"script"`
 }
 
 // Native is the section [engine.native].

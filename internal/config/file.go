@@ -141,6 +141,10 @@ func absolutePaths(v *fields.Value, t *fields.Type, dir string) {
 		for _, item := range v.Items {
 			absolutePaths(item, t.Elem, dir)
 		}
+	case fields.Table:
+		for _, e := range v.Keys {
+			absolutePaths(e.Value, t.Elem, dir)
+		}
 	case fields.Object:
 		for i := range t.Fields {
 			if inner := v.Lookup(t.Fields[i].Name); inner != nil {

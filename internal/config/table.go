@@ -35,6 +35,7 @@ func table() *fields.Type {
 				fields.Field{Name: "oci", Type: ociSection(), Doc: "Images without a daemon."},
 				fields.Field{Name: "docker", Type: dockerSection(), Doc: "Images by a Docker daemon."},
 				fields.Field{Name: "wasm", Type: wasmSection(), Doc: "WebAssembly modules."},
+				fields.Field{Name: "script", Type: scriptSection(), Doc: "A program of the operator's for declarative tasks."},
 			),
 		},
 		fields.Field{Name: "image", Also: []string{"images", "registry"}, Type: imageSection(), Doc: "Images: where they come from, and what is kept of them."},
@@ -201,16 +202,20 @@ func folder() *fields.Type {
 // checkWhole reports what is wrong with settings that are right each by
 // itself.
 func (c *Config) checkWhole(report func(key, message string)) {
-	n, o := &c.Engine.Native, &c.Engine.OCI
-	for _, ids := range []struct {
-		key         string
+	type idRange struct {
+		engine      string
 		base, count uint32
-	}{{"engine.native.id_count", n.IDBase, n.IDCount}, {"engine.oci.id_count", o.IDBase, o.IDCount}} {
-		if last := uint64(ids.base) + uint64(ids.count) - 1; last > maxID {
-			report(ids.key, fmt.Sprintf("the last id would be %d; ids end at %d", last, uint32(maxID)))
-		}
 	}
-	if uint64(n.IDBase) < uint64(o.IDBase)+uint64(o.IDCount) && uint64(o.IDBase) < uint64(n.IDBase)+uint64(n.IDCount) {
-		report("engine.oci.id_base", "the ids are those of engine.native as well; a sandbox's must be nobody else's")
+	n, o, s := &c.Engine.Native, &c.Engine.OCI, &c.Engine.Script
+	ranges := []idRange{{"engine.native", n.IDBase, n.IDCount}, {"engine.oci", o.IDBase, o.IDCount}, {"engine.script", s.IDBase, s.IDCount}}
+	for i, ids := range ranges {
+		if last := uint64(ids.base) + uint64(ids.count) - 1; last > maxID {
+			report(ids.engine+".id_count", fmt.Sprintf("the last id would be %d; ids end at %d", last, uint32(maxID)))
+		}
+		for _, other := range ranges[:i] {
+			if uint64(other.base) < uint64(ids.base)+uint64(ids.count) && uint64(ids.base) < uint64(other.base)+uint64(other.count) {
+				report(ids.engine+".id_base", "the ids are those of "+other.engine+" as well; a sandbox's must be nobody else's")
+			}
+		}
 	}
 }

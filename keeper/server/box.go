@@ -65,11 +65,12 @@ func (k *keeper) openBox() (Box, error) {
 	return open(f.Data, f.Adopt)
 }
 
-// spawnMain starts the main program.
-func (k *keeper) spawnMain(stdout, stderr *os.File) (proc *isolate.Proc, err error) {
+// spawnMain starts the main program. One that its box runs by itself has no
+// input.
+func (k *keeper) spawnMain(stdin, stdout, stderr *os.File) (proc *isolate.Proc, err error) {
 	r, ok := k.box.(Resident)
 	if !ok {
-		return k.spawn(&k.spec.Program, stdout, stderr)
+		return k.spawnWith(&k.spec.Program, stdin, stdout, stderr)
 	}
 	err = k.use(func() error {
 		proc, err = r.SpawnMain(&k.spec.Program, stdout, stderr)

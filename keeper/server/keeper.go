@@ -168,9 +168,14 @@ func (k *keeper) start() error {
 	k.phase = starting
 	k.mu.Unlock()
 
+	stdin, err := openInput(k.spec.Input)
+	if err != nil {
+		return k.unstarted(err)
+	}
+	defer stdin.Close()
 	stdout, stderr, err := k.output.open()
 	if err == nil {
-		err = k.launchMain(stdout, stderr)
+		err = k.launchMain(stdin, stdout, stderr)
 		stdout.Close()
 		stderr.Close()
 	}
@@ -183,13 +188,18 @@ func (k *keeper) start() error {
 		return nil
 	}
 	k.output.reset()
+	return k.unstarted(err)
+}
+
+// unstarted says that the program did not start, so that it still can be.
+func (k *keeper) unstarted(err error) error {
 	k.mu.Lock()
+	defer k.mu.Unlock()
 	k.phase = created
-	k.mu.Unlock()
 	return err
 }
 
-func (k *keeper) launchMain(stdout, stderr *os.File) error {
+func (k *keeper) launchMain(stdin, stdout, stderr *os.File) error {
 	k.spawning.Lock()
 	defer k.spawning.Unlock()
 	if k.isDoomed() {
@@ -197,7 +207,7 @@ func (k *keeper) launchMain(stdout, stderr *os.File) error {
 	}
 	// Read before the program can end, so that no time is negative.
 	began := time.Now()
-	proc, err := k.spawnMain(stdout, stderr)
+	proc, err := k.spawnMain(stdin, stdout, stderr)
 	if err != nil {
 		return err
 	}
@@ -211,11 +221,7 @@ func (k *keeper) launchMain(stdout, stderr *os.File) error {
 	return nil
 }
 
-// spawn starts a program whose children are not spared when memory runs out.
-func (k *keeper) spawn(p *isolate.Program, stdout, stderr *os.File) (*isolate.Proc, error) {
-	return k.spawnWith(p, nil, stdout, stderr)
-}
-
+// spawnWith starts a program whose children are not spared when memory runs out.
 func (k *keeper) spawnWith(p *isolate.Program, stdin, stdout, stderr *os.File) (proc *isolate.Proc, err error) {
 	err = k.use(func() error {
 		return k.oom.lowered(func() (err error) {

@@ -53,7 +53,7 @@ func (b *Sandboxes) TryWith(
 	return b.try(ctx, args, create, func(ctx context.Context, s *sandbox) error {
 		exit, err := (&process{s}).Wait(ctx)
 		if err == nil && exit.Status() != 0 {
-			err = fmt.Errorf("its program ended with status %d: %s", exit.Status(), exit.Message)
+			err = errors.New(strings.TrimSuffix(fmt.Sprintf("its program ended with status %d: %s", exit.Status(), exit.Message), ": "))
 		}
 		return err
 	}, &works)

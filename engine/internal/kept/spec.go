@@ -34,7 +34,7 @@ const (
 func KeeperSpec(s *engine.Spec, run string, box *isolate.Spec, program isolate.Program) *keeper.Spec {
 	k := &keeper.Spec{
 		ID: s.ID, Dir: s.Dir, Socket: filepath.Join(run, socketName), Log: s.Log, LogLimit: s.Limits.Log,
-		Box: box, Program: program,
+		Box: box, Program: program, Input: s.Input,
 		Timeout: s.Timeout, StopSignal: s.StopSignal, Grace: s.Grace, Linger: s.Linger,
 		OnExit: s.OnExit, OnExitEnv: s.OnExitEnv,
 	}

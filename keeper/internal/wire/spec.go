@@ -50,6 +50,8 @@ type Spec struct {
 
 	Box     *isolate.Spec   `json:"box"`
 	Program isolate.Program `json:"program"`
+	// Input is what the program reads from its standard input. Empty: nothing.
+	Input []byte `json:"input,omitempty"`
 	// Foreign says that the sandbox is of another kind; of Box only the limits
 	// are read then, for messages.
 	Foreign *Foreign `json:"foreign,omitempty"`
