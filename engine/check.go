@@ -98,7 +98,8 @@ func (r *refusal) network(f *Features, spec *Spec) {
 	r.add(spec.SharedNetwork != "" && !f.Networks.Shared, "network: shared", WhatSharedNets)
 	r.add(len(spec.Ports) > 0 && !f.Ports, "ports", WhatPorts)
 	r.add(spec.DNS != nil && !f.DNS, "dns", WhatDNS)
-	r.add(len(spec.Proxies) > 0 && !f.Proxies, "proxies", WhatProxies)
+	r.add(spec.Gateway != nil && !f.Gateway, "gateway", WhatGateway)
+	r.add(spec.Keep != 0 && !f.Keep, "keep", WhatKeep)
 }
 
 func (r *refusal) mounts(f *Features, spec *Spec) {

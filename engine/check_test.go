@@ -2,7 +2,6 @@ package engine_test
 
 import (
 	"errors"
-	"net/http"
 	"strings"
 	"testing"
 
@@ -16,7 +15,7 @@ func asking() *engine.Spec {
 		Args: []string{"true"}, Run: "true", Image: "i", RootFS: &engine.RootFS{Path: "/r"}, Module: "m", Machine: &caisson.Machine{}, Options: []byte("{}"),
 		User: "1", Group: "1", Hostname: "h", Privileged: true, Devices: []caisson.Device{{}}, GPUs: "all", Registry: &caisson.Registry{},
 		Secrets: []engine.Secret{{}}, Displays: []caisson.Display{{}}, Ports: []caisson.Port{{}}, DNS: &caisson.DNS{},
-		Proxies: map[string]http.Handler{"x": nil}, Limits: caisson.Limits{CPUs: 1, Memory: 1, PIDs: 1, Disk: 1, Log: 1, Files: 1},
+		Gateway: new(engine.Gateway), Limits: caisson.Limits{CPUs: 1, Memory: 1, PIDs: 1, Disk: 1, Log: 1, Files: 1},
 		Network: caisson.Network{Mode: caisson.NetworkAllow, Attach: []caisson.NetworkAttach{{Name: "lan"}}},
 		Mounts:  []engine.Mount{{Type: engine.MountBind, ReadOnly: true}, {Type: engine.MountTmpfs}},
 	}
@@ -29,7 +28,7 @@ func TestCheckNamesEverything(t *testing.T) {
 	}
 	for _, field := range []string{
 		"cmd", "run", "image", "module", "machine", "options", "user", "group", "hostname", "privileged", "devices", "gpus",
-		"registry", "secrets", "displays", "ports", "dns", "proxies", "limits.cpus", "limits.memory", "limits.pids", "limits.disk",
+		"registry", "secrets", "displays", "ports", "dns", "gateway", "limits.cpus", "limits.memory", "limits.pids", "limits.disk",
 		"limits.log", "limits.files", "network.allow", `network: "lan"`, "mounts[0].type: bind", "mounts[0].readonly", "mounts[1].type: tmpfs",
 	} {
 		if !strings.Contains(err.Error(), field) {
@@ -45,7 +44,7 @@ func TestCheckOK(t *testing.T) {
 	f := &engine.Features{
 		Command: true, Script: true, Image: true, RootFS: true, Module: true, Machine: true, Options: true,
 		User: true, Hostname: true, Privileged: true, Devices: true, GPUs: true, Registry: true, Ports: true, DNS: true, Secrets: true,
-		Displays: true, Proxies: true,
+		Displays: true, Gateway: true,
 		Limits:   engine.LimitFeatures{CPUs: true, Memory: true, PIDs: true, Disk: true, Log: true, Files: true},
 		Networks: engine.NetworkFeatures{None: true, Default: true, Host: true, Allow: true, Named: true},
 		Mounts:   engine.MountFeatures{Bind: true, Tmpfs: true, ReadOnly: true},

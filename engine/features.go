@@ -65,7 +65,8 @@ type Features struct {
 	Pause    bool `json:"pause"`    // Pauser
 	Snapshot bool `json:"snapshot"` // Snapshotter
 	Displays bool `json:"displays"` // Displayer
-	Proxies  bool `json:"proxies"`  // Spec.Proxies are served
+	Gateway  bool `json:"gateway"`  // Gatekeeper
+	Keep     bool `json:"keep"`     // Spec.Keep: Exec after the program's end
 	Prepare  bool `json:"prepare"`  // Preparer, on the Engine
 	Volumes  bool `json:"volumes"`  // VolumeMaker, on the Engine
 	Events   bool `json:"events"`   // EventSource

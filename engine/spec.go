@@ -2,7 +2,6 @@ package engine
 
 import (
 	"encoding/json"
-	"net/http"
 
 	"github.com/caissonrun/caisson"
 )
@@ -78,13 +77,14 @@ type Spec struct {
 	// it was made with. Empty: the sandbox has a network of its own.
 	SharedNetwork string `json:"shared_network,omitempty"`
 	// Names are those by which others on SharedNetwork reach this sandbox.
-	Names      []string                `json:"names,omitempty"`
-	Proxies    map[string]http.Handler `json:"-"` // by the name inside
-	Displays   []caisson.Display       `json:"displays,omitempty"`
-	Hostname   string                  `json:"hostname,omitempty"`
-	Privileged bool                    `json:"privileged,omitempty"`
-	Devices    []caisson.Device        `json:"devices,omitempty"`
-	GPUs       string                  `json:"gpus,omitempty"`
+	Names []string `json:"names,omitempty"`
+	// Gateway is a way out besides Network. Nil: none.
+	Gateway    *Gateway          `json:"gateway,omitempty"`
+	Displays   []caisson.Display `json:"displays,omitempty"`
+	Hostname   string            `json:"hostname,omitempty"`
+	Privileged bool              `json:"privileged,omitempty"`
+	Devices    []caisson.Device  `json:"devices,omitempty"`
+	GPUs       string            `json:"gpus,omitempty"`
 
 	Limits  caisson.Limits   `json:"limits,omitzero"`
 	Timeout caisson.Duration `json:"timeout,omitempty"` // from Start; monotonic
@@ -95,6 +95,12 @@ type Spec struct {
 	// Linger is how long processes that the program leaves behind may hold its
 	// output after its end. Zero: they are killed at once.
 	Linger caisson.Duration `json:"linger,omitempty"`
+
+	// Keep is how long after the program's end the sandbox can still be entered
+	// (Features.Keep): what else runs in it is halted, not killed, and Exec and
+	// Files find it exactly so. The engine ends it when the time is over, with
+	// nobody else alive; Destroy ends it at once. Zero: the end is the end.
+	Keep caisson.Duration `json:"keep,omitempty"`
 
 	// OnExit is a command (argv) that is started once on the host, with
 	// OnExitEnv as its environment, after the program's end is durable, if no

@@ -37,7 +37,8 @@ const (
 	WhatPorts      = "ports"
 	WhatDNS        = "own dns"
 	WhatSecrets    = "secrets"
-	WhatProxies    = "proxies"
+	WhatGateway    = "gateway" // of proxies, allow lists and brokered secrets
+	WhatKeep       = "shells after the end"
 	WhatDisplays   = "displays"
 	WhatExec       = "exec"
 	WhatTerminals  = "terminals"

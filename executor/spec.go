@@ -104,7 +104,7 @@ func (b *blueprint) spec(st *step, folder string) (*engine.Spec, error) {
 	s.ImageEntrypoint = s.Image != "" && len(s.Args) > 0 && len(st.program.Entrypoint) == 0
 	b.addSecrets(s)
 	b.addMounts(s, st)
-	return s, b.addProxies(s)
+	return s, b.addGateway(s)
 }
 
 // forMain adds what only the main program has.
@@ -209,19 +209,17 @@ func planned(mounts []caisson.Mount) []engine.Mount {
 	return list
 }
 
-func (b *blueprint) addProxies(s *engine.Spec) error {
+// addGateway asks for the sockets that the task's proxies, allow-list and
+// brokered secrets are served at.
+func (b *blueprint) addGateway(s *engine.Spec) error {
 	for name, p := range b.record.Task.Proxies {
-		h := b.proxies[p.Upstream]
-		if h == nil {
+		if b.proxies[p.Upstream] == nil {
 			return &caisson.Error{
 				Op: caisson.OpValidate, Item: "proxies." + name + ".upstream", Kind: caisson.ErrDenied,
 				Err: fmt.Errorf("%q: the operator has configured no such upstream", p.Upstream),
 			}
 		}
-		if s.Proxies == nil {
-			s.Proxies = make(map[string]http.Handler)
-		}
-		s.Proxies[name] = h
+		s.Gateway = new(engine.Gateway)
 	}
 	return nil
 }

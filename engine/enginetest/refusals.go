@@ -1,7 +1,6 @@
 package enginetest
 
 import (
-	"net/http"
 	"strings"
 
 	"github.com/caissonrun/caisson"
@@ -65,7 +64,7 @@ func refusals() []refusal {
 			s.Secrets = []engine.Secret{{Name: "TOKEN", Value: []byte("0123456789"), As: caisson.SecretEnv}}
 		}},
 		{"displays", "displays", func(_ *T, s *engine.Spec) { s.Displays = []caisson.Display{{Name: "screen"}} }},
-		{"proxies", "proxies", func(_ *T, s *engine.Spec) { s.Proxies = map[string]http.Handler{"api": http.NotFoundHandler()} }},
+		{"gateway", "gateway", func(_ *T, s *engine.Spec) { s.Gateway = new(engine.Gateway) }},
 	}
 }
 

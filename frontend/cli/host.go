@@ -98,7 +98,7 @@ func printEngine(w io.Writer, e *executor.EngineStatus) error {
 	line("mounts", words(word(f.Mounts.Bind, "bind"), word(f.Mounts.Tmpfs, "tmpfs"), word(f.Mounts.ReadOnly, "read-only")))
 	line("task may ask for", words(word(f.User, "user"), word(f.Hostname, "hostname"), word(f.Privileged, "privileged"),
 		word(f.Devices, "devices"), word(f.GPUs, "gpus"), word(f.Registry, "registry"), word(f.Ports, "ports"),
-		word(f.DNS, "dns"), word(f.Secrets, "secrets"), word(f.Proxies, "proxies"), word(f.Displays, "displays")))
+		word(f.DNS, "dns"), word(f.Secrets, "secrets"), word(f.Gateway, "proxies"), word(f.Displays, "displays")))
 	line("while it runs", words(word(f.Exec, "exec"), word(f.Terminal, "exec -t"), word(f.Files, "cp"), word(f.Stats, "stats"),
 		word(f.Pause, "pause"), word(f.Snapshot, "snapshot")))
 	line("isolation", f.Isolation)
