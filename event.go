@@ -44,6 +44,8 @@ type Event struct {
 	Offset int64  `json:"offset,omitempty"`
 	// Component is what a component's run tells of its end, in EventExited.
 	Component json.RawMessage `json:"component,omitempty"`
+	// Blocked is what a program might not reach, in EventBlocked.
+	Blocked *Blocked `json:"blocked,omitempty"`
 	// Progress is what the task wrote to $CAISSON_PROGRESS, 0 to 1.
 	Progress float64 `json:"progress,omitempty"`
 }
@@ -62,6 +64,7 @@ const (
 	EventChild      EventType = "child"       // a task is made as a part of this one
 	EventMessage    EventType = "message"     // a component's run says something once, in its log
 	EventProgress   EventType = "progress"    // $CAISSON_PROGRESS changed
+	EventBlocked    EventType = "blocked"     // a program wanted to reach what it may not
 	EventOutput     EventType = "output"      // bytes of the log; run --json only
 	EventStagedOut  EventType = "staged-out"  // outputs are at their places
 	EventStopAsked  EventType = "stop-asked"  // stop, kill, abort or cancel was asked for

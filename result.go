@@ -2,6 +2,8 @@ package caisson
 
 import (
 	"encoding/json"
+	"strconv"
+	"strings"
 	"time"
 )
 
@@ -47,6 +49,9 @@ type Result struct {
 	Outputs []OutputFile `json:"outputs,omitempty"`
 	// Component is what a component's run tells besides: see docs/components.md.
 	Component json.RawMessage `json:"component,omitempty"`
+	// Blocked lists what programs of the deciding attempt wanted to reach and
+	// might not, in the order of the first tries, at most MaxBlocked.
+	Blocked []Blocked `json:"blocked,omitempty"`
 	// Usage sums what all steps of the deciding attempt used; PeakMemory is
 	// the largest of them.
 	Usage Usage `json:"usage,omitzero"`
@@ -61,6 +66,36 @@ type Result struct {
 type Failure struct {
 	Kind    Kind   `json:"kind"`
 	Message string `json:"message"`
+}
+
+// MaxBlocked bounds how much of what was blocked an attempt remembers. A task
+// that tries a million hosts fills no journal with them.
+const MaxBlocked = 100
+
+// A Blocked is something that a program wanted to reach and might not: by its
+// task's network allow-list, or because it would have told a brokered secret's
+// placeholder to somebody else.
+type Blocked struct {
+	// Host is the name or the address that the program asked for, as far as it
+	// could be told; Port is 0 where it only asked for the name.
+	Host string `json:"host"`
+	Port int    `json:"port,omitempty"`
+	Why  string `json:"why"` // one line: "not in network.allow"
+	// Count is how often it was tried. In EventBlocked it is how often so far.
+	Count int `json:"count"`
+}
+
+// String returns what was blocked and why: "example.com:443: not in
+// network.allow".
+func (b Blocked) String() string {
+	host := b.Host
+	if b.Port != 0 && strings.Contains(host, ":") {
+		host = "[" + host + "]"
+	}
+	if b.Port != 0 {
+		host += ":" + strconv.Itoa(b.Port)
+	}
+	return host + ": " + b.Why
 }
 
 // A Phase is one part of an attempt and how long it took.
