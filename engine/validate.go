@@ -30,6 +30,7 @@ func (s *Spec) Validate() error {
 	v.add("shared_network", checkHostPath(s.SharedNetwork, false))
 	v.program(s)
 	v.mounts(s.Mounts)
+	v.gateway(s)
 	v.numbers(s)
 	for _, secret := range s.Secrets {
 		v.secret(&secret)
@@ -184,6 +185,7 @@ func (v *validation) numbers(s *Spec) {
 		{"timeout", int64(s.Timeout)},
 		{"grace", int64(s.Grace)},
 		{"linger", int64(s.Linger)},
+		{"keep", int64(s.Keep)},
 	} {
 		v.addIf(n.value < 0, n.field, "negative")
 	}
