@@ -2,7 +2,10 @@
 
 package isolate
 
-import "time"
+import (
+	"os"
+	"time"
+)
 
 // A Guest is a box of somebody else's making. There is none here.
 type Guest struct{ *Box }
@@ -25,3 +28,15 @@ func (g *Guest) Lost() bool { return false }
 
 // Mark returns an error.
 func (g *Guest) Mark([]byte) error { return errNoGuest }
+
+// Network returns an error.
+func (g *Guest) Network() (*os.File, error) { return nil, errNoGuest }
+
+// PID returns 0.
+func (g *Guest) PID() int { return 0 }
+
+// Hold returns an error.
+func (g *Guest) Hold([]*os.File) error { return errNoGuest }
+
+// Holding returns an error.
+func (g *Guest) Holding() ([]*os.File, error) { return nil, errNoGuest }

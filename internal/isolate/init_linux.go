@@ -109,6 +109,7 @@ type pid1 struct {
 	born    chan struct{} // tells the reaper that there is a child again
 	empty   sync.Cond     // there is none left
 	main    guestMainProgram
+	held    holding
 	sentry  bool           // the kernel is gVisor's: no descriptors can be handed out of it
 	screens map[uint64]int // by request: the masters of terminals; with sentry only
 }
@@ -145,6 +146,12 @@ func (p *pid1) serve() {
 			answer.body = ownStats()
 		case frameResize:
 			err = p.resize(o.frame)
+		case frameNetwork:
+			err = showNetwork(answer)
+		case frameHold:
+			p.held.take(o.frame)
+		case frameHolding:
+			err = p.held.show(o.frame, answer)
 		default:
 			err = errors.New("caisson: bug: an unknown request")
 		}

@@ -18,21 +18,24 @@ import (
 
 // The kinds of frames.
 const (
-	frameSetup  = iota + 1 // body: setup; answered by frameOK with the root's descriptor
-	frameSpawn             // body: Program; answered by frameSpawned or frameError
-	frameKill              // kill everything; answered when nothing is left
-	frameStop              // halt everything
-	frameCont              // let it continue
-	frameAlive             // answered by frameOK with a body of one byte
-	frameOK                // the answers repeat the id of the request
-	frameError             // body: step, errno, text
-	frameExit              // unasked; id of the spawn; body: wait status
-	frameGuest             // the first of a guest's connection; answered by frameOK with the root's and the main program's descriptors
-	frameMain              // frameSpawn of the main program, with the container's own output
-	frameMark              // writes the body to the container's output
-	frameStats             // answered by frameOK with a body of six numbers
-	frameSignal            // body: id of a spawn, signal; for a program that has no pidfd outside
-	frameResize            // body: id of a spawn, columns, rows; for a terminal that is inside
+	frameSetup   = iota + 1 // body: setup; answered by frameOK with the root's descriptor
+	frameSpawn              // body: Program; answered by frameSpawned or frameError
+	frameKill               // kill everything; answered when nothing is left
+	frameStop               // halt everything
+	frameCont               // let it continue
+	frameAlive              // answered by frameOK with a body of one byte
+	frameOK                 // the answers repeat the id of the request
+	frameError              // body: step, errno, text
+	frameExit               // unasked; id of the spawn; body: wait status
+	frameGuest              // the first of a guest's connection; answered by frameOK with the root's and the main program's descriptors
+	frameMain               // frameSpawn of the main program, with the container's own output
+	frameMark               // writes the body to the container's output
+	frameStats              // answered by frameOK with a body of six numbers
+	frameSignal             // body: id of a spawn, signal; for a program that has no pidfd outside
+	frameResize             // body: id of a spawn, columns, rows; for a terminal that is inside
+	frameNetwork            // answered by frameOK with the descriptor of the network namespace
+	frameHold               // descriptors that pid 1 of a guest keeps open
+	frameHolding            // body: index; answered by frameOK with those descriptors from there on, and how many there are
 )
 
 const (
