@@ -46,9 +46,9 @@ outputs:
 mounts:
   - {type: volume, source: named, target: /v, readonly: true}
   - {type: tmpfs, target: /t, opts: {size: 64m, mode: "1777"}}
-network: {allow: ["example.com:443", "[2001:db8::1]:80"]}
+network: {allow: ["example.com:443", "*.example.org:443", "192.0.2.1:5432", "[2001:db8::1]:80"]}
 ports: [{port: 80, host_port: 8080, host_ip: "::1", protocol: udp}]
-dns: {servers: [192.0.2.53], search: [example.com], options: ["ndots:2"]}
+dns: {search: [example.com], options: ["ndots:2"]}
 proxies: {artifacts: {upstream: store}}
 displays: [{name: main, width: 1280, height: 800}]
 limits: {cpus: 0.5, memory: 256m, pids: 64, disk: 1.5g, log: 1048576, files: 1024}
@@ -114,9 +114,9 @@ func TestParseEveryField(t *testing.T) {
 			{Type: "volume", Source: "named", Target: "/v", ReadOnly: true},
 			{Type: "tmpfs", Target: "/t", Opts: map[string]string{"size": "64m", "mode": "1777"}},
 		},
-		Network:  caisson.Network{Mode: "allow", Allow: []string{"example.com:443", "[2001:db8::1]:80"}},
+		Network:  caisson.Network{Mode: "allow", Allow: []string{"example.com:443", "*.example.org:443", "192.0.2.1:5432", "[2001:db8::1]:80"}},
 		Ports:    []caisson.Port{{Port: 80, HostPort: 8080, HostIP: "::1", Protocol: "udp"}},
-		DNS:      &caisson.DNS{Servers: []string{"192.0.2.53"}, Search: []string{"example.com"}, Options: []string{"ndots:2"}},
+		DNS:      &caisson.DNS{Search: []string{"example.com"}, Options: []string{"ndots:2"}},
 		Proxies:  map[string]caisson.Proxy{"artifacts": {Upstream: "store"}},
 		Displays: []caisson.Display{{Name: "main", Width: 1280, Height: 800}},
 		Limits: caisson.Limits{
@@ -181,8 +181,19 @@ func TestParseForms(t *testing.T) {
 			caisson.Task{Program: caisson.Program{Cmd: []string{"x"}}, Module: "./a.wasm"},
 		},
 		"MachineAsText": {`machine: disk.qcow2`, caisson.Task{Machine: &caisson.Machine{Image: "disk.qcow2"}}},
-		"OptionsAlone":  {`options: {}`, caisson.Task{Options: []byte(`{}`)}},
-		"NetworkNamed":  {"run: x\nnetwork: lan", caisson.Task{Program: caisson.Program{Run: "x"}, Network: caisson.Network{Mode: "lan"}}},
+		"DNSServers": {
+			"run: x\ndns: {servers: [192.0.2.53]}",
+			caisson.Task{Program: caisson.Program{Run: "x"}, DNS: &caisson.DNS{Servers: []string{"192.0.2.53"}}},
+		},
+		"BrokerHosts": {
+			"run: x\nsecrets: {A: {from: 'env:A', broker: {host: 'https://a.example:8443'}}, B: {from: 'env:B', as: file, broker: {host: 'http://[::1]:80'}}}",
+			caisson.Task{Program: caisson.Program{Run: "x"}, Secrets: map[string]caisson.Secret{
+				"A": {From: "env:A", Broker: &caisson.Broker{Host: "a.example:8443"}},
+				"B": {From: "env:B", As: "file", Broker: &caisson.Broker{Host: "http://[::1]:80"}},
+			}},
+		},
+		"OptionsAlone": {`options: {}`, caisson.Task{Options: []byte(`{}`)}},
+		"NetworkNamed": {"run: x\nnetwork: lan", caisson.Task{Program: caisson.Program{Run: "x"}, Network: caisson.Network{Mode: "lan"}}},
 		"NetworkNothingAllowed": {
 			"run: x\nnetwork: {allow: []}",
 			caisson.Task{Program: caisson.Program{Run: "x"}, Network: caisson.Network{Mode: "allow"}},

@@ -30,6 +30,7 @@ func taskRules() []fields.Rule {
 		fields.Custom(checkDisplays),
 		fields.Custom(checkSteps),
 		fields.Custom(checkSecrets),
+		fields.Custom(checkGateway),
 	}
 }
 
@@ -73,6 +74,103 @@ func checkNetworkMode(s string) error {
 		return errors.New(`"allow" needs hosts; write {allow: ["example.com:443"]}`)
 	}
 	return nil
+}
+
+func checkProxyName(s string) error {
+	if s == "localhost" {
+		return errors.New(`"localhost" is the sandbox itself; choose another name`)
+	}
+	return nil
+}
+
+// ownHeaders are those by which a request finds its way and its end: a value in
+// them would be read by somebody else than who it is for.
+const ownHeaders = `(?i:host|connection|content-length|transfer-encoding|te|trailer|upgrade|expect|keep-alive|proxy-connection|proxy-authorization)`
+
+var isOwnHeader = fields.Match(ownHeaders)
+
+func checkBrokerHeader(s string) error {
+	if isOwnHeader.Matches(s) {
+		return fmt.Errorf("%q belongs to the connection; name the header that the host reads the value from", short(s))
+	}
+	return nil
+}
+
+// Bounds of an allow-list: each port is a socket in the sandbox.
+const (
+	maxAllowed = 1024
+	maxPorts   = 128
+)
+
+// checkGateway looks at proxies, allow-lists and brokered secrets beside the
+// rest of the task.
+func checkGateway(o *fields.Found) {
+	network := o.Value("network")
+	allow := network.Lookup("allow")
+	checkAllowed(o, allow)
+	if allow != nil {
+		if servers := o.Value("dns").Lookup("servers"); servers != nil {
+			o.ProblemIn(servers, "dns.servers", "can't stand beside network.allow, where names are resolved by Caisson alone")
+		}
+	}
+	taken := reachedNames(o)
+	proxies := o.Value("proxies")
+	if proxies != nil && proxies.Kind == fields.Map {
+		for _, e := range proxies.Keys {
+			if other := taken[e.Key]; other != "" {
+				o.ProblemIn(e.Value, fields.Join("proxies", e.Key), "is the name of %s too; choose another", other)
+			}
+		}
+	}
+	if network == nil || network.Kind != fields.String || network.Text != caisson.NetworkHost {
+		return
+	}
+	const why = "needs a network of the sandbox's own; choose another than network: host"
+	if proxies != nil && len(proxies.Keys) > 0 {
+		o.Problem("proxies", why)
+	}
+	secrets := o.Value("secrets")
+	if secrets == nil || secrets.Kind != fields.Map {
+		return
+	}
+	for _, e := range secrets.Keys {
+		if broker := e.Value.Lookup("broker"); broker != nil {
+			o.ProblemIn(broker, fields.Join("secrets", e.Key)+".broker", why)
+		}
+	}
+}
+
+func checkAllowed(o *fields.Found, allow *fields.Value) {
+	if allow == nil || allow.Kind != fields.List {
+		return
+	}
+	if len(allow.Items) > maxAllowed {
+		o.ProblemIn(allow, "network.allow", "has %d entries; at most %d are possible", len(allow.Items), maxAllowed)
+	}
+	ports := map[string]bool{}
+	for _, item := range allow.Items {
+		_, port := splitEndpoint(item.Text)
+		ports[strings.TrimLeft(port, "0")] = true
+	}
+	if len(ports) > maxPorts {
+		o.ProblemIn(allow, "network.allow", "has %d different ports; at most %d are possible", len(ports), maxPorts)
+	}
+}
+
+// reachedNames are the names by which programs inside reach each other, with
+// whose they are.
+func reachedNames(o *fields.Found) map[string]string {
+	taken := map[string]string{}
+	if h := o.Text("hostname"); h != "" {
+		taken[strings.ToLower(h)] = "the sandbox itself"
+	}
+	if o.Has("sidecars") {
+		taken["main"] = "the main program"
+	}
+	each(o, "sidecars", "name", func(_, name *fields.Value, _ string) {
+		taken[strings.ToLower(name.Text)] = "a sidecar"
+	})
+	return taken
 }
 
 // ownStepNames are those that steps without a name have, and main's.

@@ -312,29 +312,101 @@ func address() *fields.Type {
 	return t
 }
 
-// endpoint is a host with a port.
+// dnsName is a host's name as it stands in rules: underscores are no host names,
+// but services have them.
+const dnsName = `[A-Za-z0-9]([A-Za-z0-9_-]*[A-Za-z0-9])?(\.[A-Za-z0-9]([A-Za-z0-9_-]*[A-Za-z0-9])?)*`
+
+// endpoint is what an allow-list names: a host, or all below a domain, with a
+// port.
 func endpoint() *fields.Type {
-	t := word("a host and port such as example.com:443 or [2001:db8::1]:443",
-		`([A-Za-z0-9]([A-Za-z0-9_.-]*[A-Za-z0-9])?|\[[0-9A-Fa-f:.]+\]):[0-9]{1,5}`)
+	t := word("a host and port such as example.com:443, *.example.com:443, 192.0.2.1:5432 or [2001:db8::1]:443",
+		`((\*\.)?`+dnsName+`|\[[0-9A-Fa-f:.]+\]):[0-9]{1,5}`)
 	t.Check = checkEndpoint
 	return t
 }
 
 func checkEndpoint(s string) error {
-	i := strings.LastIndexByte(s, ':')
-	if i < 0 {
+	host, port := splitEndpoint(s)
+	if port == "" {
 		return fmt.Errorf("%q has no port; want a host and port such as example.com:443", short(s))
 	}
-	if n, err := strconv.Atoi(s[i+1:]); err != nil || n < 1 || n > 65535 {
+	if err := checkPort(s, port); err != nil {
+		return err
+	}
+	return checkHost(host)
+}
+
+// splitEndpoint splits at the colon before a port, if there is one.
+func splitEndpoint(s string) (host, port string) {
+	i := strings.LastIndexByte(s, ':')
+	if i < 0 || strings.HasPrefix(s, "[") && i < strings.IndexByte(s, ']') {
+		return s, ""
+	}
+	return s[:i], s[i+1:]
+}
+
+func checkPort(s, port string) error {
+	if n, err := strconv.Atoi(port); err != nil || n < 1 || n > 65535 {
 		return fmt.Errorf("%q: the port is not 1 to 65535", short(s))
 	}
-	host := s[:i]
-	if strings.HasPrefix(host, "[") {
-		if _, err := netip.ParseAddr(strings.Trim(host, "[]")); err != nil {
-			return fmt.Errorf("%q is not an IP address", short(host))
+	return nil
+}
+
+// lastNumber matches names that some programs take for an address: their last
+// part is a number.
+var lastNumber = fields.Match(`(.*\.)?(0[xX][0-9A-Fa-f]*|[0-9]+)`)
+
+// checkHost looks at a host's name, or its address in the one spelling of it.
+func checkHost(host string) error {
+	if inner, ok := strings.CutPrefix(host, "["); ok {
+		addr, err := netip.ParseAddr(strings.TrimSuffix(inner, "]"))
+		if err != nil || !addr.Is6() {
+			return fmt.Errorf("%q is not an IP address of version 6", short(host))
+		}
+		if addr.Is4In6() {
+			return fmt.Errorf("%q: write it as %s", short(host), addr.Unmap())
+		}
+		return nil
+	}
+	if lastNumber.Matches(host) {
+		if _, err := netip.ParseAddr(host); err != nil {
+			return fmt.Errorf("%q is not a name, and as an address it would be four numbers of 0 to 255", short(host))
+		}
+		return nil
+	}
+	if len(host) > 253 {
+		return fmt.Errorf("%q is longer than 253 characters", short(host))
+	}
+	for label := range strings.SplitSeq(host, ".") {
+		if len(label) > 63 {
+			return fmt.Errorf("%q: a part of it is longer than 63 characters", short(host))
 		}
 	}
 	return nil
+}
+
+// brokerHost is where a brokered secret goes: a host, perhaps with a port, and
+// with http:// before it where there is no TLS to carry the value.
+func brokerHost() *fields.Type {
+	t := word("a host such as api.example.com or api.example.com:8443; with http:// before it where it has no TLS",
+		`(https?://)?(`+dnsName+`|\[[0-9A-Fa-f:.]+\])(:[0-9]{1,5})?`)
+	t.MaxLength, t.Check = 270, checkBrokerHost
+	t.Convert = func(v any) any { return strings.TrimPrefix(v.(string), "https://") }
+	return t
+}
+
+func checkBrokerHost(s string) error {
+	rest := strings.TrimPrefix(strings.TrimPrefix(s, "https://"), "http://")
+	if strings.Contains(rest, "/") {
+		return fmt.Errorf("%q: want a host alone, or with http:// before it where it has no TLS", short(s))
+	}
+	host, port := splitEndpoint(rest)
+	if port != "" {
+		if err := checkPort(s, port); err != nil {
+			return err
+		}
+	}
+	return checkHost(host)
 }
 
 // short cuts outside text that goes into a message.

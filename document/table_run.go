@@ -4,9 +4,10 @@ import "github.com/caissonrun/caisson/internal/fields"
 
 // networkFields are about what the sandbox reaches and what reaches it.
 func networkFields() []fields.Field {
+	proxyName := word("3 to 22 letters a to z", `[a-z]{3,22}`)
+	proxyName.Check, proxyName.Deny = checkProxyName, fields.Match("localhost")
 	proxies := &fields.Type{
-		Form: fields.Table, Want: "a mapping of names to upstreams",
-		Key: word("3 to 22 letters a to z", `[a-z]{3,22}`),
+		Form: fields.Table, Want: "a mapping of names to upstreams", Key: proxyName,
 		Elem: &fields.Type{
 			Form: fields.Object, Want: "a mapping with upstream",
 			Fields: []fields.Field{{
@@ -21,7 +22,7 @@ func networkFields() []fields.Field {
 			Examples: []any{"none", map[string]any{"allow": []any{"example.com:443"}}},
 			Doc: "What the sandbox can reach. `none`: itself. `default`: the outside, but not this host nor " +
 				"private addresses. `host`: all that this host can, where the operator permits it. `{allow: " +
-				"[host:port]}`: these and nothing else. Another name, or a list of mappings, attaches it to " +
+				"[host:port]}`: these and nothing else, see [below](#network-1). Another name, or a list of mappings, attaches it to " +
 				"networks of the operator's.",
 		},
 		{
@@ -33,8 +34,8 @@ func networkFields() []fields.Field {
 		{
 			Name: "proxies", Type: proxies, Also: []string{"proxy"},
 			Examples: []any{map[string]any{"artifacts": map[string]any{"upstream": "artifacts"}}},
-			Doc: "HTTP services of the operator's that the program, and nothing else, reaches as " +
-				"`http://NAME/`. A name is 3 to 22 letters a to z.",
+			Doc: "HTTP services of the operator's, `[proxy.UPSTREAM]` in the configuration, that the task's programs, and nothing else, reach as " +
+				"`http://NAME/`. What the operator has them add, such as a token, never enters the sandbox. A name is 3 to 22 letters a to z.",
 		},
 		{
 			Name: "displays", Type: list(displayType()), Also: []string{"display", "screens"},
@@ -71,8 +72,10 @@ func networkType() *fields.Type {
 				Form: fields.Object, Want: "a mapping with allow",
 				Fields: []fields.Field{{
 					Name: "allow", Type: list(endpoint()), Required: true,
-					Examples: []any{[]any{"example.com:443"}},
-					Doc:      "Hosts and ports, as `host:port`. Everything else is denied.",
+					Examples: []any{[]any{"example.com:443", "*.example.org:443", "192.0.2.1:5432"}},
+					Doc: "Hosts and ports, as `host:port`; `*.` before a name means all below it, not the name " +
+						"itself. Everything else is denied. A name never leads to a private address: such a one has " +
+						"to be listed itself.",
 				}},
 			},
 			attach,
@@ -355,7 +358,8 @@ func secretFields() []fields.Field {
 			{Name: "once", Type: toggle(), Default: "false", Doc: "The file is gone after it was read once."},
 			{
 				Name: "broker", Type: brokerType(),
-				Doc: "The program gets a placeholder only, and the value is put into its requests to one host.",
+				Doc: "The program gets a placeholder only, and the value is put in its place in requests to one host, " +
+					"outside of the sandbox. That host can be reached whatever `network` says.",
 			},
 		},
 		Rules: []fields.Rule{onceNeedsFile(), fields.Exclusive("once", "broker")},
@@ -370,14 +374,15 @@ func secretFields() []fields.Field {
 
 func brokerType() *fields.Type {
 	header := word("a header's name", "[A-Za-z0-9!#$%&'*+.^_`|~-]+")
-	host := hostname()
-	host.MaxLength = 253
+	header.MaxLength = 128
+	header.Check, header.Deny = checkBrokerHeader, fields.Match(ownHeaders)
 	return &fields.Type{
 		Form: fields.Object, Want: "a mapping with host and header",
 		Fields: []fields.Field{
 			{
-				Name: "host", Type: host, Required: true, Examples: []any{"api.example.com"},
-				Doc: "The host whose requests get the value.",
+				Name: "host", Type: brokerHost(), Required: true, Examples: []any{"api.example.com"},
+				Doc: "The host whose requests get the value, with `:PORT` where it is not 443. Without TLS, with " +
+					"`http://` before it, whoever is on the way can read the value.",
 			},
 			{Name: "header", Type: header, Default: "Authorization", Doc: "The header that holds it."},
 		},

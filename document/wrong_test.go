@@ -152,8 +152,21 @@ var wrong = []struct {
 	{"NetworkNumber", "run: x\nnetwork: 5", "2:10: network: is a number; want none, default, host, or a network's name or a mapping with allow or a list of networks", true},
 	{"NetworkNoPort", "run: x\nnetwork: {allow: [example.com]}", `2:19: network.allow[0]: "example.com" has no port; want a host and port such as example.com:443`, true},
 	{"NetworkBadPort", "run: x\nnetwork: {allow: ['example.com:70000']}", `2:19: network.allow[0]: "example.com:70000": the port is not 1 to 65535`, false},
-	{"NetworkWildcard", "run: x\nnetwork: {allow: ['*.example.com:443']}", `2:19: network.allow[0]: "*.example.com:443" is not valid; want a host and port such as example.com:443 or [2001:db8::1]:443`, true},
-	{"NetworkBadAddress", "run: x\nnetwork: {allow: ['[1::2::3]:80']}", `2:19: network.allow[0]: "[1::2::3]" is not an IP address`, false},
+	{"NetworkWildcard", "run: x\nnetwork: {allow: ['*:443', 'a.*.example.com:443', 'exa*ple.com:443']}", `2:19: network.allow[0]: "*:443" is not valid; want a host and port such as example.com:443, *.example.com:443, 192.0.2.1:5432 or [2001:db8::1]:443
+2:28: network.allow[1]: "a.*.example.com:443" is not valid; want a host and port such as example.com:443, *.example.com:443, 192.0.2.1:5432 or [2001:db8::1]:443
+2:51: network.allow[2]: "exa*ple.com:443" is not valid; want a host and port such as example.com:443, *.example.com:443, 192.0.2.1:5432 or [2001:db8::1]:443`, true},
+	{"NetworkBadAddress", "run: x\nnetwork: {allow: ['[1::2::3]:80', '[10.0.0.1]:80', '[::ffff:10.0.0.1]:80']}", `2:19: network.allow[0]: "[1::2::3]" is not an IP address of version 6
+2:35: network.allow[1]: "[10.0.0.1]" is not an IP address of version 6
+2:52: network.allow[2]: "[::ffff:10.0.0.1]": write it as 10.0.0.1`, false},
+	{"NetworkOtherSpelling", "run: x\nnetwork: {allow: ['10.1:80', '0x7f000001:80', '127.0.0.01:80', '*.1.2.3.4:80']}", `2:19: network.allow[0]: "10.1" is not a name, and as an address it would be four numbers of 0 to 255
+2:30: network.allow[1]: "0x7f000001" is not a name, and as an address it would be four numbers of 0 to 255
+2:47: network.allow[2]: "127.0.0.01" is not a name, and as an address it would be four numbers of 0 to 255
+2:64: network.allow[3]: "*.1.2.3.4" is not a name, and as an address it would be four numbers of 0 to 255`, false},
+	{"NetworkAllowSeveral", "run: x\nnetwork: {allow: [example.com, 'example.com:0']}", `2:19: network.allow[0]: "example.com" has no port; want a host and port such as example.com:443
+2:32: network.allow[1]: "example.com:0": the port is not 1 to 65535`, true},
+	{"NetworkAllowServers", "run: x\nnetwork: {allow: []}\ndns: {servers: [192.0.2.1]}", "3:16: dns.servers: can't stand beside network.allow, where names are resolved by Caisson alone", false},
+	{"NetworkHostProxies", "run: x\nnetwork: host\nproxies: {abc: {upstream: x}}\nsecrets: {A: {from: 'env:A', broker: {host: a.example}}}", `3:10: proxies: needs a network of the sandbox's own; choose another than network: host
+4:38: secrets.A.broker: needs a network of the sandbox's own; choose another than network: host`, false},
 	{"NetworkNoName", "run: x\nnetwork: [{aliases: [a]}]", `2:11: network[0]: the key "name" is missing; want a network's name`, true},
 	{"PortRange", "run: x\nports: [{port: 0}, {port: 65536}]", "2:16: ports[0].port: 0 is out of range; want a port, 1 to 65535\n2:27: ports[1].port: 65536 is out of range; want a port, 1 to 65535", true},
 	{"PortText", "run: x\nports: [{port: '80'}]", "2:16: ports[0].port: is text, not a number; write it without quotes: 80", true},
@@ -165,6 +178,10 @@ var wrong = []struct {
 	{"DNSOption", "run: x\ndns: {options: ['a b']}", `2:17: dns.options[0]: "a b" is not valid; want a resolver option such as ndots:2`, true},
 	{"ProxyName", "run: x\nproxies: {ab: {upstream: x}}", `2:11: proxies.ab: key: "ab" is not valid; want 3 to 22 letters a to z`, true},
 	{"ProxyNameUpper", "run: x\nproxies: {Abc: {upstream: x}}", `2:11: proxies.Abc: key: "Abc" is not valid; want 3 to 22 letters a to z`, true},
+	{"ProxyLocalhost", "run: x\nproxies: {localhost: {upstream: x}}", `2:11: proxies.localhost: key: "localhost" is the sandbox itself; choose another name`, true},
+	{"ProxyTaken", "run: x\nhostname: Box\nproxies: {box: {upstream: x}, main: {upstream: x}, web: {upstream: x}}\nsidecars: [{name: web, run: x}]", `3:16: proxies.box: is the name of the sandbox itself too; choose another
+3:37: proxies.main: is the name of the main program too; choose another
+3:57: proxies.web: is the name of a sidecar too; choose another`, false},
 	{"ProxyNoUpstream", "run: x\nproxies: {abc: {}}", `2:16: proxies.abc: the key "upstream" is missing; want the name of one of the operator's upstreams`, true},
 	{"DisplayHalf", "run: x\ndisplays: [{name: a, width: 5}]", `2:29: displays[0].width: needs "height" beside it`, true},
 	{"DisplaySame", "run: x\ndisplays: [{name: a}, {name: a}]", `2:30: displays[1].name: "a" is the name of another display too`, false},
@@ -205,7 +222,12 @@ var wrong = []struct {
 	{"SecretName", "run: x\nsecrets: {../A: {from: 'env:A'}}", `2:11: secrets["../A"]: key: "../A" is not valid; want a secret's name: letters, digits and _ . -, beginning with a letter or _`, true},
 	{"SecretAs", "run: x\nsecrets: {A: {from: 'env:A', as: both}}", `2:34: secrets.A.as: "both" is not known; want "env" or "file"`, true},
 	{"SecretOnce", "run: x\nsecrets: {A: {from: 'env:A', once: true}}", `2:36: secrets.A.once: needs as: "file"; a variable can be read again and again`, true},
-	{"SecretBroker", "run: x\nsecrets: {A: {from: 'env:A', broker: {header: X}}}", `2:38: secrets.A.broker: the key "host" is missing; want a host name of letters, digits, hyphens and dots`, true},
+	{"SecretBroker", "run: x\nsecrets: {A: {from: 'env:A', broker: {header: X}}}", `2:38: secrets.A.broker: the key "host" is missing; want a host such as api.example.com or api.example.com:8443; with http:// before it where it has no TLS`, true},
+	{"SecretBrokerHost", "run: x\nsecrets: {A: {from: 'env:A', broker: {host: 'ftp://a.example'}}, B: {from: 'env:A', broker: {host: 'a.example:0'}}, C: {from: 'env:A', broker: {host: '*.example'}}}", `2:45: secrets.A.broker.host: "ftp://a.example": want a host alone, or with http:// before it where it has no TLS
+2:100: secrets.B.broker.host: "a.example:0": the port is not 1 to 65535
+2:151: secrets.C.broker.host: "*.example" is not valid; want a host such as api.example.com or api.example.com:8443; with http:// before it where it has no TLS`, true},
+	{"SecretBrokerHeader", "run: x\nsecrets: {A: {from: 'env:A', broker: {host: a.example, header: hOst}}}", `2:64: secrets.A.broker.header: "hOst" belongs to the connection; name the header that the host reads the value from`, true},
+	{"SecretBrokerOnce", "run: x\nsecrets: {A: {from: 'env:A', as: file, once: true, broker: {host: a.example}}}", `2:60: secrets.A.broker: can't stand beside "once"; use one of them`, true},
 	{"SecretAndEnv", "run: x\nenv: {A: 1}\nsecrets: {A: {from: 'env:A'}}", `3:14: secrets.A: is a variable of "env" too; leave out one of them`, false},
 	{"SecretAndEnvOfStep", "run: x\nsecrets: {A: {from: 'env:A'}}\npre: [{run: x}, {run: x, env: {A: 1}}]", `2:14: secrets.A: is a variable of "pre[1].env" too; leave out one of them`, false},
 	{"SecretOurs", "run: x\nsecrets: {CAISSON_WORK: {from: 'env:A'}}", "2:25: secrets.CAISSON_WORK: names that begin with CAISSON_ are Caisson's own", false},
