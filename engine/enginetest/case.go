@@ -121,6 +121,7 @@ func Cases() []Case {
 		execCases(),
 		terminalCases(),
 		mountCases(),
+		volumeCases(),
 		networkCases(),
 		fileCases(),
 		archiveCases(),

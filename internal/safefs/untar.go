@@ -17,6 +17,10 @@ type UntarOptions struct {
 	Owner      *Owner // of everything made; nil: the caller
 	MaxBytes   int64  // of all contents together; 0: no limit
 	MaxEntries int    // 0: DefaultMaxEntries
+	// AnyLink takes links wherever they lead, as they are. It is for folders that
+	// nobody reads but through a Root or inside of a sandbox. Entries below a
+	// link are refused all the same.
+	AnyLink bool
 }
 
 // maxName is how long a name in an archive may be: what a program could use.
@@ -28,8 +32,8 @@ const maxName = 4095
 //
 // Errors: an error with fs.ErrInvalid, naming the entry, for names that are
 // absolute or have "..", for devices, sockets and FIFOs, for links that lead
-// out of the folder or stand in another entry's path, and for a stream that is
-// damaged or cut off; ErrTooMany. What came before stays.
+// out of the folder (but see AnyLink) or stand in another entry's path, and for
+// a stream that is damaged or cut off; ErrTooMany. What came before stays.
 func (r *Root) Untar(ctx context.Context, name string, rd io.Reader, opts *UntarOptions) error {
 	dst, err := r.Sub(name)
 	if err != nil {
@@ -207,7 +211,7 @@ func (u *untarrer) clear(name string) error {
 }
 
 func (u *untarrer) symlink(header *tar.Header) error {
-	if !LinkInside(header.Name, header.Linkname) {
+	if !u.AnyLink && !LinkInside(header.Name, header.Linkname) {
 		return refuse(header.Name, fmt.Sprintf("its link to %q leads out of the folder", shorten(header.Linkname)))
 	}
 	if err := u.clear(header.Name); err != nil {

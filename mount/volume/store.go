@@ -5,6 +5,7 @@ package volume
 import (
 	"context"
 	"io"
+	"math"
 	"os"
 	"time"
 
@@ -61,7 +62,9 @@ func (s *Store) Create(ctx context.Context, name string, opts *CreateOptions) er
 	}
 	return s.shelf.Create(ctx, name, owner, func(data *safefs.Root) error {
 		if opts.Tar != nil {
-			return data.Untar(ctx, ".", opts.Tar, &safefs.UntarOptions{Owner: files})
+			// Links mean something only where the volume is mounted; one that Export
+			// has written must come back.
+			return data.Untar(ctx, ".", opts.Tar, &safefs.UntarOptions{Owner: files, MaxEntries: math.MaxInt32, AnyLink: true})
 		}
 		if opts.Dir != "" {
 			return copyFolder(ctx, data, opts.Dir, files)

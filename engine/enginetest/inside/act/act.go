@@ -72,7 +72,8 @@ type World interface {
 	// Loopback connects this process to itself.
 	Loopback() error
 	// Attempt tries something that an isolated program must not be able to do.
-	// It is nil where that worked.
+	// It is nil where that worked. "remount:PATH" makes a read-only mount
+	// writable.
 	Attempt(name string) error
 	// Facts returns what the process can see of itself and around it.
 	Facts() (*Facts, error)

@@ -69,6 +69,8 @@ func table() map[string]command {
 		"fill":     {2, (*program).fill},
 		"read":     {1, (*program).read},
 		"list":     {1, (*program).list},
+		"walk":     {1, (*program).walk},
+		"sum":      {1, (*program).sum},
 		"mkdir":    {1, (*program).mkdir},
 		"remove":   {1, (*program).remove},
 		"rename":   {2, (*program).rename},

@@ -1,11 +1,14 @@
 package act
 
 import (
+	"crypto/sha256"
+	"encoding/hex"
 	"errors"
 	"fmt"
 	"io"
 	"io/fs"
 	"os"
+	"path"
 	"strconv"
 	"strings"
 )
@@ -73,19 +76,64 @@ func (p *program) list(args []string) error {
 	return err
 }
 
+// walk PATH prints everything below a folder, a line each: the name in quotes,
+// the type and permissions, and the size of a file.
+func (p *program) walk(args []string) error { return p.walkBelow(args[0], "") }
+
+func (p *program) walkBelow(top, below string) error {
+	entries, err := p.ReadDir(path.Join(top, below))
+	if err != nil {
+		return err
+	}
+	for _, e := range entries {
+		name := path.Join(below, e.Name())
+		info, err := p.Lstat(path.Join(top, name))
+		if err != nil {
+			return err
+		}
+		words := []string{strconv.QuoteToASCII(name), info.Mode().String()}
+		if info.Mode().IsRegular() {
+			words = append(words, strconv.FormatInt(info.Size(), 10))
+		}
+		if err := p.say(words); err != nil {
+			return err
+		}
+		if info.IsDir() {
+			if err := p.walkBelow(top, name); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
+// sum PATH prints the SHA-256 of a file's contents.
+func (p *program) sum(args []string) error {
+	f, err := p.OpenFile(args[0], os.O_RDONLY, 0)
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	digest := sha256.New()
+	if _, err := io.Copy(digest, f); err != nil {
+		return err
+	}
+	return p.say([]string{hex.EncodeToString(digest.Sum(nil))})
+}
+
 // mkdir PATH makes a folder and those above it.
 func (p *program) mkdir(args []string) error {
-	path := ""
+	made := ""
 	for i, part := range strings.Split(args[0], "/") {
 		if i > 0 {
-			path += "/"
+			made += "/"
 		}
-		path += part
+		made += part
 		if part == "" {
 			continue
 		}
-		if err := p.Mkdir(path, 0o755); err != nil && !errors.Is(err, fs.ErrExist) {
-			if info, statErr := p.Lstat(path); statErr != nil || !info.IsDir() {
+		if err := p.Mkdir(made, 0o755); err != nil && !errors.Is(err, fs.ErrExist) {
+			if info, statErr := p.Lstat(made); statErr != nil || !info.IsDir() {
 				return err
 			}
 		}
