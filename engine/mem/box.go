@@ -33,9 +33,10 @@ type box struct {
 	onExit       func(id string, argv, env []string)
 	terminal     bool // execs may have one
 
-	lan  *lan
-	tree *tree
-	log  *log
+	lan     *lan
+	sockets []*socket // of its gateway
+	tree    *tree
+	log     *log
 
 	// done is closed when verdict is set, and never written again.
 	done    chan struct{}
@@ -105,6 +106,7 @@ func (b *box) build() error {
 	if b.tree, err = newTree(&b.spec); err != nil {
 		return err
 	}
+	b.openGateway()
 	b.log, err = openLog(&b.spec)
 	return err
 }
@@ -343,6 +345,7 @@ func (b *box) destroy(ctx context.Context) error {
 // remove removes what build made.
 func (b *box) remove() error {
 	var errs []error
+	b.closeGateway()
 	if b.log != nil {
 		b.log.close()
 	}

@@ -43,7 +43,7 @@ func (e *Engine) features() engine.Features {
 		Script:       true,
 		ShareWork:    true,
 		Limits:       engine.LimitFeatures{CPUs: true, Memory: true, PIDs: true, Disk: true, Log: true, Files: true},
-		Networks:     engine.NetworkFeatures{None: true, Shared: true},
+		Networks:     engine.NetworkFeatures{None: true, Allow: true, Shared: true},
 		Mounts:       engine.MountFeatures{Bind: true, Tmpfs: true, ReadOnly: true},
 		Hostname:     true,
 		Secrets:      true,
@@ -52,6 +52,7 @@ func (e *Engine) features() engine.Features {
 		Files:        true,
 		Stats:        true,
 		Pause:        true,
+		Gateway:      true,
 		Isolation:    []string{engine.KilledTogether, engine.CleanEnvironment},
 		Doc:          "# mem\n\nRuns programs inside of Caisson's own process, for tests. It isolates nothing.\n",
 	}

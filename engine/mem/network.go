@@ -6,6 +6,7 @@ import (
 	"io"
 	"io/fs"
 	"net"
+	"net/netip"
 	"os"
 	"path/filepath"
 	"slices"
@@ -24,8 +25,11 @@ type lan struct {
 	id, dir, installation string
 	names                 []string
 
-	mu        sync.Mutex
-	listeners map[int]*listener // by port
+	mu         sync.Mutex
+	listeners  map[int]*listener // by port
+	sockets    map[engine.Socket]*socket
+	everything bool // every address is one of its own
+	ports      int  // counts the near ends of connections
 }
 
 // A listener is a port at which a program answers.
@@ -186,6 +190,11 @@ func (p *Proc) Listen(port int) (net.Listener, error) {
 	if old := l.lan.listeners[port]; old != nil && !old.over() {
 		return nil, syscall.EADDRINUSE
 	}
+	for _, s := range l.lan.sockets {
+		if s.Network == "tcp" && int(s.at.Port()) == port {
+			return nil, syscall.EADDRINUSE
+		}
+	}
 	if l.lan.listeners == nil {
 		l.lan.listeners = make(map[int]*listener)
 	}
@@ -193,19 +202,33 @@ func (p *Proc) Listen(port int) (net.Listener, error) {
 	return l, nil
 }
 
-// Connect opens a TCP connection to an address of the sandbox's network. There
-// is nobody but sandboxes on the same one.
+// Connect opens a connection to an address of the sandbox's network. There is
+// nobody but sandboxes on the same one, and its gateway.
 func (p *Proc) Connect(network, address string) (net.Conn, error) {
 	p.checkpoint()
 	host, text, err := net.SplitHostPort(address)
-	port, portErr := strconv.Atoi(text)
-	if err != nil || portErr != nil || network != "tcp" {
+	port, portErr := strconv.ParseUint(text, 10, 16)
+	if err != nil || portErr != nil || network != "tcp" && network != "udp" {
 		return nil, syscall.ENETUNREACH
 	}
-	if host != "127.0.0.1" && host != "localhost" && !slices.Contains(p.box.lan.names, host) {
-		return nil, syscall.ENETUNREACH
+	ip, err := netip.ParseAddr(host)
+	if err != nil {
+		found, err := p.Resolve(host)
+		if err != nil {
+			return nil, err
+		}
+		ip = netip.MustParseAddr(found[0])
 	}
-	return p.box.lan.dial(p.ctx, port)
+	to := netip.AddrPortFrom(ip.Unmap(), uint16(port))
+	switch conn, err := p.callGateway(network, to); {
+	case conn != nil || err != nil:
+		return conn, err
+	case !p.box.lan.reaches(to.Addr()):
+		return nil, syscall.ENETUNREACH
+	case network == "udp":
+		return nil, syscall.ECONNREFUSED
+	}
+	return p.box.lan.dial(p.ctx, int(port))
 }
 
 // dial connects to a port.

@@ -66,8 +66,13 @@ func newTree(spec *engine.Spec) (_ *tree, err error) {
 	if err := t.own(files, "root", "/", 0o755); err != nil {
 		return nil, err
 	}
-	for _, name := range []string{"/work", "/tmp", "/run/secrets"} {
+	for _, name := range []string{"/work", "/tmp", "/run/secrets", "/etc"} {
 		if err := t.places[0].root.MkdirAll(name[1:], 0o755); err != nil {
+			return nil, err
+		}
+	}
+	for name, text := range gatewayFiles(spec.Gateway) {
+		if err := t.places[0].root.WriteFile("etc/"+name, []byte(text), 0o644); err != nil {
 			return nil, err
 		}
 	}

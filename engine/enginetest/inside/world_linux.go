@@ -1,6 +1,7 @@
 package main
 
 import (
+	"context"
 	"fmt"
 	"io"
 	"io/fs"
@@ -153,12 +154,33 @@ func (w *world) Terminal() (cols, rows int, ok bool) {
 	return int(size.Col), int(size.Row), true
 }
 
-func (w *world) Connect(network, address string) error {
-	conn, err := net.DialTimeout(network, address, 3*time.Second)
-	if err != nil {
+func (w *world) Dial(network, address string) (net.Conn, error) {
+	return net.DialTimeout(network, address, 3*time.Second)
+}
+
+func (w *world) Resolve(name string) ([]string, error) { return net.LookupHost(name) }
+
+// Steal asks for an address together with whoever has it.
+func (w *world) Steal(network, address string) error {
+	shared := net.ListenConfig{Control: func(_, _ string, c syscall.RawConn) error {
+		return c.Control(func(fd uintptr) {
+			_ = unix.SetsockoptInt(int(fd), unix.SOL_SOCKET, unix.SO_REUSEADDR, 1)
+			_ = unix.SetsockoptInt(int(fd), unix.SOL_SOCKET, unix.SO_REUSEPORT, 1)
+		})
+	}}
+	const word = "stolen"
+	if network == "udp" {
+		c, err := shared.ListenPacket(context.Background(), network, address)
+		if err == nil {
+			go act.Rob(c, word)
+		}
 		return err
 	}
-	return conn.Close()
+	l, err := shared.Listen(context.Background(), network, address)
+	if err == nil {
+		go act.Answer(l, word)
+	}
+	return err
 }
 
 func (w *world) Serve(port int, word string) error {
@@ -176,5 +198,9 @@ func (w *world) Loopback() error {
 		return err
 	}
 	defer l.Close()
-	return w.Connect("tcp", l.Addr().String())
+	conn, err := w.Dial("tcp", l.Addr().String())
+	if err != nil {
+		return err
+	}
+	return conn.Close()
 }

@@ -3,6 +3,7 @@ package main
 import (
 	"io"
 	"io/fs"
+	"net"
 	"os"
 	"syscall"
 	"time"
@@ -74,8 +75,11 @@ func (w *world) Spawn(act.SpawnOptions, []string) (act.Child, error) { return ni
 
 func (w *world) Terminal() (cols, rows int, ok bool) { return 0, 0, false }
 
-// Connect fails: what package net has here is a network of the module's own.
-func (w *world) Connect(string, string) error { return syscall.EPERM }
+// Dial fails: what package net has here is a network of the module's own.
+func (w *world) Dial(string, string) (net.Conn, error) { return nil, syscall.EPERM }
+
+func (w *world) Resolve(string) ([]string, error) { return nil, syscall.ENOSYS }
+func (w *world) Steal(string, string) error       { return syscall.ENOSYS }
 
 func (w *world) Serve(int, string) error { return syscall.ENOSYS }
 func (w *world) Loopback() error         { return syscall.ENOSYS }

@@ -4,6 +4,8 @@ package inside
 
 import (
 	"errors"
+	"net"
+	"strconv"
 	"syscall"
 
 	"github.com/caissonrun/caisson/engine/enginetest/inside/act"
@@ -35,13 +37,22 @@ func (d *descendant) Wait() error {
 	return nil
 }
 
-// Connect finds nobody but sandboxes that share the network.
-func (o *observer) Connect(network, address string) error {
-	conn, err := o.Proc.Connect(network, address)
+// Dial finds nobody but sandboxes that share the network, and a gateway.
+func (o *observer) Dial(network, address string) (net.Conn, error) {
+	return o.Connect(network, address)
+}
+
+// Steal listens as any program does: there is no way to share an address.
+func (o *observer) Steal(_, address string) error {
+	_, text, err := net.SplitHostPort(address)
 	if err != nil {
 		return err
 	}
-	return conn.Close()
+	port, err := strconv.Atoi(text)
+	if err != nil {
+		return err
+	}
+	return o.Serve(port, "stolen")
 }
 
 func (o *observer) Serve(port int, word string) error {

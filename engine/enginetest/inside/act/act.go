@@ -15,6 +15,7 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
+	"net"
 	"time"
 )
 
@@ -64,8 +65,13 @@ type World interface {
 
 	// Terminal returns the size of the terminal that stdin is.
 	Terminal() (cols, rows int, ok bool)
-	// Connect opens a connection and closes it again.
-	Connect(network, address string) error
+	// Dial opens a connection.
+	Dial(network, address string) (net.Conn, error)
+	// Resolve returns the addresses of a name.
+	Resolve(name string) ([]string, error)
+	// Steal listens at an address by every means that the system has to share
+	// one, and answers with "stolen" to the end of the process.
+	Steal(network, address string) error
 	// Serve answers connections to a TCP port of all its addresses with a word,
 	// from when it returns to the end of the process.
 	Serve(port int, word string) error

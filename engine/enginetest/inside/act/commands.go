@@ -50,6 +50,10 @@ func table() map[string]command {
 		"report":   {0, (*program).report},
 		"attempt":  {1, (*program).attempt},
 		"connect":  {2, (*program).connect},
+		"ask":      {3, (*program).ask},
+		"pour":     {3, (*program).pour},
+		"resolve":  {1, (*program).resolve},
+		"steal":    {2, (*program).steal},
 		"serve":    {2, (*program).serve},
 		"loopback": {0, (*program).loopback},
 
@@ -298,9 +302,6 @@ func (p *program) attempt(args []string) error {
 	}
 	return nil
 }
-
-// connect NETWORK ADDRESS fails where nothing answers.
-func (p *program) connect(args []string) error { return p.Connect(args[0], args[1]) }
 
 // serve PORT WORD answers connections with the word while other commands follow.
 func (p *program) serve(args []string) error {
