@@ -28,6 +28,8 @@ type Config struct {
 	Image    Image    `json:"image"`
 	Mount    Mount    `json:"mount"`
 	Stage    Stage    `json:"stage"`
+	// Proxies are the sections [proxy.NAME], by name.
+	Proxies map[string]Proxy `json:"proxy,omitempty"`
 	// Component is the section [component].
 	Component Component `json:"component"`
 	// Sections holds, by its dotted name, each section of Options.Sections that

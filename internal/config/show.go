@@ -6,6 +6,8 @@ import (
 	"maps"
 	"slices"
 	"strings"
+
+	"github.com/caissonrun/caisson/internal/fields"
 )
 
 // A Setting is one key with its effective value and where that came from.
@@ -16,7 +18,7 @@ type Setting struct {
 }
 
 // hidden is shown for the values of secrets.
-const hidden = `"(hidden)"`
+const hidden = `"` + shownHidden + `"`
 
 // Show returns every setting in the order of docs/configuration.md.
 func (c *Config) Show() []Setting { return slices.Clone(c.settings) }
@@ -33,9 +35,39 @@ func (f *leaf) setting(defaults map[string]any) Setting {
 	case f.field.Secret:
 		s.Value = hidden
 	default:
-		s.Value = asTOML(plain)
+		s.Value = asTOML(withoutSecrets(plain, f.field.Type))
 	}
 	return s
+}
+
+// shownHidden stands for a secret inside of a value.
+const shownHidden = "(hidden)"
+
+// withoutSecrets returns a copy of a plain value, which is a t, that has nothing
+// of what is never shown.
+func withoutSecrets(plain any, t *fields.Type) any {
+	m, ok := plain.(map[string]any)
+	if !ok || t.Form != fields.Table && t.Form != fields.Object {
+		return plain
+	}
+	out := make(map[string]any, len(m))
+	for key, value := range m {
+		out[key] = value
+		if t.Form == fields.Table {
+			out[key] = withoutSecrets(value, t.Elem)
+			continue
+		}
+		for i := range t.Fields {
+			switch f := &t.Fields[i]; {
+			case f.Name != key:
+			case f.Secret:
+				out[key] = shownHidden
+			default:
+				out[key] = withoutSecrets(value, f.Type)
+			}
+		}
+	}
+	return out
 }
 
 // asTOML returns a plain value as TOML.

@@ -53,6 +53,10 @@ func table() *fields.Type {
 			}),
 		},
 		fields.Field{
+			Name: "proxy", Also: []string{"proxies", "upstream", "upstreams"}, Type: proxySections(), Default: "none",
+			Doc: "HTTP services that tasks may name as upstreams of their `proxies`, a section `[proxy.NAME]` each. What is added to requests never enters a sandbox.",
+		},
+		fields.Field{
 			Name: "stage", Also: []string{"staging"}, Doc: "Where inputs may come from and outputs go.",
 			Type: section("a section for each kind of place",
 				fields.Field{
@@ -202,6 +206,7 @@ func folder() *fields.Type {
 // checkWhole reports what is wrong with settings that are right each by
 // itself.
 func (c *Config) checkWhole(report func(key, message string)) {
+	c.checkProxies(report)
 	type idRange struct {
 		engine      string
 		base, count uint32
