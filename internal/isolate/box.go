@@ -58,6 +58,7 @@ type backend interface {
 	kill() error
 	alive() bool
 	freeze(on bool) error
+	halt() error
 	stats() (Stats, error)
 	close() error
 }
@@ -135,6 +136,29 @@ func (b *Box) Alive() bool { return b.backend.alive() }
 // group where it is one of version 2, otherwise by SIGSTOP. While they are
 // halted nothing can be spawned.
 func (b *Box) Freeze(on bool) error { return b.backend.freeze(on) }
+
+// Halt halts every process that is in the sandbox now, until Kill or Close ends
+// it. Programs can be spawned beside them, and run.
+//
+// Errors: ErrUnsupported without isolation.
+func (b *Box) Halt() error { return b.backend.halt() }
+
+// Sockets returns duplicates of Spec.Sockets, in that order, which do not block
+// and are the caller's; none after Shut or Close.
+func (b *Box) Sockets() ([]int, error) {
+	if g, ok := b.backend.(interface{ sockets() ([]int, error) }); ok {
+		return g.sockets()
+	}
+	return nil, nil
+}
+
+// Shut closes Spec.Sockets. Nobody can connect any more, and whoever accepts
+// connections at a duplicate gets an error. It can be called again.
+func (b *Box) Shut() {
+	if g, ok := b.backend.(interface{ shut() }); ok {
+		g.shut()
+	}
+}
 
 // Stats returns what the sandbox uses; what can't be measured is -1.
 func (b *Box) Stats() (Stats, error) { return b.backend.stats() }

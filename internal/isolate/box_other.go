@@ -32,6 +32,8 @@ func startBackend(spec *Spec) (backend, error) {
 		return nil, refused("isolation", "this system has none")
 	case spec.Cgroup != nil:
 		return nil, refused("cgroup", "this system has no control groups")
+	case len(spec.Sockets) > 0 || spec.Everything:
+		return nil, refused("gateway", "this system has no network for one sandbox alone")
 	case spec.Files > 0:
 		return nil, refused("files", "this system has no limit for one program alone")
 	}
@@ -232,6 +234,11 @@ func (b *sessions) freeze(on bool) error {
 		return b.signal(syscall.SIGSTOP)
 	}
 	return b.signal(syscall.SIGCONT)
+}
+
+// halt implements backend.
+func (b *sessions) halt() error {
+	return refused("keep", "without isolation there is no sandbox that could be kept")
 }
 
 // stats implements backend: nothing can be measured.

@@ -245,6 +245,14 @@ func (p *pid1) build(f, answer *frame) error {
 	if err != nil {
 		return err
 	}
+	if len(s.sockets) > 0 || s.everything {
+		fds, err := OpenSockets(s.sockets, s.everything, false)
+		if err != nil {
+			closeAll(answer.fds)
+			return err
+		}
+		answer.fds = append(answer.fds, fds...)
+	}
 	if p.sentry {
 		s.lastCap = ownLastCap()
 	}

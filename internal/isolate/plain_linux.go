@@ -283,6 +283,12 @@ func (b *plain) freeze(on bool) error {
 	return nil
 }
 
+// halt implements backend. Without isolation there is nothing to enter that is
+// the program's alone.
+func (b *plain) halt() error {
+	return unsupported("keep", "without isolation there is no sandbox that could be kept")
+}
+
 // stats implements backend.
 func (b *plain) stats() (Stats, error) {
 	if b.group != nil {

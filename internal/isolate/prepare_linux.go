@@ -84,6 +84,9 @@ func check(spec *Spec, root bool) error {
 	if _, err := filesLimit(spec.Files); err != nil {
 		return err
 	}
+	if err := checkSockets(spec); err != nil {
+		return err
+	}
 	for i := range spec.Entries {
 		if err := checkPath(spec.Entries[i].Path); err != nil {
 			return err
@@ -168,6 +171,9 @@ func (p *preparation) gather(group *cgroup.Group) (err error) {
 		files: spec.Files, limits: spec.Limits, sysctls: spec.Sysctls, lastCap: lastCap(), landlock: spec.Landlock,
 	}
 	s := &p.setup
+	if spec.NetNS == "" {
+		s.everything, s.sockets = spec.Everything, spec.Sockets
+	}
 	if s.hostname == "" {
 		s.hostname = spec.ID
 	}

@@ -11,6 +11,9 @@ import (
 func startBackend(spec *Spec) (backend, error) {
 	switch {
 	case spec.None:
+		if err := checkSockets(spec); err != nil {
+			return nil, err
+		}
 		return startPlain(spec)
 	case spec.Runtime != nil:
 		return startContained(spec)

@@ -53,6 +53,8 @@ func checkRuntime(spec *Spec) error {
 		return invalid("runtime", fmt.Sprintf("unknown kind %q", r.Kind))
 	case r.sentry() && spec.NetNS != "":
 		return unsupported("network", "gVisor takes part in no network of others; use none or host")
+	case r.sentry() && (len(spec.Sockets) > 0 || spec.Everything):
+		return unsupported("gateway", "gVisor's network is its own, and nobody outside can listen in it")
 	case r.sentry() && len(spec.Devices) > 0:
 		return unsupported("devices", "gVisor gives none")
 	case r.sentry() && spec.Landlock:
@@ -120,6 +122,9 @@ func startContained(spec *Spec) (_ backend, err error) {
 	if err := b.prepareInit(spec); err != nil {
 		return nil, err
 	}
+	if err := b.joinSockets(spec); err != nil {
+		return nil, err
+	}
 	undo.Release()
 	if spec.Runtime.sentry() {
 		return &gvisor{b}, nil
@@ -148,10 +153,13 @@ func (b *contained) makeStage(spec *Spec, undo *cleanup.List) (root int, err err
 	if err != nil {
 		return -1, setupError(err, report)
 	}
-	if len(answer.fds) != 1 {
+	if len(answer.fds) != 1+len(p.setup.sockets) {
 		closeAll(answer.fds)
-		return -1, errors.New("caisson: bug: the stage did not hand over the root")
+		return -1, errors.New("caisson: bug: the stage did not hand over the root and the sockets")
 	}
+	// The network is the stage's, the sockets are the sandbox's.
+	b.held = answer.fds[1:]
+	undo.Add(func() error { b.shut(); return nil })
 	return answer.fds[0], nil
 }
 

@@ -41,6 +41,7 @@ type sandbox struct {
 	inside bool          // init is in the group too, and is frozen with it
 	gone   chan struct{} // closed when init, and so everything, is gone
 	leave  chan struct{} // closed to let the thread that forked init go
+	held   []int         // Spec.Sockets; guarded by mu
 
 	sending sync.Mutex // one frame at a time
 
@@ -90,11 +91,14 @@ func startSandbox(spec *Spec) (_ backend, err error) {
 	if err != nil {
 		return nil, setupError(err, report)
 	}
-	if len(answer.fds) != 1 {
+	if len(answer.fds) != 1+len(p.setup.sockets) {
 		closeAll(answer.fds)
-		return nil, errors.New("caisson: bug: init did not hand over the root")
+		return nil, errors.New("caisson: bug: init did not hand over the root and the sockets")
 	}
-	b.folder = os.NewFile(uintptr(answer.fds[0]), "/")
+	b.folder, b.held = os.NewFile(uintptr(answer.fds[0]), "/"), answer.fds[1:]
+	if err := b.joinSockets(spec); err != nil {
+		return nil, err
+	}
 	undo.Release()
 	return b, nil
 }
@@ -394,6 +398,23 @@ func (b *sandbox) freeze(on bool) error {
 	return err
 }
 
+// halt implements backend. It is done by init, which a signal to all does not
+// reach, in one step: nothing can fork out of it.
+func (b *sandbox) halt() error {
+	if b.inside {
+		if err := b.freeze(false); err != nil {
+			return err
+		}
+	}
+	_, err := b.ask(frameStop, nil, nil)
+	if err == nil {
+		b.mu.Lock()
+		b.frozen = false
+		b.mu.Unlock()
+	}
+	return err
+}
+
 // stats implements backend.
 func (b *sandbox) stats() (Stats, error) {
 	if b.group != nil {
@@ -413,6 +434,7 @@ func (b *sandbox) end() error {
 		return fmt.Errorf("kill init: %w", err)
 	}
 	b.mu.Unlock()
+	b.shut()
 	err := b.awaitGone()
 	b.mu.Lock()
 	if err != nil || b.closed {

@@ -15,9 +15,12 @@ type setup struct {
 	hostname string
 	alone    bool // the parent is not root: init takes sources from the host itself
 	loopback bool
-	nested   bool
-	oom      bool // programs take back init's protection
-	guest    bool // somebody else made the sandbox: programs have init's own rights; not encoded
+	// everything and sockets are for a network of the sandbox's own.
+	everything bool
+	sockets    []Socket
+	nested     bool
+	oom        bool // programs take back init's protection
+	guest      bool // somebody else made the sandbox: programs have init's own rights; not encoded
 
 	uid, gid int
 	groups   []uint32 // nil: can't be set
@@ -70,7 +73,7 @@ func (s *setup) encode() []byte {
 	e.text(s.hostname)
 	e.text(s.rootPath)
 	e.text(s.changesPath)
-	for _, b := range []bool{s.alone, s.loopback, s.nested, s.oom, s.rootReadOnly, s.sys, s.landlock, s.groups != nil, s.contained, s.identity, s.copyProgram, s.showGroups} {
+	for _, b := range []bool{s.alone, s.loopback, s.nested, s.oom, s.rootReadOnly, s.sys, s.landlock, s.groups != nil, s.contained, s.identity, s.copyProgram, s.showGroups, s.everything} {
 		e.bool(b)
 	}
 	for _, n := range []int{s.uid, s.gid, s.root, s.dev, s.sysTree, int(s.shm), int(s.files), s.lastCap, s.runtime, s.program, s.changes, int(s.caps)} {
@@ -114,6 +117,12 @@ func (s *setup) encode() []byte {
 	for i := range s.mounts {
 		s.mounts[i].encode(&e)
 	}
+	e.int(int64(len(s.sockets)))
+	for _, x := range s.sockets {
+		e.bool(x.UDP)
+		e.bytes(x.IP)
+		e.int(int64(x.Port))
+	}
 	return e.buf
 }
 
@@ -123,7 +132,7 @@ func decodeSetup(body []byte, fds []int) *setup {
 	d := decoder{body}
 	s := &setup{hostname: d.text(), rootPath: d.text(), changesPath: d.text()}
 	var grouped bool
-	for _, b := range []*bool{&s.alone, &s.loopback, &s.nested, &s.oom, &s.rootReadOnly, &s.sys, &s.landlock, &grouped, &s.contained, &s.identity, &s.copyProgram, &s.showGroups} {
+	for _, b := range []*bool{&s.alone, &s.loopback, &s.nested, &s.oom, &s.rootReadOnly, &s.sys, &s.landlock, &grouped, &s.contained, &s.identity, &s.copyProgram, &s.showGroups, &s.everything} {
 		*b = d.bool()
 	}
 	s.uid, s.gid = int(d.int()), int(d.int())
@@ -163,6 +172,10 @@ func decodeSetup(body []byte, fds []int) *setup {
 	s.mounts = make([]place, d.int())
 	for i := range s.mounts {
 		s.mounts[i].decode(&d, fds)
+	}
+	s.sockets = make([]Socket, d.int())
+	for i := range s.sockets {
+		s.sockets[i] = Socket{UDP: d.bool(), IP: d.bytes(), Port: int(d.int())}
 	}
 	return s
 }

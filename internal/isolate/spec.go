@@ -33,6 +33,14 @@ type Spec struct {
 	// change neither its devices nor its filters. It is the caller's to keep,
 	// and only root can enter it.
 	NetNS string `json:"net_ns,omitempty"`
+	// Sockets listen in the sandbox's network from Start on, and are Box.Sockets.
+	// They need another one than the host's.
+	Sockets []Socket `json:"sockets,omitempty"`
+	// Everything makes every address, of IPv4 and of IPv6, one of the sandbox's
+	// own: what is sent to anywhere arrives at a socket that listens at its port
+	// on every address, and is refused where there is none. Only for a network
+	// that has a loopback device and no other.
+	Everything bool `json:"everything,omitempty"`
 	// Nested lets programs make user namespaces of their own. Otherwise even
 	// without Seccomp none can be made.
 	Nested bool `json:"nested,omitempty"`
@@ -147,6 +155,18 @@ type Entry struct {
 	Contents []byte `json:"contents,omitempty"`
 	Mode     uint32 `json:"mode,omitempty"`  // permission bits; 0: 0755 or 0644
 	Owned    bool   `json:"owned,omitempty"` // belongs to User; otherwise to 0:0
+}
+
+// MaxSockets is how many Sockets a sandbox can have, so that all of them can be
+// handed over at once.
+const MaxSockets = 200
+
+// A Socket is one at which something outside of the sandbox serves it.
+type Socket struct {
+	UDP bool `json:"udp,omitempty"`
+	// IP has 4 or 16 bytes. None: every address, of IPv4 and of IPv6.
+	IP   []byte `json:"ip,omitempty"`
+	Port int    `json:"port"`
 }
 
 // The kinds of Mount.
