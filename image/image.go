@@ -61,6 +61,8 @@ type Request struct {
 	// Progress is told how far the call is; from one goroutine at a time. Nil:
 	// nobody is told.
 	Progress func(Progress)
+
+	module bool // a WebAssembly module is meant
 }
 
 // A Progress is how far one part of an image is. The parts of an image are its

@@ -238,13 +238,22 @@ func (p *pulling) find(ctx context.Context) (found *candidate, err error) {
 	if err != nil {
 		return nil, err
 	}
-	if found, err = p.choose(ctx, top); err != nil {
-		return nil, err
-	}
-	if err := p.checkManifest(found); err != nil {
+	if found, err = p.suits(ctx, top); err != nil {
 		return nil, err
 	}
 	return found, p.trust.verify(ctx, p, top, found)
+}
+
+// suits returns what is meant of what a reference leads to, if it can be used.
+func (p *pulling) suits(ctx context.Context, top *document) (*candidate, error) {
+	if p.req.module {
+		return p.chooseModule(ctx, top)
+	}
+	found, err := p.choose(ctx, top)
+	if err != nil {
+		return nil, err
+	}
+	return found, p.checkManifest(found)
 }
 
 // close ends what find has opened.

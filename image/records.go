@@ -176,11 +176,15 @@ func (s *Store) loadDigest(digest v1.Hash) (*Image, error) {
 	if data, err = s.blobs.read(manifest.Config.Digest, limit); err != nil {
 		return nil, err
 	}
-	config, err := v1.ParseConfigFile(bytes.NewReader(data))
+	config := &v1.ConfigFile{}
+	if isImageConfig(manifest.Config.MediaType) {
+		config, err = v1.ParseConfigFile(bytes.NewReader(data))
+	}
 	if err != nil {
 		return nil, problem(digest.String(), caisson.ErrInvalid, fmt.Errorf("not an image's configuration: %w", err))
 	}
-	if len(manifest.Layers) != len(config.RootFS.DiffIDs) {
+	// Of an artifact nothing is unpacked but by who knows what it is.
+	if len(manifest.Layers) != len(config.RootFS.DiffIDs) && isImageConfig(manifest.Config.MediaType) {
 		return nil, problem(digest.String(), caisson.ErrInvalid, fmt.Errorf(
 			"%d layers, but its configuration has %d", len(manifest.Layers), len(config.RootFS.DiffIDs)))
 	}

@@ -201,12 +201,20 @@ func (s *Store) have(ctx context.Context, req *Request) (*Image, error) {
 	if errors.Is(err, caisson.ErrNotFound) {
 		return nil, nil // somebody has removed a part of it
 	}
-	if err != nil {
+	if err != nil || !img.serves(req) {
 		return nil, err
 	}
 	s.touch(name)
 	img.Ref = req.Ref
 	return img, nil
+}
+
+// serves reports whether what is in the store is of the kind that is asked for.
+func (img *Image) serves(req *Request) bool {
+	if req.module {
+		return img.Layers == 1
+	}
+	return isImageConfig(img.manifest.Config.MediaType)
 }
 
 // refuseNever is the error of what must be looked for outside and may not.
