@@ -123,8 +123,8 @@ func (c *Client) Pause(ctx context.Context) error { return c.do(ctx, wire.OpPaus
 // Resume undoes Pause.
 func (c *Client) Resume(ctx context.Context) error { return c.do(ctx, wire.OpResume) }
 
-// Stats returns what the sandbox uses, after the program's end the last
-// figures. What can't be measured is -1.
+// Stats returns what the sandbox uses, after the end of the program, and of its
+// keep, the last figures. What can't be measured is -1.
 func (c *Client) Stats(ctx context.Context) (isolate.Stats, error) {
 	reply, err := c.ask(ctx, &wire.Request{Op: wire.OpStats})
 	if err != nil {
@@ -151,6 +151,22 @@ func (c *Client) Root(ctx context.Context) (*os.File, error) {
 		return nil, errGarbled
 	}
 	return call.files[0], nil
+}
+
+// Sockets returns duplicates of the sockets of Spec.Box, in that order, which are
+// the caller's to close. They can be had as often as they are asked for, until
+// the program has ended.
+//
+// Errors: ErrEnded if the program has ended.
+func (c *Client) Sockets(ctx context.Context) ([]*os.File, error) {
+	call, err := c.link.send(ctx, &wire.Request{Op: wire.OpSockets})
+	if err != nil {
+		return nil, err
+	}
+	if err := call.result(ctx); err != nil {
+		return nil, err
+	}
+	return call.files, nil
 }
 
 // Destroy ends the program, the sandbox and the keeper, and returns when

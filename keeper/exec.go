@@ -28,7 +28,7 @@ const straggle = 200 * time.Millisecond
 // ctx bounds the starting; timeout (0: none) how long the program may run. A
 // program that can't be executed has ended, with code 127 or 126.
 //
-// Errors: ErrEnded if the main program does not run.
+// Errors: ErrEnded if the main program does not run, unless the sandbox is kept.
 func (c *Client) Exec(ctx context.Context, p *isolate.Program, timeout time.Duration) (*Exec, error) {
 	if err := c.link.lost(); err != nil {
 		return nil, err
@@ -108,7 +108,11 @@ func (e *Exec) await() {
 	case errors.Is(e.link.lost(), errClosed):
 		e.exit = caisson.Exit{Reason: caisson.ReasonKilled, Signal: int(syscall.SIGKILL), EndedAt: time.Now()}
 	default:
-		e.exit = caisson.Exit{Reason: caisson.ReasonAborted, Signal: int(syscall.SIGKILL), EndedAt: time.Now()}
+		why := "its keeper was killed"
+		if e.link.isGone() {
+			why = "its sandbox was removed"
+		}
+		e.exit = caisson.Exit{Reason: caisson.ReasonAborted, Message: why, Signal: int(syscall.SIGKILL), EndedAt: time.Now()}
 	}
 	for _, f := range e.files {
 		f.SetReadDeadline(time.Now().Add(straggle))

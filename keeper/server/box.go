@@ -24,6 +24,13 @@ type Box interface {
 	Close() error
 }
 
+// A Halter is a Box whose programs can be halted for good while others are
+// started beside them: one that wire.Spec.Keep is for. isolate.Box is one.
+type Halter interface {
+	// Halt halts all that runs in the box, until Kill or Close ends it.
+	Halt() error
+}
+
 // A Resident is a Box whose main program does not end with the keeper: it
 // belongs to somebody else, such as a container daemon, who passes its output
 // on.
@@ -62,7 +69,15 @@ func (k *keeper) openBox() (Box, error) {
 	if open == nil {
 		return nil, failure(caisson.OpCreate, caisson.ErrUnsupported, "this keeper does not know sandboxes of kind "+f.Kind)
 	}
-	return open(f.Data, f.Adopt)
+	box, err := open(f.Data, f.Adopt)
+	if err != nil {
+		return nil, err
+	}
+	if _, ok := box.(Halter); !ok && k.spec.Keep > 0 {
+		err := failure(caisson.OpCreate, caisson.ErrUnsupported, "keep: sandboxes of kind "+f.Kind+" end with their program")
+		return nil, errors.Join(err, box.Close())
+	}
+	return box, nil
 }
 
 // spawnMain starts the main program. One that its box runs by itself has no
@@ -130,4 +145,7 @@ func (o *output) fresh(stream tasklog.Stream, data []byte) []byte {
 	return data[n:]
 }
 
-var _ Box = (*isolate.Box)(nil)
+var (
+	_ Box    = (*isolate.Box)(nil)
+	_ Halter = (*isolate.Box)(nil)
+)

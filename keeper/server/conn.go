@@ -144,6 +144,11 @@ func (c *conn) handle(req *wire.Request) {
 		if err == nil {
 			return
 		}
+	case wire.OpSockets:
+		err = c.sendSockets(reply)
+		if err == nil {
+			return
+		}
 	case wire.OpExec:
 		c.exec(req)
 		return

@@ -23,6 +23,7 @@ func (k *keeper) destroy(answer func()) error {
 		return nil
 	}
 	k.abort()
+	k.dismiss("its sandbox was removed")
 	if err := k.closeBox(); err != nil {
 		return err
 	}

@@ -163,7 +163,7 @@ func (k *keeper) supervise(proc *isolate.Proc) {
 	case <-k.hurry:
 	}
 	linger.Stop()
-	if err := k.killAll(); err != nil {
+	if err := k.settle(); err != nil {
 		note(&exit, err.Error())
 	}
 	drainErr := k.drain()
@@ -202,6 +202,7 @@ func (k *keeper) leave() {
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	k.phase = leaving
+	k.keep.from = time.Now()
 	if k.timeout != nil {
 		k.timeout.Stop()
 	}
@@ -253,6 +254,7 @@ func (k *keeper) memoryLimit() string {
 
 // conclude makes the log and then the exit durable, and tells everyone.
 func (k *keeper) conclude(exit *caisson.Exit) {
+	k.shut()
 	if err := k.output.close(); err != nil {
 		note(exit, "log: "+err.Error())
 	}
@@ -267,6 +269,7 @@ func (k *keeper) conclude(exit *caisson.Exit) {
 	k.mu.Lock()
 	k.phase, k.exit, k.paused = ended, exit, false
 	k.next.busy = true
+	k.beginKeep()
 	for c := range k.conns {
 		c.tellExit(exit)
 	}

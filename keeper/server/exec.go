@@ -25,11 +25,13 @@ type session struct {
 	leader   leader
 	terminal bool
 	began    time.Time
+	late     bool // the main program had ended
 
 	mu      sync.Mutex
 	timer   *time.Timer
 	expired bool
-	closed  bool // leader is
+	ended   string // why it was ended together with the sandbox, or the main program
+	closed  bool   // leader is
 }
 
 // exec starts a program and gives the client its descriptors.
@@ -83,18 +85,11 @@ func (c *conn) tryExec(req *wire.Request) error {
 // start starts the program and returns the client's ends of its streams.
 func (s *session) start(p *isolate.Program) (files []*os.File, err error) {
 	k := s.conn.k
+	k.awaitKeep()
 	k.spawning.Lock()
 	defer k.spawning.Unlock()
-	k.mu.Lock()
-	doomed, phase := k.doomed, k.phase
-	k.mu.Unlock()
-	switch {
-	case doomed:
-		return nil, errDestroyed(caisson.OpExec)
-	case phase < running:
-		return nil, failure(caisson.OpExec, caisson.ErrEnded, "the program was not started")
-	case phase > running:
-		return nil, errEnded(caisson.OpExec)
+	if s.late, err = k.mayExec(); err != nil {
+		return nil, err
 	}
 
 	var inside [3]*os.File
@@ -115,9 +110,27 @@ func (s *session) start(p *isolate.Program) (files []*os.File, err error) {
 		files = []*os.File{s.proc.Terminal}
 	}
 	k.mu.Lock()
-	k.execs++
+	k.sessions[s] = struct{}{}
 	k.mu.Unlock()
 	return files, nil
+}
+
+// mayExec returns why no program can be started beside the main one, and, where
+// one can, whether that has ended. The caller holds spawning.
+func (k *keeper) mayExec() (late bool, err error) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	switch {
+	case k.doomed:
+		return false, errDestroyed(caisson.OpExec)
+	case k.phase < running:
+		return false, failure(caisson.OpExec, caisson.ErrEnded, "the program was not started")
+	case k.phase == running || k.keep.on:
+		return k.phase > running, nil
+	case k.keep.over:
+		return false, failure(caisson.OpExec, caisson.ErrEnded, "the program has ended, and "+keepIsOver)
+	}
+	return false, errEnded(caisson.OpExec)
 }
 
 // pipes makes three pipes and returns the program's ends and the client's.
@@ -164,35 +177,37 @@ func (s *session) wait() {
 	code, signal, _ := s.proc.Wait()
 	exit := &caisson.Exit{Code: code, Signal: signal, StartedAt: s.began, EndedAt: time.Now()}
 	exit.Usage.Wall = caisson.Duration(time.Since(s.began))
-	exit.Reason = s.reason(signal)
+	exit.Reason, exit.Message = s.reason(signal)
+	s.conn.send(&wire.Reply{ID: s.id, Exit: exit, Ended: true})
 
 	k := s.conn.k
 	k.mu.Lock()
-	k.execs--
+	delete(k.sessions, s)
 	k.mu.Unlock()
-	s.conn.send(&wire.Reply{ID: s.id, Exit: exit, Ended: true})
 }
 
-func (s *session) reason(signal int) caisson.Reason {
+// reason returns why the program has ended, with a sentence where it did not do
+// so by itself.
+func (s *session) reason(signal int) (reason caisson.Reason, message string) {
 	s.mu.Lock()
 	if s.timer != nil {
 		s.timer.Stop()
 	}
-	expired := s.expired
+	expired, why := s.expired, s.ended
 	s.mu.Unlock()
 	k := s.conn.k
 	k.mu.Lock()
-	over := k.phase > running || k.stop != nil
+	over := why != "" || !s.late && (k.phase > running || k.stop != nil)
 	k.mu.Unlock()
 	switch {
 	case expired:
-		return caisson.ReasonTimeout
+		return caisson.ReasonTimeout, ""
 	case over && signal == int(syscall.SIGKILL):
-		return caisson.ReasonAborted
+		return caisson.ReasonAborted, why
 	case signal != 0:
-		return caisson.ReasonSignaled
+		return caisson.ReasonSignaled, ""
 	}
-	return caisson.ReasonExited
+	return caisson.ReasonExited, ""
 }
 
 func (s *session) signal(number int) error { return signalProc(s.proc, number) }

@@ -19,17 +19,22 @@ const (
 type following struct {
 	tries int  // starts so far
 	busy  bool // it runs, or waits for its next start: there are never two
+	done  bool // it has succeeded, and left the sandbox to be kept
 }
 
 // follow has OnExit started if the time has come: the exit is durable and
 // nobody owns what follows. It is called whenever one of these may have become
 // true. The caller holds mu.
 func (k *keeper) follow() {
-	if k.phase != ended || k.owners > 0 || k.doomed || k.next.busy || len(k.spec.OnExit) == 0 {
+	if k.phase != ended || k.owners > 0 || k.doomed || k.next.busy {
 		return
 	}
+	none, tired := len(k.spec.OnExit) == 0, k.next.tries == followTries
+	if none && !k.keep.over || k.keep.on && (tired || k.next.done) {
+		return // for now, where the sandbox is kept
+	}
 	k.next.busy = true
-	if k.next.tries == followTries {
+	if none || tired {
 		go k.giveUp()
 		return
 	}
@@ -50,12 +55,10 @@ func (k *keeper) pauseBefore(try int) time.Duration {
 // runNext starts OnExit after a pause and waits for its end.
 func (k *keeper) runNext(pause time.Duration) {
 	time.Sleep(pause)
-	if k.stillWanted() {
-		k.runOnExit()
-	}
+	done := k.stillWanted() && k.runOnExit()
 	k.mu.Lock()
 	defer k.mu.Unlock()
-	k.next.busy = false
+	k.next.busy, k.next.done = false, done && k.keep.on
 	k.follow()
 }
 
@@ -71,8 +74,9 @@ func (k *keeper) stillWanted() bool {
 }
 
 // runOnExit runs OnExit, detached: in a session of its own, with nothing of
-// the keeper's. One that can't be started is one that has ended.
-func (k *keeper) runOnExit() {
+// the keeper's. It reports whether that has succeeded; one that can't be started
+// has not.
+func (k *keeper) runOnExit() bool {
 	argv := k.spec.OnExit
 	var process *os.Process
 	err := k.oom.lowered(func() (err error) {
@@ -84,7 +88,9 @@ func (k *keeper) runOnExit() {
 		})
 		return err
 	})
-	if err == nil {
-		process.Wait()
+	if err != nil {
+		return false
 	}
+	state, err := process.Wait()
+	return err == nil && state.Success()
 }

@@ -60,8 +60,11 @@ type keeper struct {
 	doomed  bool // it is being, or was, destroyed
 	conns   map[*conn]struct{}
 	owners  int
-	execs   int
-	next    following
+	// sessions are the programs that run beside the main one, or after it.
+	sessions map[*session]struct{}
+	next     following
+
+	keep keeping
 
 	hurry chan struct{} // closed when no grace is left
 	over  chan struct{} // closed when the exit is durable
@@ -78,7 +81,7 @@ func open(spec *wire.Spec, openers map[string]Opener) (*keeper, error) {
 	}
 	k := &keeper{
 		spec: spec, openers: openers,
-		conns: map[*conn]struct{}{},
+		conns: map[*conn]struct{}{}, sessions: map[*session]struct{}{},
 		hurry: make(chan struct{}),
 		over:  make(chan struct{}),
 		quit:  make(chan struct{}),
@@ -305,12 +308,13 @@ func (k *keeper) freeze(on bool) error {
 	return err
 }
 
-// stats returns what the sandbox uses now, after the end what it used.
+// stats returns what the sandbox uses now, also while it is kept, and after that
+// what the program used.
 func (k *keeper) stats() (usage isolate.Stats, err error) {
 	k.mu.Lock()
-	usage, phase := k.usage, k.phase
+	usage, over := k.usage, k.phase == ended && !k.keep.on
 	k.mu.Unlock()
-	if phase == ended {
+	if over {
 		return usage, nil
 	}
 	err = k.use(func() error {
@@ -337,7 +341,7 @@ func (k *keeper) status() *wire.Status {
 	defer k.mu.Unlock()
 	s := &wire.Status{
 		PID: os.Getpid(), Started: k.phase >= running, Exit: k.exit,
-		Execs: k.execs, Owners: k.owners, Paused: k.paused,
+		Execs: len(k.sessions), Owners: k.owners, Paused: k.paused, Kept: k.keep.on,
 	}
 	if k.main != nil && k.phase == running {
 		s.MainPID = k.main.PID

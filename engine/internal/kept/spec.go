@@ -36,6 +36,7 @@ func KeeperSpec(s *engine.Spec, run string, box *isolate.Spec, program isolate.P
 		ID: s.ID, Dir: s.Dir, Socket: filepath.Join(run, socketName), Log: s.Log, LogLimit: s.Limits.Log,
 		Box: box, Program: program, Input: s.Input,
 		Timeout: s.Timeout, StopSignal: s.StopSignal, Grace: s.Grace, Linger: s.Linger,
+		Keep:   s.Keep,
 		OnExit: s.OnExit, OnExitEnv: s.OnExitEnv,
 	}
 	for _, secret := range s.Secrets {

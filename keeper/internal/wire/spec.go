@@ -69,6 +69,12 @@ type Spec struct {
 	// output. Zero: they are killed at once.
 	Linger caisson.Duration `json:"linger,omitempty"`
 
+	// Keep is how long after the program's end others can still be started in
+	// the sandbox. What the program has left behind is halted then instead of
+	// killed; when the time is over everything is killed, and the rest is as
+	// without Keep. Zero: nothing is started after the end.
+	Keep caisson.Duration `json:"keep,omitempty"`
+
 	// OnExit is started once after the exit is durable, if no connection that
 	// called Own is open then, or as soon as the last such one closes without
 	// Destroy. If it ends, or can't be started, and the sandbox is still there
@@ -106,6 +112,11 @@ func (s *Spec) Check() error {
 		return invalid(fmt.Errorf("spec is of version %d, this keeper reads %d", s.Version, Version))
 	case s.Box == nil:
 		return invalid(errors.New("spec has no box"))
+	case s.Keep > 0 && s.Box.None:
+		return &caisson.Error{
+			Op: caisson.OpCreate, Item: "keep", Kind: caisson.ErrUnsupported,
+			Err: errors.New("without isolation there is no sandbox that could be kept"),
+		}
 	case len(s.Program.Args) == 0:
 		return invalid(errors.New("program has no arguments"))
 	}
@@ -131,6 +142,7 @@ type Status struct {
 	Execs   int           `json:"execs"`  // live exec sessions
 	Owners  int           `json:"owners"` // connections that called Own
 	Paused  bool          `json:"paused"`
+	Kept    bool          `json:"kept,omitempty"` // the program has ended, and execs are possible
 }
 
 // ReadRecord reads the keeper.json in dir. One that can't be read as such was
