@@ -14,6 +14,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"maps"
 	"net/http"
 	"os/exec"
 	"slices"
@@ -50,6 +51,7 @@ type Options struct {
 	// Composite carries out tasks with a component. Nil: they are refused.
 	Composite Composite
 	// Proxies are the upstreams that tasks may name in their proxies, by name.
+	// Whichever process attends to a task has to have them.
 	Proxies map[string]http.Handler
 	// Progress is told how much of an input, by its number in the task, has
 	// been staged; total is -1 where it is not known. Nil: nobody is told.
@@ -183,6 +185,10 @@ func (x *Executor) register() error {
 func duplicate(what, name string) error {
 	return &caisson.Error{Op: caisson.OpConfig, Item: what, Kind: caisson.ErrExists, Err: fmt.Errorf("%q is there twice", name)}
 }
+
+// Upstreams returns the names that tasks may use as upstreams of their proxies,
+// sorted.
+func (x *Executor) Upstreams() []string { return slices.Sorted(maps.Keys(x.opts.Proxies)) }
 
 // Close releases what the executor holds. Tasks run on.
 func (x *Executor) Close() error {

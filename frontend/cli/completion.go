@@ -2,6 +2,7 @@ package cli
 
 import (
 	"fmt"
+	"strings"
 
 	"github.com/spf13/cobra"
 
@@ -79,6 +80,30 @@ func (c *command) completeEngines(cmd *cobra.Command, _ []string, _ string) ([]s
 		return nil, cobra.ShellCompDirectiveNoFileComp
 	}
 	return host.Engines, cobra.ShellCompDirectiveNoFileComp
+}
+
+// completeNetworks offers what every host knows; an allow-list goes on.
+func completeNetworks(*cobra.Command, []string, string) ([]string, cobra.ShellCompDirective) {
+	return []string{caisson.NetworkNone, caisson.NetworkDefault, caisson.NetworkHost, "allow="}, cobra.ShellCompDirectiveNoFileComp | cobra.ShellCompDirectiveNoSpace
+}
+
+// completeProxies offers the upstreams of the configuration, behind the name
+// inside that was begun, or else one like their own.
+func (c *command) completeProxies(cmd *cobra.Command, _ []string, word string) ([]string, cobra.ShellCompDirective) {
+	host, err := c.openQuietly(cmd.Context())
+	if err != nil {
+		return nil, cobra.ShellCompDirectiveNoFileComp
+	}
+	name, _, named := strings.Cut(word, "=")
+	var words []string
+	for _, upstream := range host.Executor.Upstreams() {
+		inside := upstream
+		if named {
+			inside = name
+		}
+		words = append(words, inside+"="+upstream)
+	}
+	return words, cobra.ShellCompDirectiveNoFileComp
 }
 
 func (c *command) completeVolumes(cmd *cobra.Command, _ []string, _ string) ([]string, cobra.ShellCompDirective) {

@@ -241,6 +241,9 @@ func printResult(line func(name, value string), r *caisson.Result) {
 	for _, phase := range r.Phases {
 		line("  "+phase.Name, took(phase.Took))
 	}
+	for _, b := range r.Blocked {
+		line("blocked", blockedText(b))
+	}
 	line("value", r.Output)
 	for _, out := range r.Outputs {
 		line("output", outputText(&out))
@@ -345,6 +348,9 @@ func eventText(e caisson.Event) string {
 		text += fmt.Sprintf(" reason=%s status=%d", e.Result.Exit.Reason, e.Result.Status)
 	case e.Exit != nil:
 		text += fmt.Sprintf(" reason=%s status=%d", e.Exit.Reason, e.Exit.Status())
+	}
+	if e.Blocked != nil {
+		text += " " + blockedText(*e.Blocked)
 	}
 	for _, more := range []string{e.Message, failureText(e.Error)} {
 		if more != "" {

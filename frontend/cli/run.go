@@ -57,6 +57,8 @@ func (c *command) runCommand() *cobra.Command {
 	cmd.Flags().BoolVarP(&r.detach, "detach", "d", false, "print the task's id and return")
 	cmd.Flags().BoolVar(&r.json, "json", false, "print events, one JSON object a line, with the output among them")
 	_ = cmd.RegisterFlagCompletionFunc("engine", c.completeEngines)
+	_ = cmd.RegisterFlagCompletionFunc("network", completeNetworks)
+	_ = cmd.RegisterFlagCompletionFunc("proxy", c.completeProxies)
 	return cmd
 }
 

@@ -18,11 +18,12 @@ import (
 // put over it: single values replace its own, lists and mappings are added to.
 type taskFlags struct {
 	engine, image, name     string
-	network, workdir, user  string
+	workdir, user           string
 	hostname, stopSignal    string
 	timeout, grace, keep    caisson.Duration
 	env, limits, secrets    []string
 	inputs, outputs, mounts []string
+	network, proxies        []string
 	retry                   string
 	set                     func(name string) bool // was the flag given
 	lookup                  func(name string) (string, bool)
@@ -38,8 +39,9 @@ func (f *taskFlags) register(flags *pflag.FlagSet, lookup func(string) (string, 
 	flags.StringArrayVar(&f.inputs, "input", nil, "bring data in: `FROM[=TO]`; TO is in/ and FROM's last part if left out")
 	flags.StringArrayVar(&f.outputs, "output", nil, "take what matches out: `GLOB=TO`; TO is a folder if it ends in /")
 	flags.StringArrayVar(&f.mounts, "mount", nil, "mount: `type=TYPE,target=PATH`[,source=SOURCE][,readonly][,OPTION=VALUE]")
-	flags.StringArrayVar(&f.secrets, "secret", nil, "give it a secret: `NAME=FROM`[,as=file][,once] with FROM env:NAME or file:PATH")
-	flags.StringVar(&f.network, "network", "", "what it can reach: none (default), default, host, `MODE` or allow=HOST:PORT,...")
+	flags.StringArrayVar(&f.secrets, "secret", nil, "give it a secret: `NAME=FROM`[,as=file][,once][,broker=HOST[,header=H]] with FROM env:NAME or file:PATH")
+	flags.StringArrayVar(&f.network, "network", nil, "what it can reach: none (default), default, host, `MODE` or allow=HOST:PORT,...")
+	flags.StringArrayVar(&f.proxies, "proxy", nil, "let it reach an upstream of the configuration as http://NAME/: `NAME=UPSTREAM`")
 	flags.StringVarP(&f.workdir, "workdir", "w", "", "start it in this `folder`")
 	flags.StringVarP(&f.user, "user", "u", "", "run it as `UID[:GID]`")
 	flags.StringVar(&f.hostname, "hostname", "", "the `name` that it sees as its host's")
@@ -55,7 +57,7 @@ func (f *taskFlags) apply(task *caisson.Task) error {
 	f.applyValues(task)
 	for _, step := range []func(*caisson.Task) error{
 		f.applyEnv, f.applyLimits, f.applyInputs, f.applyOutputs,
-		f.applyMounts, f.applySecrets, f.applyNetwork, f.applyRetry,
+		f.applyMounts, f.applySecrets, f.applyNetwork, f.applyProxies, f.applyRetry,
 	} {
 		if err := step(task); err != nil {
 			return err
@@ -273,23 +275,12 @@ func parseMount(entry string) (caisson.Mount, error) {
 func (f *taskFlags) applySecrets(task *caisson.Task) error {
 	for _, entry := range f.secrets {
 		name, rest, _ := strings.Cut(entry, "=")
-		parts := strings.Split(rest, ",")
-		secret := caisson.Secret{From: parts[0]}
-		if secret.From == "" {
-			secret.From = "env:" + name
-		}
-		for _, part := range parts[1:] {
-			switch part {
-			case "as=env", "as=file":
-				secret.As = strings.TrimPrefix(part, "as=")
-			case "once":
-				secret.Once = true
-			default:
-				return usagef("--secret %s: %q is neither as=env, as=file nor once", clean(name), part)
-			}
-		}
 		if name == "" {
 			return usagef("--secret: no name, use NAME=env:VARIABLE")
+		}
+		secret, err := parseSecret(name, rest)
+		if err != nil {
+			return usagef("--secret %s: %w", clean(name), err)
 		}
 		if task.Secrets == nil {
 			task.Secrets = map[string]caisson.Secret{}
@@ -299,18 +290,69 @@ func (f *taskFlags) applySecrets(task *caisson.Task) error {
 	return nil
 }
 
-func (f *taskFlags) applyNetwork(task *caisson.Task) error {
-	if !f.set("network") {
-		return nil
+// parseSecret reads what stands behind a secret's name.
+func parseSecret(name, text string) (caisson.Secret, error) {
+	parts := strings.Split(text, ",")
+	secret := caisson.Secret{From: parts[0]}
+	if secret.From == "" {
+		secret.From = "env:" + name
 	}
-	allow, ok := strings.CutPrefix(f.network, "allow=")
-	switch {
-	case ok && allow == "", f.network == "", f.network == caisson.NetworkAllow:
-		return usagef("--network %q: use none, default, host, allow=HOST:PORT or a network's name", f.network)
-	case ok:
-		task.Network = caisson.Network{Mode: caisson.NetworkAllow, Allow: strings.Split(allow, ",")}
-	default:
-		task.Network = caisson.Network{Mode: f.network}
+	header := ""
+	for _, part := range parts[1:] {
+		key, value, _ := strings.Cut(part, "=")
+		switch {
+		case part == "as=env", part == "as=file":
+			secret.As = value
+		case part == "once":
+			secret.Once = true
+		case key == "broker" && value != "":
+			secret.Broker = &caisson.Broker{Host: value}
+		case key == "header" && value != "":
+			header = value
+		default:
+			return secret, fmt.Errorf("%q is neither as=env, as=file, once, broker=HOST nor header=NAME", part)
+		}
+	}
+	if header != "" && secret.Broker == nil {
+		return secret, fmt.Errorf("header=%s needs broker=HOST beside it", header)
+	}
+	if secret.Broker != nil {
+		secret.Broker.Header = header
+	}
+	return secret, nil
+}
+
+// applyNetwork takes a mode, or an allow-list whose parts may stand in several
+// flags.
+func (f *taskFlags) applyNetwork(task *caisson.Task) error {
+	var allow []string
+	for _, entry := range f.network {
+		list, ok := strings.CutPrefix(entry, "allow=")
+		switch {
+		case ok && list == "", entry == "", entry == caisson.NetworkAllow:
+			return usagef("--network %q: use none, default, host, allow=HOST:PORT or a network's name", entry)
+		case len(f.network) > 1 && !ok:
+			return usagef("--network %q: only allow=HOST:PORT can stand beside another --network", entry)
+		case ok:
+			allow = append(allow, strings.Split(list, ",")...)
+			task.Network = caisson.Network{Mode: caisson.NetworkAllow, Allow: allow}
+		default:
+			task.Network = caisson.Network{Mode: entry}
+		}
+	}
+	return nil
+}
+
+func (f *taskFlags) applyProxies(task *caisson.Task) error {
+	for _, entry := range f.proxies {
+		name, upstream, _ := strings.Cut(entry, "=")
+		if name == "" || upstream == "" {
+			return usagef("--proxy %q: use NAME=UPSTREAM, such as git=git", entry)
+		}
+		if task.Proxies == nil {
+			task.Proxies = map[string]caisson.Proxy{}
+		}
+		task.Proxies[name] = caisson.Proxy{Upstream: upstream}
 	}
 	return nil
 }

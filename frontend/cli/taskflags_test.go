@@ -104,6 +104,24 @@ func TestFlagsBecomeTask(t *testing.T) {
 				"SAME":  {From: "env:SAME"},
 			}},
 		},
+		{
+			"Brokers",
+			[]string{"--secret", "TOKEN=env:CI_TOKEN,broker=api.example.com", "--secret", "KEY,header=X-Key,broker=http://[::1]:8080,as=file"},
+			caisson.Task{Secrets: map[string]caisson.Secret{
+				"TOKEN": {From: "env:CI_TOKEN", Broker: &caisson.Broker{Host: "api.example.com"}},
+				"KEY":   {From: "env:KEY", As: "file", Broker: &caisson.Broker{Host: "http://[::1]:8080", Header: "X-Key"}},
+			}},
+		},
+		{
+			"Proxies",
+			[]string{"--proxy", "git=git.example.com", "--proxy", "store=s"},
+			caisson.Task{Proxies: map[string]caisson.Proxy{"git": {Upstream: "git.example.com"}, "store": {Upstream: "s"}}},
+		},
+		{
+			"NetworkAllowAgain",
+			[]string{"--network", "allow=a:1,b:2", "--network", "allow=[::1]:3"},
+			caisson.Task{Network: caisson.Network{Mode: "allow", Allow: []string{"a:1", "b:2", "[::1]:3"}}},
+		},
 		{"NetworkMode", []string{"--network", "host"}, caisson.Task{Network: caisson.Network{Mode: "host"}}},
 		{
 			"NetworkAllow",
@@ -173,6 +191,10 @@ func TestWrongFlags(t *testing.T) {
 		{"--mount", "type=bind,target=/x,ro=perhaps", "true or false"},
 		{"--secret", "=env:X", "no name"},
 		{"--secret", "X=env:X,twice", "neither as=env"},
+		{"--secret", "X=env:X,broker=", "neither as=env"},
+		{"--secret", "X=env:X,header=Y", "header=Y needs broker=HOST"},
+		{"--proxy", "git", "use NAME=UPSTREAM"},
+		{"--proxy", "=git", "use NAME=UPSTREAM"},
 		{"--network", "allow=", "use none, default"},
 		{"--network", "allow", "use none, default"},
 		{"--network", "", "use none, default"},
