@@ -106,7 +106,7 @@ func TestFlagsBecomeTask(t *testing.T) {
 		},
 		{
 			"Brokers",
-			[]string{"--secret", "TOKEN=env:CI_TOKEN,broker=api.example.com", "--secret", "KEY,header=X-Key,broker=http://[::1]:8080,as=file"},
+			[]string{"--secret", "TOKEN=env:CI_TOKEN,broker=api.example.com", "--secret", "KEY=,header=X-Key,broker=http://[::1]:8080,as=file"},
 			caisson.Task{Secrets: map[string]caisson.Secret{
 				"TOKEN": {From: "env:CI_TOKEN", Broker: &caisson.Broker{Host: "api.example.com"}},
 				"KEY":   {From: "env:KEY", As: "file", Broker: &caisson.Broker{Host: "http://[::1]:8080", Header: "X-Key"}},
