@@ -54,6 +54,7 @@ var rules = []rule{
 	{"cmd", []string{"app", "keeper", "internal"}, "main functions hold no logic"},
 	{"internal", []string{".", "internal"}, "internal packages are small nouns below everything"},
 	{"internal/bench", []string{".", "app", "component", "document", "engine", "executor", "image", "keeper", "stage", "mount", "internal"}, "benchmarks measure the whole"},
+	{"internal/gateway", []string{".", "engine", "keeper/redact", "internal"}, "what is served at a sandbox's sockets knows the contract's words for them, and no engine"},
 	{"internal/testimage", nil, "it makes images for tests of anything"},
 	{"examples", []string{".", "app", "component", "engine", "executor", "mount", "stage"}, "an example is another program: it has what other programs may use"},
 	{"internal/archtest", nil, "it only looks"},
@@ -102,6 +103,7 @@ var forbidden = []struct{ from, to, why string }{
 	{"frontend", "engine/wasm", "nobody outside an engine's folder names that engine: choices are made by Features"},
 	{"engine/internal", "engine/docker", "what engines share is below them"},
 	{"engine/internal", "engine/wasm", "what engines share is below them"},
+	{"engine", "internal/gateway", "engines only know sockets"},
 	{"engine/enginetest", "engine/native", "the suite knows the contract and no engine"},
 	{"engine/enginetest", "engine/mem", "the suite knows the contract and no engine"},
 }
