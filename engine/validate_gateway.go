@@ -11,8 +11,8 @@ import (
 )
 
 // maxSockets is how many sockets a gateway may have: all of them travel in one
-// message of a unix socket, which holds 253.
-const maxSockets = 253
+// message of a unix socket, which holds 253 descriptors, and not alone.
+const maxSockets = 200
 
 // gateway checks what becomes sockets, lines of /etc/hosts and of resolv.conf.
 func (v *validation) gateway(s *Spec) {
@@ -20,6 +20,7 @@ func (v *validation) gateway(s *Spec) {
 	if g == nil {
 		return
 	}
+	v.addIf(s.Network.Mode == caisson.NetworkHost, "gateway", "not with the host's network, where everybody could connect")
 	v.addIf(len(g.Sockets) > maxSockets, "gateway.sockets", fmt.Sprintf("there are %d, at most %d can be", len(g.Sockets), maxSockets))
 	seen := make(map[Socket]bool)
 	for i, socket := range g.Sockets {

@@ -10,11 +10,13 @@ import (
 	"time"
 
 	"github.com/caissonrun/caisson"
+	"github.com/caissonrun/caisson/internal/isolate"
 	"github.com/caissonrun/caisson/keeper/internal/wire"
 )
 
-// maxFiles is how many descriptors an answer may bring.
-const maxFiles = 3
+// maxFiles is how many descriptors an answer may bring: a program's streams, or
+// a sandbox's sockets.
+const maxFiles = isolate.MaxSockets
 
 // lastWords is how long a connection that can't be written to may take to end.
 const lastWords = time.Second

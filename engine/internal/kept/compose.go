@@ -7,6 +7,7 @@ import "github.com/caissonrun/caisson/engine"
 type (
 	bare     struct{ *sandbox }
 	filed    struct{ *sandbox }
+	gated    struct{ *sandbox }
 	measured struct{ *sandbox }
 	pausable struct{ *sandbox }
 )
@@ -14,16 +15,20 @@ type (
 var (
 	_ engine.Execer      = bare{}
 	_ engine.Filer       = filed{}
+	_ engine.Gatekeeper  = gated{}
 	_ engine.StatsReader = measured{}
 	_ engine.Pauser      = pausable{}
 )
 
 // compose returns s with the optional interfaces that it has: exec always,
-// files with a root of its own, stats and pause where the host has what they
-// need.
-func compose(s *sandbox, stats, pause bool) engine.Sandbox {
+// files with a root of its own, a gateway, stats and pause where the host has
+// what they need.
+func compose(s *sandbox, w *Works) engine.Sandbox {
 	b, f, m, p := bare{s}, filed{s}, measured{s}, pausable{s}
-	switch [3]bool{s.rec.Isolation != None, stats, pause} {
+	if s.rec.Isolation != None && w.Gateway {
+		return served(s, w)
+	}
+	switch [3]bool{s.rec.Isolation != None, w.Stats, w.Pause} {
 	case [3]bool{true, true, true}:
 		return struct {
 			bare
@@ -66,4 +71,38 @@ func compose(s *sandbox, stats, pause bool) engine.Sandbox {
 		}{b, p}
 	}
 	return b
+}
+
+// served is compose for a sandbox with a root and a gateway.
+func served(s *sandbox, w *Works) engine.Sandbox {
+	b, f, g, m, p := bare{s}, filed{s}, gated{s}, measured{s}, pausable{s}
+	switch [2]bool{w.Stats, w.Pause} {
+	case [2]bool{true, true}:
+		return struct {
+			bare
+			engine.Filer
+			engine.Gatekeeper
+			engine.StatsReader
+			engine.Pauser
+		}{b, f, g, m, p}
+	case [2]bool{true, false}:
+		return struct {
+			bare
+			engine.Filer
+			engine.Gatekeeper
+			engine.StatsReader
+		}{b, f, g, m}
+	case [2]bool{false, true}:
+		return struct {
+			bare
+			engine.Filer
+			engine.Gatekeeper
+			engine.Pauser
+		}{b, f, g, p}
+	}
+	return struct {
+		bare
+		engine.Filer
+		engine.Gatekeeper
+	}{b, f, g}
 }

@@ -20,8 +20,8 @@ import (
 // A Plan is how an engine makes one sandbox.
 type Plan struct {
 	Spec *engine.Spec
-	// Record is what the handle will say. Create fills in Installation, Run and
-	// Cgroup.
+	// Record is what the handle will say. Create fills in Installation, Run,
+	// Cgroup and Sockets.
 	Record Record
 	// OwnIDs gives the sandbox a slot of host ids of its own.
 	OwnIDs bool
@@ -61,6 +61,9 @@ func (b *Sandboxes) Create(ctx context.Context, p *Plan) (_ engine.Sandbox, err 
 	rec.Installation, rec.Run = b.opts.Installation, run
 	rec.UID, rec.GID = spec.WorkOwner.UID, spec.WorkOwner.GID
 	rec.Changes = kept.Box.Changes
+	if spec.Gateway != nil {
+		rec.Sockets = spec.Gateway.Sockets
+	}
 	if kept.Box.Cgroup != nil {
 		rec.Cgroup = kept.Box.Cgroup.Name
 	}

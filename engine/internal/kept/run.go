@@ -8,6 +8,7 @@ import (
 	"os"
 	"path/filepath"
 
+	"github.com/caissonrun/caisson/engine"
 	"github.com/caissonrun/caisson/internal/isolate"
 )
 
@@ -38,6 +39,8 @@ type Record struct {
 	Changes string `json:"changes,omitempty"`
 	// Inside says that the sandbox has a network of its own that root can enter.
 	Inside bool `json:"inside,omitempty"`
+	// Sockets are those of Spec.Gateway, in order, which the keeper holds.
+	Sockets []engine.Socket `json:"sockets,omitempty"`
 	// Data is the engine's own.
 	Data json.RawMessage `json:"data,omitempty"`
 }

@@ -48,9 +48,9 @@ func (b *Sandboxes) sandbox(id, dir string, rec *Record, client *keeper.Client) 
 	}
 	w := b.works.Load()
 	if w == nil {
-		return compose(s, true, true)
+		w = &Works{Terminal: true, Stats: true, Pause: true, Gateway: true}
 	}
-	return compose(s, w.Stats, w.Pause)
+	return compose(s, w)
 }
 
 // keeper returns the connection to the keeper, or nil.

@@ -23,6 +23,7 @@ const (
 	OpResume  = "resume"
 	OpStats   = "stats"
 	OpRoot    = "root"
+	OpSockets = "sockets"
 	OpExec    = "exec" // answered when it runs, and again, with Ended, when it has ended
 	OpDestroy = "destroy"
 )
@@ -52,8 +53,9 @@ type Request struct {
 	Program *isolate.Program `json:"program,omitempty"` // with OpExec
 }
 
-// A Reply is an answer. Descriptors come along with those of OpRoot (the folder)
-// and OpExec (stdin, stdout and stderr, or the terminal).
+// A Reply is an answer. Descriptors come along with those of OpRoot (the folder),
+// OpSockets (the box's, in order) and OpExec (stdin, stdout and stderr, or the
+// terminal).
 type Reply struct {
 	ID     uint32        `json:"id"`
 	Error  *Failure      `json:"error,omitempty"`
