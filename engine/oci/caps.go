@@ -74,3 +74,13 @@ func capsFor(o *Options, c *choice, uid int, unlimited bool) ([]int, error) {
 	slices.Sort(list)
 	return list, nil
 }
+
+// guestCaps takes away what gVisor gives nobody unless its own operator says so:
+// raw sockets.
+func guestCaps(c *choice, list []int) ([]int, error) {
+	raw, _ := capability("NET_RAW")
+	if slices.ContainsFunc(c.CapAdd, func(name string) bool { n, _ := capability(name); return n == raw }) {
+		return nil, kept.Unsupported("options.cap_add", errors.New("NET_RAW: gVisor gives it to no sandbox"))
+	}
+	return slices.DeleteFunc(list, func(n int) bool { return n == raw }), nil
+}

@@ -120,6 +120,13 @@ func TestCapsFor(t *testing.T) {
 			t.Errorf("%+v = %v, %v, want %v", test.c, list, err, test.kind)
 		}
 	}
+	raw, _ := capability("NET_RAW")
+	if list, err := guestCaps(&choice{}, []int{0, raw}); err != nil || !slices.Equal(list, []int{0}) {
+		t.Errorf("root has %v, %v with gVisor", list, err)
+	}
+	if _, err := guestCaps(&choice{CapAdd: []string{"cap_net_raw"}}, nil); !errors.Is(err, caisson.ErrUnsupported) {
+		t.Errorf("raw sockets with gVisor = %v, want ErrUnsupported", err)
+	}
 	// The numbers are the kernel's.
 	if n, _ := capability("SYS_ADMIN"); n != 21 {
 		t.Errorf("SYS_ADMIN is %d", n)

@@ -93,6 +93,11 @@ func (set *setting) box(s *engine.Spec) (*isolate.Spec, error) {
 	if box.Caps, err = capsFor(set.opts, set.choice, user.UID, off["capabilities"]); err != nil {
 		return nil, err
 	}
+	if guest(set.runtime) {
+		if box.Caps, err = guestCaps(set.choice, box.Caps); err != nil {
+			return nil, err
+		}
+	}
 	if err := set.addLimits(box, s); err != nil {
 		return nil, err
 	}
