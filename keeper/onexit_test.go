@@ -39,6 +39,9 @@ func attend(args []string) int {
 	if what == "fail" {
 		return 1
 	}
+	if what == "leave" {
+		return 0
+	}
 	c, err := keeper.Dial(ctx, dir)
 	if err != nil {
 		return 2
