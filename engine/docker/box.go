@@ -65,6 +65,8 @@ type boxSpec struct {
 	Networking *network.NetworkingConfig `json:"networking,omitempty"`
 	// More are networks to attach once it was made, by name.
 	More []attachment `json:"more,omitempty"`
+	// Gateway has sockets in the container's network.
+	Gateway *gateway `json:"gateway,omitempty"`
 
 	UID     int          `json:"uid"` // of the program
 	GID     int          `json:"gid"`
@@ -135,7 +137,12 @@ func OpenBox(data json.RawMessage, adopt bool) (server.Box, error) {
 
 // find connects to the first process of a container that runs already.
 func (b *box) find() (err error) {
-	b.Guest, err = isolate.OpenGuest(b.guest(time.Second))
+	if b.Guest, err = isolate.OpenGuest(b.guest(time.Second)); err != nil {
+		return err
+	}
+	if err = b.findGateway(); err != nil {
+		b.Guest.Close()
+	}
 	return err
 }
 
@@ -187,6 +194,9 @@ func (b *box) make() (err error) {
 		return err
 	}
 	if err = b.meet(ctx); err != nil {
+		return err
+	}
+	if err = b.openGateway(); err != nil {
 		return err
 	}
 	return b.furnish()

@@ -113,7 +113,7 @@ func (e *Engine) create(ctx context.Context, spec *engine.Spec, choice *choice, 
 		return nil, err
 	}
 	return e.boxes.Create(ctx, &kept.Plan{
-		Spec: spec, Record: kept.Record{Isolation: Name, Data: data},
+		Spec: spec, Record: kept.Record{Isolation: Name, Data: data, Inside: f.ungated == nil && spec.Network.Mode != caisson.NetworkHost},
 		Keeper: func(int) (*keeper.Spec, error) { return set.keeper(spec) },
 		Prepare: func(ctx context.Context, _ int, undo *cleanup.List) error {
 			return e.prepare(ctx, spec, set, own, undo)
@@ -136,7 +136,7 @@ func (e *Engine) prepare(ctx context.Context, spec *engine.Spec, set *setting, o
 		return fmt.Errorf("give %s to the program's user: %w; containers need Caisson to run as root", dir, err)
 	}
 	if set.ownResolv(spec) {
-		text, _ := network.Resolv(spec.DNS, nil, nil, false)
+		text, _ := network.Resolv(resolver(spec), nil, nil, false)
 		if err := os.WriteFile(filepath.Join(set.run, resolvName), text, 0o644); err != nil {
 			return err
 		}

@@ -31,11 +31,13 @@ func (o *Options) features(f *found) engine.Features {
 		},
 		Networks: engine.NetworkFeatures{
 			None: true, Default: f.network, Host: o.AllowHostNetwork, Named: f.networks, Shared: f.networks,
+			Allow: f.ungated == nil, Inside: f.ungated == nil,
 		},
 		Mounts: engine.MountFeatures{Bind: true, Tmpfs: true, ReadOnly: true},
 		User:   true, Hostname: true, Secrets: true, Registry: true, Ports: f.network || f.networks, DNS: true,
 		Privileged: o.AllowPrivileged, Devices: o.AllowDevices, GPUs: o.AllowGPUs && !f.podman,
 		Exec: true, Terminal: f.terminal, Files: true, Stats: f.stats, Pause: true, Prepare: true,
+		Gateway:      f.ungated == nil,
 		ConfigSchema: configSchema, OptionsSchema: optionsSchema, Doc: doc,
 	}
 	out.Missing = o.missing(f, &out)
@@ -91,6 +93,11 @@ func (o *Options) missing(f *found, out *engine.Features) []engine.Missing {
 	}
 	add(!out.Networks.Host, engine.WhatHostNet, "the operator does not permit it", "set engine.docker.allow_host_network")
 	add(!out.Networks.Named, engine.WhatNamedNets, "the daemon has no network driver bridge", "")
+	if f.ungated != nil {
+		const do = "run Caisson as root of the daemon's host, outside of containers"
+		add(true, engine.WhatAllowList, f.ungated.Error(), do)
+		add(true, engine.WhatGateway, f.ungated.Error(), do)
+	}
 	add(!out.Privileged, engine.WhatPrivileged, "the operator does not permit it", "set engine.docker.allow_privileged")
 	add(!out.Devices, engine.WhatDevices, "the operator does not permit it", "set engine.docker.allow_devices")
 	if f.podman {

@@ -91,7 +91,7 @@ func (set *setting) keeper(s *engine.Spec) (*keeper.Spec, error) {
 	if err := set.networks(s, spec); err != nil {
 		return nil, err
 	}
-	spec.Lent, spec.Owner = set.chowned(s), s.WorkOwner
+	spec.Lent, spec.Owner, spec.Gateway = set.chowned(s), s.WorkOwner, gatewayOf(s.Gateway)
 	spec.Modes = modes(spec.HostConfig.Tmpfs)
 	for _, secret := range s.Secrets {
 		switch {
@@ -245,13 +245,18 @@ func (set *setting) hostConfig(s *engine.Spec) *container.HostConfig {
 		h.Devices = append(h.Devices, container.DeviceMapping{PathOnHost: d.Source, PathInContainer: target, CgroupPermissions: permissions})
 	}
 	h.DeviceRequests = set.choice.gpus
-	if s.DNS != nil {
-		for _, server := range s.DNS.Servers {
+	if dns := resolver(s); dns != nil {
+		for _, server := range dns.Servers {
 			if addr, err := netip.ParseAddr(server); err == nil {
 				h.DNS = append(h.DNS, addr)
 			}
 		}
-		h.DNSSearch, h.DNSOptions = s.DNS.Search, s.DNS.Options
+		h.DNSSearch, h.DNSOptions = dns.Search, dns.Options
+	}
+	if s.Gateway != nil {
+		for _, name := range slices.Sorted(maps.Keys(s.Gateway.Names)) {
+			h.ExtraHosts = append(h.ExtraHosts, name+":"+s.Gateway.Names[name])
+		}
 	}
 	set.mounts(s, h)
 	return h
@@ -320,11 +325,32 @@ func (set *setting) mounts(s *engine.Spec, h *container.HostConfig) {
 	}
 }
 
+// resolver is what stands in resolv.conf, or nil: a gateway's resolver is asked
+// in the place of all others.
+func resolver(s *engine.Spec) *caisson.DNS {
+	if s.Gateway == nil || s.Gateway.Resolver == "" {
+		return s.DNS
+	}
+	out := caisson.DNS{Servers: []string{s.Gateway.Resolver}}
+	if s.DNS != nil {
+		out.Search, out.Options = s.DNS.Search, s.DNS.Options
+	}
+	return &out
+}
+
 // ownResolv reports whether resolv.conf is written here: Podman writes none
-// where there is no network.
+// where there is no network, and a daemon puts a server of its own before a
+// gateway's.
 func (set *setting) ownResolv(s *engine.Spec) bool {
-	return set.found.podman && s.DNS != nil && s.SharedNetwork == "" && len(attachments(&s.Network)) == 0 &&
-		(s.Network.Mode == "" || s.Network.Mode == caisson.NetworkNone)
+	if s.Gateway != nil && s.Gateway.Resolver != "" {
+		return true
+	}
+	return set.found.podman && s.DNS != nil && s.SharedNetwork == "" && len(attachments(&s.Network)) == 0 && alone(&s.Network)
+}
+
+// alone reports whether a network is nothing but a loopback device.
+func alone(n *caisson.Network) bool {
+	return n.Mode == "" || n.Mode == caisson.NetworkNone || n.Mode == caisson.NetworkAllow
 }
 
 // tmpfsOptions returns how the daemon is told that a tmpfs is the program's

@@ -23,6 +23,7 @@ import (
 
 	"github.com/caissonrun/caisson"
 	"github.com/caissonrun/caisson/engine"
+	"github.com/caissonrun/caisson/engine/internal/kept"
 )
 
 const (
@@ -43,7 +44,10 @@ type found struct {
 	// can be made. disk: a container's files can be bounded.
 	network, networks, disk bool
 	stats, terminal         bool
-	podman                  bool // it is Podman, which words some options in its own way
+	// ungated is why there can be no gateway, or what serves a container on its
+	// loopback device. Nil: there can, or it was not tried yet.
+	ungated error
+	podman  bool // it is Podman, which words some options in its own way
 }
 
 // Probe implements engine.Engine: it makes a container of an empty image and
@@ -175,17 +179,33 @@ func (e *Engine) try(ctx context.Context, f *found) error {
 		return err
 	}
 	defer e.images.drop(context.WithoutCancel(ctx), id)
-	works, err := e.boxes.TryWith(ctx, []string{path.Join(insideDir, initName), "version"},
-		func(ctx context.Context, spec *engine.Spec) (engine.Sandbox, error) {
-			spec.Image = id
-			return e.create(ctx, spec, new(choice), &image{id: id}, f)
-		})
+	works, err := e.tryWith(ctx, f, id, true)
+	if err != nil && ctx.Err() == nil {
+		f.ungated = err
+		works, err = e.tryWith(ctx, f, id, false)
+	}
 	if err != nil {
 		return err
 	}
 	f.stats, f.terminal = works.Stats, true
 	f.disk = e.bounds(ctx, id)
 	return nil
+}
+
+// tryWith tries a container with a gateway or without one.
+func (e *Engine) tryWith(ctx context.Context, f *found, id string, gated bool) (kept.Works, error) {
+	return e.boxes.TryWith(ctx, []string{path.Join(insideDir, initName), "version"},
+		func(ctx context.Context, spec *engine.Spec) (engine.Sandbox, error) {
+			spec.Image = id
+			if gated {
+				spec.Gateway, spec.Network.Mode = probeGateway(), caisson.NetworkAllow
+			}
+			sb, err := e.create(ctx, spec, new(choice), &image{id: id}, f)
+			if err == nil && gated {
+				f.ungated = tryGateway(ctx, sb)
+			}
+			return sb, err
+		})
 }
 
 // importEmpty makes an image with nothing in it.

@@ -2,10 +2,7 @@
 
 package isolate
 
-import (
-	"os"
-	"time"
-)
+import "time"
 
 // A Guest is a box of somebody else's making. There is none here.
 type Guest struct{ *Box }
@@ -29,14 +26,11 @@ func (g *Guest) Lost() bool { return false }
 // Mark returns an error.
 func (g *Guest) Mark([]byte) error { return errNoGuest }
 
-// Network returns an error.
-func (g *Guest) Network() (*os.File, error) { return nil, errNoGuest }
+// Serve returns an error.
+func (g *Guest) Serve([]Socket, bool) error { return errNoGuest }
+
+// Served returns an error.
+func (g *Guest) Served() (int, error) { return 0, errNoGuest }
 
 // PID returns 0.
 func (g *Guest) PID() int { return 0 }
-
-// Hold returns an error.
-func (g *Guest) Hold([]*os.File) error { return errNoGuest }
-
-// Holding returns an error.
-func (g *Guest) Holding() ([]*os.File, error) { return nil, errNoGuest }

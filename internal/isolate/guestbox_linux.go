@@ -229,7 +229,11 @@ func (g *guest) close() error {
 		return nil
 	}
 	g.closed = true
+	sockets := g.sandbox.held
+	g.sandbox.held = nil
 	g.mu.Unlock()
+	// Pid 1 has them, too.
+	closeAll(sockets)
 	err := g.socket.Close()
 	<-g.gone
 	if g.folder != nil {

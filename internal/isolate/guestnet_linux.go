@@ -2,27 +2,109 @@ package isolate
 
 import (
 	"errors"
-	"os"
+	"fmt"
 	"slices"
 	"sync"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/caissonrun/caisson"
+	"github.com/caissonrun/caisson/internal/thread"
 )
 
-// Network returns the guest's network namespace. Entering it needs rights over
-// it, which root of the host has.
+// Serve opens sockets in the guest's network, as Spec.Sockets and
+// Spec.Everything say; from then on they are Box.Sockets. Pid 1 keeps them, too:
+// they stay open, whoever holds the guest, until it ends. It needs rights over
+// the network, which root of the host has, also over that of a container.
 //
-// Errors: ErrAborted if the guest is gone.
-func (g *Guest) Network() (*os.File, error) {
+// Errors: ErrUnsupported where the guest has no network of its own, or this
+// process no rights over it.
+func (g *Guest) Serve(list []Socket, everything bool) error {
 	answer, err := g.held.ask(frameNetwork, nil, nil)
+	if err != nil {
+		return err
+	}
+	defer closeAll(answer.fds)
+	if len(answer.fds) != 1 {
+		return errors.New("caisson: bug: the guest did not hand over its network")
+	}
+	fds, err := openInside(answer.fds[0], list, everything)
+	if err != nil {
+		return err
+	}
+	for part := range slices.Chunk(fds, maxFDs) {
+		if _, err := g.held.ask(frameHold, nil, part); err != nil {
+			closeAll(fds)
+			return err
+		}
+	}
+	g.held.mu.Lock()
+	g.held.sandbox.held = fds
+	g.held.mu.Unlock()
+	return nil
+}
+
+// openInside opens sockets in a network that was made by somebody else.
+func openInside(network int, list []Socket, everything bool) (fds []int, err error) {
+	same, err := ownNetwork(network)
+	if err == nil && same {
+		return nil, unsupported("gateway", "it needs a network of its own")
+	}
 	if err != nil {
 		return nil, err
 	}
-	if len(answer.fds) != 1 {
-		closeAll(answer.fds)
-		return nil, errors.New("caisson: bug: the guest did not hand over its network")
+	err = thread.Spend(func() (err error) {
+		if err := unix.Setns(network, unix.CLONE_NEWNET); err != nil {
+			return &caisson.Error{
+				Item: "gateway", Kind: caisson.ErrUnsupported,
+				Err: fmt.Errorf("enter the container's network: %w; Caisson needs to be root of the host", err),
+			}
+		}
+		fds, err = OpenSockets(list, everything, false)
+		return err
+	})
+	return fds, err
+}
+
+// ownNetwork reports whether a network namespace is that of this process.
+func ownNetwork(network int) (bool, error) {
+	var theirs, ours unix.Stat_t
+	if err := unix.Fstat(network, &theirs); err != nil {
+		return false, err
 	}
-	return os.NewFile(uintptr(answer.fds[0]), "network"), nil
+	if err := unix.Stat("/proc/self/ns/net", &ours); err != nil {
+		return false, err
+	}
+	return theirs.Dev == ours.Dev && theirs.Ino == ours.Ino, nil
+}
+
+// Served finds what an earlier process has opened by Serve, which becomes
+// Box.Sockets again, and returns how many there are.
+func (g *Guest) Served() (int, error) {
+	var fds []int
+	for {
+		var e encoder
+		e.int(int64(len(fds)))
+		answer, err := g.held.ask(frameHolding, e.buf, nil)
+		if err != nil {
+			closeAll(fds)
+			return 0, err
+		}
+		fds = append(fds, answer.fds...)
+		d := decoder{answer.body}
+		all := int(d.int())
+		if len(fds) >= all {
+			break
+		}
+		if len(answer.fds) == 0 {
+			closeAll(fds)
+			return 0, errors.New("caisson: bug: the guest did not hand over what it holds")
+		}
+	}
+	g.held.mu.Lock()
+	g.held.sandbox.held = fds
+	g.held.mu.Unlock()
+	return len(fds), nil
 }
 
 // PID returns the process id here of the guest's pid 1, or 0 where this process
@@ -30,58 +112,13 @@ func (g *Guest) Network() (*os.File, error) {
 func (g *Guest) PID() int {
 	pid := 0
 	_ = g.held.conn.write(func(fd int) error {
-		// Pid 1 listens: the socket's other side is as it was then.
+		// Pid 1 listens: this is who it was then.
 		if cred, err := unix.GetsockoptUcred(fd, unix.SOL_SOCKET, unix.SO_PEERCRED); err == nil {
 			pid = int(max(cred.Pid, 0))
 		}
 		return nil
 	})
 	return pid
-}
-
-// Hold has the guest keep files open as long as it lives, behind those that it
-// keeps already. They stay the caller's.
-func (g *Guest) Hold(files []*os.File) error {
-	for part := range slices.Chunk(files, maxFDs) {
-		fds := make([]int, len(part))
-		for i, f := range part {
-			fds[i] = int(f.Fd())
-		}
-		if _, err := g.held.ask(frameHold, nil, fds); err != nil {
-			return err
-		}
-	}
-	return nil
-}
-
-// Holding returns duplicates of all that Hold was called with, by this process
-// or an earlier one, in that order.
-func (g *Guest) Holding() (_ []*os.File, err error) {
-	var files []*os.File
-	defer func() {
-		if err != nil {
-			closeFiles(files)
-		}
-	}()
-	for {
-		var e encoder
-		e.int(int64(len(files)))
-		answer, err := g.held.ask(frameHolding, e.buf, nil)
-		if err != nil {
-			return nil, err
-		}
-		for _, fd := range answer.fds {
-			files = append(files, os.NewFile(uintptr(fd), "held"))
-		}
-		d := decoder{answer.body}
-		all := int(d.int())
-		if len(files) == all {
-			return files, nil
-		}
-		if len(answer.fds) == 0 {
-			return nil, errors.New("caisson: bug: the guest did not hand over what it holds")
-		}
-	}
 }
 
 // A holding is what pid 1 of a guest keeps open for its holder.
@@ -105,7 +142,7 @@ func (h *holding) show(f, answer *frame) error {
 	d := decoder{f.body}
 	from := min(int(d.int()), len(h.fds))
 	for _, fd := range h.fds[from:min(from+maxFDs, len(h.fds))] {
-		double, err := unix.FcntlInt(uintptr(fd), unix.F_DUPFD_CLOEXEC, 3)
+		double, err := high(fd)
 		if err != nil {
 			closeAll(answer.fds)
 			answer.fds = nil

@@ -1,0 +1,124 @@
+package docker
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"net/netip"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/caissonrun/caisson/engine"
+	"github.com/caissonrun/caisson/internal/thread"
+)
+
+// probePort is one at which nothing of an empty container listens.
+const probePort = 443
+
+// probeGateway is what a probe's container has.
+func probeGateway() *engine.Gateway {
+	return &engine.Gateway{
+		Sockets:    []engine.Socket{{Network: "tcp", Address: fmt.Sprintf("[::]:%d", probePort)}},
+		Everything: true,
+	}
+}
+
+// tryGateway connects, in a container's network, to addresses that are
+// elsewhere, and looks whether it arrives here.
+func tryGateway(ctx context.Context, sb engine.Sandbox) error {
+	locator, located := sb.(engine.NetworkLocator)
+	keeper, keeps := sb.(engine.Gatekeeper)
+	if !located || !keeps {
+		return fmt.Errorf("caisson: bug: a %T is no gatekeeper", sb)
+	}
+	ns, err := locator.NetworkNamespace(ctx)
+	if err != nil {
+		return err
+	}
+	sockets, err := keeper.Sockets(ctx)
+	if err != nil {
+		return err
+	}
+	for i := range sockets {
+		defer sockets[i].Close()
+	}
+	// Addresses that are documented to be nobody's.
+	for _, text := range []string{"192.0.2.1", "2001:db8::1"} {
+		to := netip.AddrPortFrom(netip.MustParseAddr(text), probePort)
+		fd, err := connectIn(ns, to)
+		if errors.Is(err, unix.EAFNOSUPPORT) || errors.Is(err, unix.ENETUNREACH) && to.Addr().Is6() {
+			continue // there is no IPv6
+		}
+		if err != nil {
+			return fmt.Errorf("connect to %s in a container: %w", to, err)
+		}
+		err = arrives(sockets[0].Listener, to)
+		unix.Close(fd)
+		if err != nil {
+			return fmt.Errorf("a connection to %s in a container: %w", to, err)
+		}
+	}
+	return nil
+}
+
+// connectIn connects a socket in a network namespace.
+func connectIn(ns string, to netip.AddrPort) (fd int, err error) {
+	family, addr := unix.AF_INET6, unix.Sockaddr(&unix.SockaddrInet6{Port: int(to.Port()), Addr: to.Addr().As16()})
+	if to.Addr().Is4() {
+		family, addr = unix.AF_INET, &unix.SockaddrInet4{Port: int(to.Port()), Addr: to.Addr().As4()}
+	}
+	err = thread.Spend(func() (err error) {
+		name, err := unix.Open(ns, unix.O_RDONLY|unix.O_CLOEXEC, 0)
+		if err != nil {
+			return err
+		}
+		defer unix.Close(name)
+		if err := unix.Setns(name, unix.CLONE_NEWNET); err != nil {
+			return err
+		}
+		fd, err = unix.Socket(family, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
+		return err
+	})
+	if err != nil {
+		return -1, err
+	}
+	// Bounds connect as well.
+	patience := unix.NsecToTimeval(int64(arriveTime))
+	if err = unix.SetsockoptTimeval(fd, unix.SOL_SOCKET, unix.SO_SNDTIMEO, &patience); err == nil {
+		err = unix.Connect(fd, addr)
+	}
+	if err != nil {
+		unix.Close(fd)
+		return -1, err
+	}
+	return fd, nil
+}
+
+// arriveTime is how long a connection may take that goes nowhere.
+const arriveTime = 5 * time.Second
+
+// arrives takes a connection, which must be meant for an address.
+func arrives(l net.Listener, to netip.AddrPort) error {
+	tcp, ok := l.(*net.TCPListener)
+	if !ok {
+		return fmt.Errorf("caisson: bug: a listener is a %T", l)
+	}
+	if err := tcp.SetDeadline(time.Now().Add(arriveTime)); err != nil {
+		return err
+	}
+	c, err := tcp.AcceptTCP()
+	if err != nil {
+		return err
+	}
+	defer c.Close()
+	at, err := netip.ParseAddrPort(c.LocalAddr().String())
+	if err != nil {
+		return err
+	}
+	if got := netip.AddrPortFrom(at.Addr().Unmap(), at.Port()); got != to {
+		return fmt.Errorf("it arrives as one to %s", got)
+	}
+	return nil
+}
