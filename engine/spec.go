@@ -46,8 +46,8 @@ type Spec struct {
 
 	Image  string  `json:"image,omitempty"`  // for engines that pull by themselves
 	RootFS *RootFS `json:"rootfs,omitempty"` // for engines with Features.RootFS
-	// Module is the path on the host of a WebAssembly module, or another
-	// reference that the engine knows. Args are those after its name.
+	// Module is the path on the host of a WebAssembly module, which the caller
+	// has fetched if it was elsewhere. Args are those after its name.
 	Module   string            `json:"module,omitempty"`
 	Machine  *caisson.Machine  `json:"machine,omitempty"`
 	Registry *caisson.Registry `json:"registry,omitempty"`

@@ -122,16 +122,6 @@ func (b *blueprint) forMain(s *engine.Spec) {
 	}
 }
 
-// module is where the task's module lies. A path is relative to the document's
-// folder; an engine does not know that.
-func (b *blueprint) module() string {
-	name, file := strings.CutPrefix(b.record.Task.Module, "file:")
-	if name == "" || filepath.IsAbs(name) || b.record.BaseDir == "" || !file && strings.Contains(name, ":") {
-		return name
-	}
-	return filepath.Join(b.record.BaseDir, name)
-}
-
 func (b *blueprint) environ(st *step) map[string]string {
 	env := make(map[string]string, len(st.program.Env)+6)
 	maps.Copy(env, st.program.Env)

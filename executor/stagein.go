@@ -63,6 +63,9 @@ func (a *attendant) stageAll(ctx context.Context) error {
 	if err == nil {
 		err = a.mount(ctx)
 	}
+	if err == nil {
+		err = a.bringModule(ctx)
+	}
 	prepared(err == nil)
 	err = firstOf(err, pulled(err == nil))
 	a.mounted = err == nil

@@ -6,7 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"maps"
-	"net/url"
 	"os"
 	"path"
 	"path/filepath"
@@ -65,8 +64,8 @@ func permit(f *engine.Features, spec *engine.Spec) error {
 	if spec.Module == "" {
 		return kept.Unsupported("no module", errors.New("this engine runs modules only; set one"))
 	}
-	if u, err := url.Parse(spec.Module); err == nil && u.Scheme != "" || !filepath.IsAbs(spec.Module) {
-		return kept.Unsupported("module", fmt.Errorf("%q is no path of a file: modules of URLs and registries are not supported", spec.Module))
+	if !filepath.IsAbs(spec.Module) {
+		return kept.Unsupported("module", fmt.Errorf("%q is no absolute path: whoever makes the sandbox fetches modules of URLs and registries", spec.Module))
 	}
 	if spec.Limits.Memory != 0 && spec.Limits.Memory < pageSize {
 		return kept.Invalid("limits.memory", fmt.Errorf("%s: the least is a page of %s", spec.Limits.Memory, caisson.Bytes(pageSize)))
