@@ -17,9 +17,15 @@ type Execer interface {
 	// namespaces, environment and folders as the main one. It neither keeps
 	// the sandbox alive nor outlives the main program.
 	//
+	// With Spec.Keep it does so, too, once the main program has ended, until the
+	// time is over: it finds everything as that has left it, what else of it was
+	// running halted, and ends with the sandbox. While the end of the main program
+	// is made durable it waits.
+	//
 	// ctx bounds the starting only. The caller must Close the session.
 	//
-	// Errors: ErrEnded if the main program has ended or was never started;
+	// Errors: ErrEnded if the main program was never started, or has ended and
+	// the sandbox is not kept, or no longer;
 	// ErrAborted if the sandbox is gone; ErrUnsupported if a terminal is asked
 	// for and Features.Terminal is not set. A program that is not found or not
 	// executable is an Exit with code 127 or 126.
@@ -59,7 +65,8 @@ type Session interface {
 	// Signal sends a signal to the program. Errors: ErrEnded after the end.
 	Signal(ctx context.Context, signal int) error
 	// Wait returns how the program ended, as Process.Wait does. Reason is
-	// ReasonAborted where the sandbox ended first.
+	// ReasonAborted where the main program or the sandbox ended first, with the
+	// message saying which.
 	Wait(ctx context.Context) (caisson.Exit, error)
 	// Close hangs up: whatever of the program still runs is killed, and the
 	// streams end. It may be called again.
@@ -96,8 +103,8 @@ type FS interface {
 
 // A StatsReader is a Sandbox that tells what it uses: Features.Stats.
 type StatsReader interface {
-	// Stats returns what the sandbox uses now. After the program's end it
-	// returns the last figures. Errors: ErrAborted.
+	// Stats returns what the sandbox uses now. After the program's end, and that
+	// of Spec.Keep, it returns the last figures. Errors: ErrAborted.
 	Stats(ctx context.Context) (Stats, error)
 }
 

@@ -46,6 +46,7 @@ func (o *Options) features(f *found, isolation string) engine.Features {
 		Mounts:      engine.MountFeatures{Bind: full, Tmpfs: full, ReadOnly: full},
 		User:        full || f.host.root, Hostname: full, Secrets: true,
 		Exec: true, Terminal: f.works.Terminal, Files: full, Stats: f.works.Stats, Pause: f.works.Pause,
+		Keep:         full && f.works.Keep,
 		ConfigSchema: configSchema, OptionsSchema: optionsSchema, Doc: doc,
 	}
 	if full && f.host.root {
@@ -97,6 +98,7 @@ func (o *Options) missing(f *found, full bool) []engine.Missing {
 		} {
 			add(what, unasked, "use isolation: full")
 		}
+		add(engine.WhatKeep, unasked+" that could be entered", "use isolation: full")
 	case f.support.Disk.Method == "":
 		add("disk limit without memory", "under a disk limit the work folder is in memory: "+f.support.Disk.Why, f.support.Disk.Do)
 	}

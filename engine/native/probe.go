@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"os"
+	"time"
 
 	"github.com/caissonrun/caisson"
 	"github.com/caissonrun/caisson/engine"
@@ -40,7 +41,7 @@ func (e *Engine) facts() (*found, error) {
 	if err != nil {
 		return nil, err
 	}
-	f.works = kept.Works{Terminal: true, Stats: f.support.Cgroup.Usable, Pause: f.support.Cgroup.Freeze}
+	f.works = kept.Works{Terminal: true, Stats: f.support.Cgroup.Usable, Pause: f.support.Cgroup.Freeze, Keep: true}
 	e.found.Store(f)
 	e.boxes.Note(f.works)
 	return f, nil
@@ -64,6 +65,9 @@ func (e *Engine) survey(thorough bool) (*found, error) {
 func (e *Engine) try(ctx context.Context, f *found) (err error) {
 	terminal := false
 	f.works, err = e.boxes.Try(ctx, func(ctx context.Context, spec *engine.Spec) (engine.Sandbox, error) {
+		if e.opts.Isolation == Full {
+			spec.Keep = caisson.Duration(time.Minute)
+		}
 		return e.create(ctx, spec, e.opts.Isolation, f)
 	}, func(ctx context.Context, t *kept.Trial) error {
 		said, ok, err := t.Look(ctx)

@@ -31,6 +31,7 @@ func (o *Options) features(f *found) engine.Features {
 		User:     true, Hostname: true, Secrets: true, Registry: true, DNS: true,
 		Devices: f.root && len(o.AllowDevices) > 0,
 		Exec:    true, Terminal: f.works.Terminal, Files: true, Stats: f.works.Stats, Pause: f.works.Pause,
+		Keep:         f.works.Keep,
 		ConfigSchema: configSchema, OptionsSchema: optionsSchema, Doc: doc,
 	}
 	f.net.features(&out)

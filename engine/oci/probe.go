@@ -8,6 +8,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"time"
 
 	"github.com/caissonrun/caisson"
 	"github.com/caissonrun/caisson/engine"
@@ -62,7 +63,7 @@ func (e *Engine) facts() (*found, error) {
 	if err != nil {
 		return nil, err
 	}
-	f.works = kept.Works{Terminal: true, Stats: f.support.Cgroup.Usable, Pause: f.support.Cgroup.Freeze}
+	f.works = kept.Works{Terminal: true, Stats: f.support.Cgroup.Usable, Pause: f.support.Cgroup.Freeze, Keep: true}
 	e.found.Store(f)
 	e.boxes.Note(f.works)
 	return f, nil
@@ -133,6 +134,7 @@ func (e *Engine) try(ctx context.Context, f *found, overlay bool) (err error) {
 		if err := e.probeRoot(spec, overlay); err != nil {
 			return nil, err
 		}
+		spec.Keep = caisson.Duration(time.Minute)
 		return e.create(ctx, spec, &choice{}, f)
 	}, func(ctx context.Context, t *kept.Trial) error {
 		said, ok, err := t.Look(ctx)

@@ -60,7 +60,7 @@ func (b *Sandboxes) Create(ctx context.Context, p *Plan) (_ engine.Sandbox, err 
 	// The handle names all that follows.
 	rec.Installation, rec.Run = b.opts.Installation, run
 	rec.UID, rec.GID = spec.WorkOwner.UID, spec.WorkOwner.GID
-	rec.Changes = kept.Box.Changes
+	rec.Changes, rec.Kept = kept.Box.Changes, spec.Keep > 0
 	if spec.Gateway != nil {
 		rec.Sockets = spec.Gateway.Sockets
 	}

@@ -2,6 +2,7 @@ package kept
 
 import (
 	"context"
+	"errors"
 	"maps"
 	"path"
 	"slices"
@@ -30,7 +31,7 @@ func (s *sandbox) exec(ctx context.Context, spec *engine.ExecSpec) (engine.Sessi
 		return nil, err
 	}
 	if s.keeper() == nil {
-		return nil, ended(caisson.OpExec, s.id)
+		return nil, s.left(caisson.OpExec)
 	}
 	main, err := readProgram(s.rec.Run)
 	if err != nil {
@@ -42,11 +43,20 @@ func (s *sandbox) exec(ctx context.Context, spec *engine.ExecSpec) (engine.Sessi
 	}
 	if err != nil {
 		if s.gone(ctx, err) {
-			return nil, ended(caisson.OpExec, s.id)
+			return nil, s.left(caisson.OpExec)
 		}
 		return nil, s.said(caisson.OpExec, err)
 	}
 	return session{e}, nil
+}
+
+// left says why nothing can be started where the keeper is gone.
+func (s *sandbox) left(op caisson.Op) error {
+	if !s.rec.Kept {
+		return ended(op, s.id)
+	}
+	why := "nothing of the sandbox is left: the time that it was kept for is over, its keeper was killed, or the host was restarted"
+	return &caisson.Error{Op: op, Item: s.id, Kind: caisson.ErrEnded, Err: errors.New(why)}
 }
 
 // beside returns the program that runs beside the main one.

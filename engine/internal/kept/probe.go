@@ -42,8 +42,23 @@ func (b *Sandboxes) Try(
 			return err
 		}
 		works.Pause = s.pause(ctx) == nil && s.resume(ctx) == nil
+		works.Keep = s.rec.Kept && s.enteredAfterEnd(ctx)
 		return nil
 	}, &works)
+}
+
+// enteredAfterEnd kills the program and reports whether another one runs in the
+// sandbox after that.
+func (s *sandbox) enteredAfterEnd(ctx context.Context) bool {
+	p := &process{s}
+	if p.Stop(ctx, engine.Stop{Reason: caisson.ReasonKilled}) != nil {
+		return false
+	}
+	if _, err := p.Wait(ctx); err != nil {
+		return false
+	}
+	_, err := (&Trial{s}).Run(ctx, "/bin/sh", "-c", ":")
+	return err == nil
 }
 
 // TryWith is Try of a program that ends by itself, successfully.

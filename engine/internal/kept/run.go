@@ -37,6 +37,9 @@ type Record struct {
 	// Changes is the folder of an overlay, in which the kernel leaves what an
 	// ordinary user can't simply remove.
 	Changes string `json:"changes,omitempty"`
+	// Kept says that the sandbox can be entered for a while after its program's
+	// end.
+	Kept bool `json:"kept,omitempty"`
 	// Inside says that the sandbox has a network of its own that root can enter.
 	Inside bool `json:"inside,omitempty"`
 	// Sockets are those of Spec.Gateway, in order, which the keeper holds.
