@@ -4,9 +4,9 @@ package docker
 
 import (
 	"fmt"
-	"net/netip"
 
 	"github.com/caissonrun/caisson/engine"
+	"github.com/caissonrun/caisson/engine/internal/kept"
 	"github.com/caissonrun/caisson/internal/isolate"
 )
 
@@ -41,18 +41,12 @@ type gateway struct {
 	Everything bool             `json:"everything,omitempty"`
 }
 
+// gatewayOf turns a gateway into what the keeper is told.
 func gatewayOf(g *engine.Gateway) *gateway {
 	if g == nil {
 		return nil
 	}
-	out := &gateway{Everything: g.Everything}
-	for _, s := range g.Sockets {
-		at, _ := netip.ParseAddrPort(s.Address)
-		one := isolate.Socket{UDP: s.Network == "udp", Port: int(at.Port())}
-		if !at.Addr().IsUnspecified() {
-			one.IP = at.Addr().AsSlice()
-		}
-		out.Sockets = append(out.Sockets, one)
-	}
-	return out
+	var box isolate.Spec
+	kept.AddGateway(&box, g)
+	return &gateway{Sockets: box.Sockets, Everything: box.Everything}
 }

@@ -67,6 +67,7 @@ func (e *Engine) Probe(ctx context.Context) (engine.Features, error) {
 		}
 	}
 	e.found.Store(f)
+	e.boxes.Note(kept.Works{Terminal: f.terminal, Stats: f.stats, Pause: true, Gateway: f.ungated == nil})
 	return e.opts.features(f), nil
 }
 
@@ -198,11 +199,11 @@ func (e *Engine) tryWith(ctx context.Context, f *found, id string, gated bool) (
 		func(ctx context.Context, spec *engine.Spec) (engine.Sandbox, error) {
 			spec.Image = id
 			if gated {
-				spec.Gateway, spec.Network.Mode = probeGateway(), caisson.NetworkAllow
+				spec.Gateway, spec.Network.Mode = kept.GatewayToTry(), caisson.NetworkAllow
 			}
 			sb, err := e.create(ctx, spec, new(choice), &image{id: id}, f)
 			if err == nil && gated {
-				f.ungated = tryGateway(ctx, sb)
+				f.ungated = kept.TryGateway(ctx, sb)
 			}
 			return sb, err
 		})

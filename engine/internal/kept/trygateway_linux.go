@@ -1,4 +1,4 @@
-package docker
+package kept
 
 import (
 	"context"
@@ -14,30 +14,27 @@ import (
 	"github.com/caissonrun/caisson/internal/thread"
 )
 
-// probePort is one at which nothing of an empty container listens.
-const probePort = 443
+// tryPort is one at which nothing of an empty sandbox listens.
+const tryPort = 443
 
-// probeGateway is what a probe's container has.
-func probeGateway() *engine.Gateway {
+// GatewayToTry is what TryGateway needs; the network is caisson.NetworkAllow.
+func GatewayToTry() *engine.Gateway {
 	return &engine.Gateway{
-		Sockets:    []engine.Socket{{Network: "tcp", Address: fmt.Sprintf("[::]:%d", probePort)}},
+		Sockets:    []engine.Socket{{Network: "tcp", Address: fmt.Sprintf("[::]:%d", tryPort)}},
 		Everything: true,
 	}
 }
 
-// tryGateway connects, in a container's network, to addresses that are
-// elsewhere, and looks whether it arrives here.
-func tryGateway(ctx context.Context, sb engine.Sandbox) error {
-	locator, located := sb.(engine.NetworkLocator)
-	keeper, keeps := sb.(engine.Gatekeeper)
-	if !located || !keeps {
-		return fmt.Errorf("caisson: bug: a %T is no gatekeeper", sb)
-	}
-	ns, err := locator.NetworkNamespace(ctx)
+// TryGateway connects, in a sandbox's network, to addresses that are elsewhere,
+// and looks whether it arrives here. The sandbox has not been started, and its
+// network can be entered from outside.
+func TryGateway(ctx context.Context, sb engine.Sandbox) error {
+	s := base(sb)
+	ns, err := s.NetworkNamespace(ctx)
 	if err != nil {
 		return err
 	}
-	sockets, err := keeper.Sockets(ctx)
+	sockets, err := gated{s}.Sockets(ctx)
 	if err != nil {
 		return err
 	}
@@ -46,18 +43,18 @@ func tryGateway(ctx context.Context, sb engine.Sandbox) error {
 	}
 	// Addresses that are documented to be nobody's.
 	for _, text := range []string{"192.0.2.1", "2001:db8::1"} {
-		to := netip.AddrPortFrom(netip.MustParseAddr(text), probePort)
+		to := netip.AddrPortFrom(netip.MustParseAddr(text), tryPort)
 		fd, err := connectIn(ns, to)
 		if errors.Is(err, unix.EAFNOSUPPORT) || errors.Is(err, unix.ENETUNREACH) && to.Addr().Is6() {
 			continue // there is no IPv6
 		}
 		if err != nil {
-			return fmt.Errorf("connect to %s in a container: %w", to, err)
+			return fmt.Errorf("connect to %s in a sandbox: %w", to, err)
 		}
 		err = arrives(sockets[0].Listener, to)
 		unix.Close(fd)
 		if err != nil {
-			return fmt.Errorf("a connection to %s in a container: %w", to, err)
+			return fmt.Errorf("a connection to %s in a sandbox: %w", to, err)
 		}
 	}
 	return nil
