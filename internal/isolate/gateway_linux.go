@@ -53,8 +53,8 @@ func OpenSockets(list []Socket, everything, shared bool) (fds []int, err error) 
 			closeAll(fds)
 		}
 	}()
+	showSix()
 	if everything {
-		showSix()
 		if err := ownEverything(); err != nil {
 			return nil, &caisson.Error{Item: "gateway", Kind: caisson.ErrUnsupported, Err: err}
 		}
@@ -192,8 +192,9 @@ func ownEverything() error {
 	}
 }
 
-// showSix switches IPv6 on for the loopback device where it is off: otherwise
-// programs would be told that there is no way, in place of being refused.
+// showSix switches IPv6 on for the loopback device where it is off, as in
+// containers: otherwise there is no ::1 to listen at, and programs would be told
+// that there is no way, in place of being refused.
 func showSix() {
 	const path = "/proc/sys/net/ipv6/conf/" + loopback + "/disable_ipv6"
 	// Where it can't be read there is no IPv6; where it can't be written nothing
