@@ -24,6 +24,8 @@ type found struct {
 	support kept.Support
 	// broken is why the sandbox of the probe did not work, or nil.
 	broken error
+	// ungated is why one with a gateway did not, or nil.
+	ungated error
 	// works is what worked in it.
 	works kept.Works
 }
@@ -42,10 +44,13 @@ func (o *Options) features(f *found, isolation string) engine.Features {
 			Disk: full, Log: true, Files: true,
 		},
 		PrivateDisk: full && s.Disk.Method == "",
-		Networks:    engine.NetworkFeatures{None: full, Host: !full || o.AllowHostNetwork, Inside: full && f.host.root},
-		Mounts:      engine.MountFeatures{Bind: full, Tmpfs: full, ReadOnly: full},
-		User:        full || f.host.root, Hostname: full, Secrets: true,
+		Networks: engine.NetworkFeatures{
+			None: full, Host: !full || o.AllowHostNetwork, Allow: full && f.works.Gateway, Inside: full && f.host.root,
+		},
+		Mounts: engine.MountFeatures{Bind: full, Tmpfs: full, ReadOnly: full},
+		User:   full || f.host.root, Hostname: full, Secrets: true,
 		Exec: true, Terminal: f.works.Terminal, Files: full, Stats: f.works.Stats, Pause: f.works.Pause,
+		Gateway:      full && f.works.Gateway,
 		Keep:         full && f.works.Keep,
 		ConfigSchema: configSchema, OptionsSchema: optionsSchema, Doc: doc,
 	}
@@ -94,7 +99,7 @@ func (o *Options) missing(f *found, full bool) []engine.Missing {
 	switch {
 	case !full:
 		for _, what := range []string{
-			engine.WhatDisk, engine.WhatNoNetwork, engine.WhatBinds, engine.WhatTmpfs, engine.WhatReadOnly, engine.WhatHostname,
+			engine.WhatDisk, engine.WhatNoNetwork, engine.WhatAllowList, engine.WhatGateway, engine.WhatBinds, engine.WhatTmpfs, engine.WhatReadOnly, engine.WhatHostname,
 		} {
 			add(what, unasked, "use isolation: full")
 		}
@@ -113,7 +118,11 @@ func (o *Options) missing(f *found, full bool) []engine.Missing {
 	}
 	const other = "native runs what is on this host"
 	add(engine.WhatNetwork, other+", with the host's network or none", "use engine oci")
-	add(engine.WhatAllowList, "native has no filter for networks", "use engine oci")
+	if full && f.ungated != nil {
+		for _, what := range []string{engine.WhatAllowList, engine.WhatGateway} {
+			add(what, "nobody can serve a sandbox here: "+f.ungated.Error(), "use engine docker")
+		}
+	}
 	add(engine.WhatImages, other, "use engine oci or docker")
 	return list
 }

@@ -41,7 +41,7 @@ func (e *Engine) facts() (*found, error) {
 	if err != nil {
 		return nil, err
 	}
-	f.works = kept.Works{Terminal: true, Stats: f.support.Cgroup.Usable, Pause: f.support.Cgroup.Freeze, Keep: true}
+	f.works = kept.Works{Terminal: true, Stats: f.support.Cgroup.Usable, Pause: f.support.Cgroup.Freeze, Gateway: true, Keep: true}
 	e.found.Store(f)
 	e.boxes.Note(f.works)
 	return f, nil
@@ -61,10 +61,24 @@ func (e *Engine) survey(thorough bool) (*found, error) {
 	return &found{host: h, support: kept.Examine(e.opts.Runtime, thorough)}, nil
 }
 
-// try makes a sandbox, looks around in it, and notes what works.
-func (e *Engine) try(ctx context.Context, f *found) (err error) {
+// try makes a sandbox, looks around in it, and notes what works: with a gateway,
+// and where that does not work, without.
+func (e *Engine) try(ctx context.Context, f *found) error {
+	if e.opts.Isolation != None {
+		f.ungated = e.tryOnce(ctx, f, true)
+		if f.ungated == nil || ctx.Err() != nil {
+			return f.ungated
+		}
+	}
+	return e.tryOnce(ctx, f, false)
+}
+
+func (e *Engine) tryOnce(ctx context.Context, f *found, gateway bool) (err error) {
 	terminal := false
 	f.works, err = e.boxes.Try(ctx, func(ctx context.Context, spec *engine.Spec) (engine.Sandbox, error) {
+		if gateway {
+			kept.AddTrial(spec)
+		}
 		if e.opts.Isolation == Full {
 			spec.Keep = caisson.Duration(time.Minute)
 		}
@@ -75,9 +89,14 @@ func (e *Engine) try(ctx context.Context, f *found) (err error) {
 		if err != nil || e.opts.Isolation == None {
 			return err
 		}
+		if gateway {
+			if err := t.Served(ctx); err != nil {
+				return err
+			}
+		}
 		return kept.Verify(said)
 	})
-	f.works.Terminal = terminal
+	f.works.Terminal, f.works.Gateway = terminal, gateway && err == nil
 	f.works.Stats = f.works.Stats && f.support.Cgroup.Usable
 	return err
 }

@@ -86,6 +86,7 @@ func (set *setting) box(s *engine.Spec) (*isolate.Spec, error) {
 	box.Hostname = s.Hostname
 	setDefault(&box.Hostname, standardHost)
 	box.HostNetwork = s.Network.Mode == caisson.NetworkHost
+	kept.AddGateway(box, s.Gateway)
 	box.Seccomp, box.Landlock = true, set.landlock
 	box.Shm = kept.Share(s).Shm
 	box.Entries = set.entries(s, user, box.Hostname)
@@ -165,11 +166,15 @@ func (set *setting) entries(s *engine.Spec, user isolate.User, hostname string) 
 	if s.Network.Mode == caisson.NetworkHost {
 		resolv = set.host.resolv
 	}
+	if s.Gateway != nil && s.Gateway.Resolver != "" {
+		resolv = []byte("nameserver " + s.Gateway.Resolver + "\n")
+	}
+	hosts := "127.0.0.1 localhost\n::1 localhost\n127.0.1.1 " + hostname + "\n" + kept.GatewayHosts(s.Gateway)
 	id := sha256.Sum256([]byte("caisson machine id " + s.ID))
 	add("/etc/passwd", passwd(user))
 	add("/etc/group", group(user))
 	add("/etc/hostname", []byte(hostname+"\n"))
-	add("/etc/hosts", []byte("127.0.0.1 localhost\n::1 localhost\n127.0.1.1 "+hostname+"\n"))
+	add("/etc/hosts", []byte(hosts))
 	add("/etc/resolv.conf", resolv)
 	add("/etc/nsswitch.conf", []byte(nsswitchContent))
 	add("/etc/machine-id", []byte(hex.EncodeToString(id[:16])+"\n"))

@@ -1,7 +1,6 @@
 package kept
 
 import (
-	"bytes"
 	"context"
 	"fmt"
 	"maps"
@@ -9,6 +8,7 @@ import (
 	"net/netip"
 	"os"
 	"slices"
+	"strings"
 
 	"github.com/caissonrun/caisson"
 	"github.com/caissonrun/caisson/engine"
@@ -36,15 +36,65 @@ func AddGateway(box *isolate.Spec, g *engine.Gateway) {
 }
 
 // GatewayHosts are the gateway's lines of /etc/hosts.
-func GatewayHosts(g *engine.Gateway) []byte {
+func GatewayHosts(g *engine.Gateway) string {
 	if g == nil {
-		return nil
+		return ""
 	}
-	var b bytes.Buffer
+	var b strings.Builder
 	for _, name := range slices.Sorted(maps.Keys(g.Names)) {
 		fmt.Fprintf(&b, "%s %s\n", g.Names[name], name)
 	}
-	return b.Bytes()
+	return b.String()
+}
+
+// AddTrial gives the sandbox of a probe a gateway, for Trial.Served to look at.
+func AddTrial(s *engine.Spec) {
+	s.Network = caisson.Network{Mode: caisson.NetworkAllow}
+	s.Gateway = &engine.Gateway{
+		Sockets: []engine.Socket{
+			{Network: "udp", Address: "127.64.0.1:53"},
+			{Network: "tcp", Address: "127.64.0.1:80"},
+			{Network: "tcp", Address: "[::]:443"},
+		},
+		Everything: true,
+	}
+}
+
+// gatewayScript prints which sockets and routes there are, with the shell alone.
+const gatewayScript = `for f in tcp tcp6 fib_trie; do
+	[ ! -e /proc/net/$f ] || while read -r line; do echo "$line"; done </proc/net/$f
+done`
+
+// Served returns an error unless the sockets of AddTrial are held for this
+// process and listen where programs are, and every address leads to them.
+func (t *Trial) Served(ctx context.Context) error {
+	list, err := gated{t.s}.Sockets(ctx)
+	for i := range list {
+		list[i].Close()
+	}
+	if err != nil {
+		return err
+	}
+	said, err := t.Run(ctx, "/bin/sh", "-c", gatewayScript)
+	if err != nil {
+		return err
+	}
+	return servedBy(string(said))
+}
+
+// servedBy reads what gatewayScript has printed.
+func servedBy(said string) error {
+	const listens = ":0000 0A "
+	for what, found := range map[string]bool{
+		"port 80 of a loopback address": strings.Contains(said, ":0050 00000000"+listens),
+		"port 443 of every address":     strings.Contains(said, ":01BB 00000000") && strings.Count(said, listens) > 1,
+		"the way to other addresses":    strings.Contains(said, "/0 host LOCAL"),
+	} {
+		if !found {
+			return fmt.Errorf("a program in a sandbox does not see %s", what)
+		}
+	}
+	return nil
 }
 
 // Sockets implements engine.Gatekeeper.
