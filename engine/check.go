@@ -98,8 +98,25 @@ func (r *refusal) network(f *Features, spec *Spec) {
 	r.add(spec.SharedNetwork != "" && !f.Networks.Shared, "network: shared", WhatSharedNets)
 	r.add(len(spec.Ports) > 0 && !f.Ports, "ports", WhatPorts)
 	r.add(spec.DNS != nil && !f.DNS, "dns", WhatDNS)
-	r.add(spec.Gateway != nil && !f.Gateway, "gateway", WhatGateway)
+	if spec.Gateway != nil {
+		for _, field := range gatewayFields(f, spec) {
+			r.add(!f.Gateway, field, WhatGateway)
+		}
+	}
 	r.add(spec.Keep != 0 && !f.Keep, "keep", WhatKeep)
+}
+
+// gatewayFields are the fields of the task that a gateway is for, as far as they
+// are not named already.
+func gatewayFields(f *Features, spec *Spec) []string {
+	fields := spec.Gateway.For
+	switch allow := spec.Network.Mode == caisson.NetworkAllow; {
+	case allow && f.Networks.Allow:
+		return append([]string{"network.allow"}, fields...)
+	case !allow && len(fields) == 0:
+		return []string{"gateway"}
+	}
+	return fields
 }
 
 func (r *refusal) mounts(f *Features, spec *Spec) {

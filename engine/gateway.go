@@ -9,6 +9,9 @@ import (
 // at which a process of this host listens. Proxies, allow-lists and brokered
 // secrets are made of it (package internal/gateway); engines only know sockets.
 type Gateway struct {
+	// For lists what of the task it is there for, as errors call it:
+	// "proxies.git". Empty: the gateway itself.
+	For []string `json:"for,omitempty"`
 	// Sockets listen from Create on until the sandbox is gone. With
 	// Spec.SharedNetwork the same sockets may be asked for by every sandbox on
 	// it; whichever gets a connection serves it.

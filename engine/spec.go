@@ -168,6 +168,9 @@ type Secret struct {
 	// As is caisson.SecretEnv or SecretFile; empty: only redact it.
 	As   string
 	Once bool
+	// Placeholder says that Value only stands for a secret that never enters the
+	// sandbox: it may be seen in the log.
+	Placeholder bool
 }
 
 // A Handle is what an engine writes to Spec.Dir/handle.json before it makes

@@ -21,7 +21,9 @@ type log struct {
 func openLog(spec *engine.Spec) (*log, error) {
 	var values [][]byte
 	for _, s := range spec.Secrets {
-		values = append(values, s.Value)
+		if !s.Placeholder {
+			values = append(values, s.Value)
+		}
 	}
 	secrets, err := redact.Compile(values)
 	if err != nil {

@@ -40,7 +40,9 @@ func KeeperSpec(s *engine.Spec, run string, box *isolate.Spec, program isolate.P
 		OnExit: s.OnExit, OnExitEnv: s.OnExitEnv,
 	}
 	for _, secret := range s.Secrets {
-		k.Redact = append(k.Redact, secret.Value)
+		if !secret.Placeholder {
+			k.Redact = append(k.Redact, secret.Value)
+		}
 		if secret.Once {
 			k.Once = append(k.Once, keeper.Once{
 				Path: path.Join(onceDir, secret.Name), Value: secret.Value,
