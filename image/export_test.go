@@ -121,3 +121,8 @@ func (s *Store) SetUsed(name string, at time.Time) error {
 
 // Dir returns the store's folder.
 func (s *Store) Dir() string { return s.opts.Dir }
+
+// UnpackModule finds the module in an image's layer.
+func UnpackModule(out io.Writer, rd io.Reader, config *Config) error {
+	return unpackModule(out, rd, config)
+}

@@ -196,7 +196,7 @@ func copyModule(out io.Writer, rd io.Reader) error {
 }
 
 // unpackModule finds the module in an image's layer.
-func unpackModule(out *os.File, rd io.Reader, config *Config) error {
+func unpackModule(out io.Writer, rd io.Reader, config *Config) error {
 	plain, err := plainTar(rd)
 	if err != nil {
 		return err
