@@ -123,6 +123,7 @@ func Cases() []Case {
 		mountCases(),
 		volumeCases(),
 		networkCases(),
+		gatewayCases(),
 		fileCases(),
 		archiveCases(),
 		limitCases(),

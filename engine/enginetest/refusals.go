@@ -2,6 +2,7 @@ package enginetest
 
 import (
 	"strings"
+	"time"
 
 	"github.com/caissonrun/caisson"
 	"github.com/caissonrun/caisson/engine"
@@ -64,6 +65,7 @@ func refusals() []refusal {
 			s.Secrets = []engine.Secret{{Name: "TOKEN", Value: []byte("0123456789"), As: caisson.SecretEnv}}
 		}},
 		{"displays", "displays", func(_ *T, s *engine.Spec) { s.Displays = []caisson.Display{{Name: "screen"}} }},
+		{"keep", "keep", func(_ *T, s *engine.Spec) { s.Keep = caisson.Duration(time.Minute) }},
 		{"gateway", "gateway", func(_ *T, s *engine.Spec) { s.Gateway = new(engine.Gateway) }},
 	}
 }

@@ -52,8 +52,7 @@ const (
 	bySelftest = "caisson selftest"
 	withVM     = "written with the first engine of virtual machines"
 	withImages = "written with the first engine of images"
-	withProxy  = "written with the first engine of proxies"
-	withNet    = "written with the first engine of networks other than none and host"
+	byGateway  = "internal/gateway"
 	withFront  = "written with the first front door of several users"
 	withScreen = "written with the first engine of displays"
 )
@@ -182,16 +181,16 @@ func ruleTexts() []Rule {
 			rule("any tree can be removed, whatever a task made of it", bySafefs+" and "+byMount),
 		),
 		numbered("Network", 87,
-			rule("a proxy answers", withProxy),
-			rule("a proxy's refusal is the task's to see", withProxy),
-			rule("two sandboxes reach each their own proxy by the same name", withProxy),
-			rule("nobody else reaches a proxy", withProxy),
-			rule("proxies pass HTTP through unchanged, streams and upgrades too, and survive their handlers", withProxy),
-			rule("all allowed proxy names work, others are refused", byDocument+"; the names themselves "+withProxy),
-			rule("a proxy's requests end with the task", withProxy),
+			rule("a proxy answers", byGateway),
+			rule("a proxy's refusal is the task's to see", byGateway),
+			rule("two sandboxes reach each their own proxy by the same name"),
+			rule("nobody else reaches a proxy"),
+			rule("proxies pass HTTP through unchanged, streams and upgrades too, and survive their handlers", byGateway+", and "+byCLI+": curl, git and python"),
+			rule("all allowed proxy names work, others are refused", byDocument),
+			rule("a proxy's requests end with the task", byGateway),
 			rule("the network is exactly what was asked for"),
-			rule("addresses and ports are not reused while in use", withNet),
-			rule("names resolve, or fail, as the network says", withNet),
+			rule("addresses and ports are not reused while in use"),
+			rule("names resolve, or fail, as the network says"),
 		),
 		numbered("Files", 97,
 			rule("a file is read"),

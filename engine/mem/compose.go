@@ -20,8 +20,12 @@ var (
 
 // compose returns s with the optional interfaces that f declares.
 func compose(s *Sandbox, f engine.Features) engine.Sandbox {
+	// Every sandbox is a Gatekeeper; where gateways are not declared it says so.
+	type core interface {
+		engine.Sandbox
+		engine.Gatekeeper
+	}
 	type (
-		core  = engine.Sandbox
 		exec  = engine.Execer
 		files = engine.Filer
 		stats = engine.StatsReader
