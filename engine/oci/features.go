@@ -26,11 +26,12 @@ func (o *Options) features(f *found) engine.Features {
 		Limits: engine.LimitFeatures{
 			CPUs: s.Cgroup.CPUs, Memory: s.Cgroup.Memory, PIDs: s.Cgroup.PIDs, Disk: true, Log: true, Files: true,
 		},
-		Networks: engine.NetworkFeatures{None: true, Host: o.AllowHostNetwork, Inside: f.root},
+		Networks: engine.NetworkFeatures{None: true, Host: o.AllowHostNetwork, Allow: f.works.Gateway, Inside: f.root},
 		Mounts:   engine.MountFeatures{Bind: true, Tmpfs: true, ReadOnly: true},
 		User:     true, Hostname: true, Secrets: true, Registry: true, DNS: true,
 		Devices: f.root && len(o.AllowDevices) > 0,
 		Exec:    true, Terminal: f.works.Terminal, Files: true, Stats: f.works.Stats, Pause: f.works.Pause,
+		Gateway:      f.works.Gateway,
 		Keep:         f.works.Keep,
 		ConfigSchema: configSchema, OptionsSchema: optionsSchema, Doc: doc,
 	}
@@ -94,6 +95,11 @@ func (o *Options) missing(f *found) []engine.Missing {
 		add("disk limit without memory", "under a disk limit the work folder is in memory: "+f.support.Disk.Why, f.support.Disk.Do)
 	}
 	f.net.missing(o, add)
+	if f.ungated != nil {
+		for _, what := range []string{engine.WhatAllowList, engine.WhatGateway} {
+			add(what, "nobody can serve a sandbox here: "+f.ungated.Error(), "use engine docker")
+		}
+	}
 	if !o.AllowHostNetwork {
 		add(engine.WhatHostNet, "the operator does not permit it", "set engine.oci.allow_host_network")
 	}

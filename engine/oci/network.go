@@ -93,7 +93,6 @@ func (f *netFound) features(out *engine.Features) {
 
 // missing says why what is not there is not.
 func (f *netFound) missing(o *Options, add func(what, why, do string)) {
-	add(engine.WhatAllowList, "this engine does not know names", "use network: default, or none")
 	cause := func(err error) string {
 		var e *caisson.Error
 		if errors.As(err, &e) && e.Err != nil {
@@ -165,10 +164,11 @@ func plain(err error) error {
 	return err
 }
 
-// attaches reports whether networks of the operator's are named.
+// attaches reports whether networks of the operator's are named. What an
+// allow-list permits comes through the gateway.
 func attaches(n *caisson.Network) bool {
 	switch n.Mode {
-	case "", caisson.NetworkNone, caisson.NetworkHost:
+	case "", caisson.NetworkNone, caisson.NetworkHost, caisson.NetworkAllow:
 		return len(n.Attach) > 0
 	}
 	return true
@@ -350,17 +350,26 @@ func (e *Engine) Networks(_ context.Context, dir string) ([]engine.Network, erro
 }
 
 // hosts is /etc/hosts.
-func (set *setting) hosts(_ *engine.Spec, hostname string) []byte {
-	if set.joined == nil {
-		return network.Hosts(hostname, nil)
+func (set *setting) hosts(s *engine.Spec, hostname string) []byte {
+	var record *network.Record
+	if set.joined != nil {
+		record = set.joined.record
 	}
-	return network.Hosts(hostname, set.joined.record)
+	return append(network.Hosts(hostname, record), kept.GatewayHosts(s.Gateway)...)
 }
 
 // resolvConf is /etc/resolv.conf, unless the image's own stays.
 func (set *setting) resolvConf(s *engine.Spec) ([]byte, bool) {
 	if s.DNS == nil && s.Network.Mode == caisson.NetworkHost {
 		return set.resolv, true
+	}
+	if g := s.Gateway; g != nil && g.Resolver != "" {
+		only := caisson.DNS{Servers: []string{g.Resolver}}
+		if s.DNS != nil {
+			only.Search, only.Options = s.DNS.Search, s.DNS.Options
+		}
+		contents, _ := network.Resolv(&only, nil, nil, false)
+		return contents, true
 	}
 	var said *caisson.DNS
 	outside := s.Network.Mode == caisson.NetworkHost

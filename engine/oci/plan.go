@@ -105,6 +105,7 @@ func (set *setting) box(s *engine.Spec) (*isolate.Spec, error) {
 		return nil, err
 	}
 	set.joined.apply(box)
+	kept.AddGateway(box, s.Gateway)
 	box.Entries = set.entries(s, box.Hostname)
 	box.Mounts = kept.Mounts(s, func(source string) *isolate.User { return set.owner(s, source) })
 	return box, nil

@@ -28,6 +28,8 @@ type found struct {
 	// why none of them works, or nil; overlay why one on an overlay did not.
 	runtimes        []candidate
 	broken, overlay error
+	// ungated is why one with a gateway did not, or nil.
+	ungated error
 	// works is what worked in it.
 	works kept.Works
 }
@@ -63,7 +65,7 @@ func (e *Engine) facts() (*found, error) {
 	if err != nil {
 		return nil, err
 	}
-	f.works = kept.Works{Terminal: true, Stats: f.support.Cgroup.Usable, Pause: f.support.Cgroup.Freeze, Keep: true}
+	f.works = kept.Works{Terminal: true, Stats: f.support.Cgroup.Usable, Pause: f.support.Cgroup.Freeze, Gateway: f.served(), Keep: true}
 	e.found.Store(f)
 	e.boxes.Note(f.works)
 	return f, nil
@@ -118,7 +120,7 @@ func (e *Engine) tryAll(ctx context.Context, f *found) {
 			continue
 		}
 		if first {
-			f.works, f.overlay, first = one.works, one.overlay, false
+			f.works, f.overlay, f.ungated, first = one.works, one.overlay, one.ungated, false
 		}
 		if !e.opts.AllowRuntimes {
 			break
@@ -127,27 +129,51 @@ func (e *Engine) tryAll(ctx context.Context, f *found) {
 	f.broken = f.none()
 }
 
-// try makes a sandbox, looks around in it, and notes what works.
-func (e *Engine) try(ctx context.Context, f *found, overlay bool) (err error) {
+// served reports whether the chosen runtime makes sandboxes with a gateway.
+func (f *found) served() bool {
+	c := f.chosen()
+	return c != nil && !guest(c.runtime)
+}
+
+// try makes a sandbox, looks around in it, and notes what works: with a gateway,
+// and where that does not work, without.
+func (e *Engine) try(ctx context.Context, f *found, overlay bool) error {
+	if f.served() {
+		f.ungated = e.tryOnce(ctx, f, overlay, true)
+		if f.ungated == nil || ctx.Err() != nil {
+			return f.ungated
+		}
+	}
+	return e.tryOnce(ctx, f, overlay, false)
+}
+
+func (e *Engine) tryOnce(ctx context.Context, f *found, overlay, gateway bool) (err error) {
 	terminal := false
 	f.works, err = e.boxes.Try(ctx, func(ctx context.Context, spec *engine.Spec) (engine.Sandbox, error) {
 		if err := e.probeRoot(spec, overlay); err != nil {
 			return nil, err
+		}
+		if gateway {
+			kept.AddTrial(spec)
 		}
 		spec.Keep = caisson.Duration(time.Minute)
 		return e.create(ctx, spec, &choice{}, f)
 	}, func(ctx context.Context, t *kept.Trial) error {
 		said, ok, err := t.Look(ctx)
 		terminal = ok
-		if err != nil {
+		switch {
+		case err != nil:
 			return err
-		}
-		if guest(f.chosen().runtime) {
+		case guest(f.chosen().runtime):
 			return verifyGuest(said)
+		case gateway:
+			if err := t.Served(ctx); err != nil {
+				return err
+			}
 		}
 		return kept.Verify(said)
 	})
-	f.works.Terminal = terminal
+	f.works.Terminal, f.works.Gateway = terminal, gateway && err == nil
 	f.works.Stats = f.works.Stats && f.support.Cgroup.Usable
 	return err
 }

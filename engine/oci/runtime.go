@@ -269,7 +269,7 @@ func (c *choice) checkGuest(s *engine.Spec, r *isolate.Runtime) error {
 	}
 	for name, set := range map[string]bool{
 		"options.masked_paths": len(c.MaskedPaths) > 0, "options.readonly_paths": len(c.ReadOnlyPaths) > 0,
-		"options.sysctls": len(c.Sysctls) > 0,
+		"options.sysctls": len(c.Sysctls) > 0, "gateway": s.Gateway != nil,
 	} {
 		if set {
 			return kept.Unsupported(name, errors.New("not with runtime runsc, whose kernel is its own"))
@@ -370,7 +370,7 @@ func (c *candidate) reduce(out *engine.Features) {
 	if c == nil || !guest(c.runtime) {
 		return
 	}
-	out.Limits.PIDs, out.Devices, out.Ports = false, false, false
+	out.Limits.PIDs, out.Devices, out.Ports, out.Gateway = false, false, false, false
 	out.Networks = engine.NetworkFeatures{None: out.Networks.None, Host: out.Networks.Host}
 }
 
@@ -383,6 +383,9 @@ func (c *candidate) missing(add func(what, why, do string)) {
 	add(engine.WhatPIDs, "gVisor's own processes would be counted", do)
 	for _, what := range []string{engine.WhatNetwork, engine.WhatNamedNets, engine.WhatSharedNets, engine.WhatPorts} {
 		add(what, "gVisor takes part in no network of others", do)
+	}
+	for _, what := range []string{engine.WhatAllowList, engine.WhatGateway} {
+		add(what, "gVisor's network is its own, and nobody outside can listen in it", do)
 	}
 	add(engine.WhatDevices, "gVisor gives none", do)
 	add(engine.WhatEndOfInput, "gVisor's terminals do not know ^D", "type exit")

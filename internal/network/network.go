@@ -181,9 +181,10 @@ func (o *Options) Plan(spec *Spec) (*Record, error) {
 func attachments(n *caisson.Network) ([]caisson.NetworkAttach, error) {
 	var list []caisson.NetworkAttach
 	switch n.Mode {
-	case "", caisson.NetworkNone:
+	case "", caisson.NetworkNone, caisson.NetworkAllow:
+		// What an allow-list permits comes through the gateway of each sandbox.
 		list = n.Attach
-	case caisson.NetworkHost, caisson.NetworkAllow:
+	case caisson.NetworkHost:
 		return nil, failure(caisson.ErrUnsupported, "network: "+n.Mode, errors.New("it is no network of a name"))
 	default:
 		list = []caisson.NetworkAttach{{Name: n.Mode}}

@@ -18,10 +18,14 @@ import (
 // AddGateway has the box be served at the gateway's sockets. It expects a valid
 // one, or nil.
 func AddGateway(box *isolate.Spec, g *engine.Gateway) {
-	if g == nil {
-		return
+	if g != nil {
+		box.Everything, box.Sockets = g.Everything, Sockets(g)
 	}
-	box.Everything = g.Everything
+}
+
+// Sockets are a valid gateway's sockets in the form of package isolate.
+func Sockets(g *engine.Gateway) []isolate.Socket {
+	var list []isolate.Socket
 	for _, s := range g.Sockets {
 		at, err := netip.ParseAddrPort(s.Address)
 		if err != nil {
@@ -31,8 +35,9 @@ func AddGateway(box *isolate.Spec, g *engine.Gateway) {
 		if !at.Addr().IsUnspecified() {
 			socket.IP = at.Addr().Unmap().AsSlice()
 		}
-		box.Sockets = append(box.Sockets, socket)
+		list = append(list, socket)
 	}
+	return list
 }
 
 // GatewayHosts are the gateway's lines of /etc/hosts.
