@@ -19,7 +19,7 @@ import (
 )
 
 func flaws() []flaw {
-	return slices.Concat(flawsOfLife(), flawsOfSpecs(), flawsOfEnds(), flawsOfFiles(), flawsOfRecovery())
+	return slices.Concat(flawsOfLife(), flawsOfSpecs(), flawsOfEnds(), flawsOfFiles(), flawsOfRecovery(), flawsOfGateways())
 }
 
 func flawsOfLife() []flaw {

@@ -33,6 +33,7 @@ type flaw struct {
 	put     func(s *brokenSandbox, ctx context.Context, name string, r io.Reader) error
 	stats   func(s *brokenSandbox, ctx context.Context) (engine.Stats, error)
 	pause   func(s *brokenSandbox, ctx context.Context) error
+	sockets func(s *brokenSandbox, ctx context.Context) ([]engine.OpenSocket, error)
 	wait    func(p *brokenProcess, ctx context.Context) (caisson.Exit, error)
 	signal  func(p *brokenProcess, ctx context.Context, n int) error
 	stop    func(p *brokenProcess, ctx context.Context, s engine.Stop) error
@@ -53,6 +54,7 @@ type full interface {
 	engine.Filer
 	engine.StatsReader
 	engine.Pauser
+	engine.Gatekeeper
 }
 
 type brokenSandbox struct {
@@ -174,6 +176,13 @@ func (s *brokenSandbox) Pause(ctx context.Context) error {
 	return s.full.Pause(ctx)
 }
 
+func (s *brokenSandbox) Sockets(ctx context.Context) ([]engine.OpenSocket, error) {
+	if s.flaw.sockets != nil {
+		return s.flaw.sockets(s, ctx)
+	}
+	return s.full.Sockets(ctx)
+}
+
 func (p *brokenProcess) Wait(ctx context.Context) (caisson.Exit, error) {
 	if p.sandbox.flaw.wait != nil {
 		return p.sandbox.flaw.wait(p, ctx)
@@ -279,7 +288,7 @@ func TestNoFlawIsFound(t *testing.T) {
 		Program:   func(spec *engine.Spec, args []string) { spec.Args = append([]string{"inside"}, args...) },
 		Resources: func(testing.TB) []string { return f.mem.World.Live() },
 	})
-	for _, name := range []string{"lifecycle/run", "exit/codes", "stop/tree", "files/links", "recover/sweep", "refusals/ports"} {
+	for _, name := range []string{"lifecycle/run", "exit/codes", "stop/tree", "files/links", "recover/sweep", "refusals/ports", "gateway/answers", "gateway/recovered"} {
 		c := caseNamed(t, name)
 		if r := s.execute(t, &c); r.Status != Passed {
 			t.Errorf("case %s: %s %v", name, r.Status, r.Why)
