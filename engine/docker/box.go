@@ -106,10 +106,15 @@ type box struct {
 	mu       sync.Mutex
 	copier   *copier
 	returned bool // the folders that were lent are their owner's again
+	halted   bool // what there is runs no more, and is not to be waited for
 	closed   bool
 }
 
-var _ server.Resident = (*box)(nil)
+var (
+	_ server.Resident   = (*box)(nil)
+	_ server.Halter     = (*box)(nil)
+	_ server.Gatekeeper = (*box)(nil)
+)
 
 // OpenBox makes a container, or finds one, for the keeper. It is a
 // server.Opener.
@@ -422,10 +427,29 @@ func (b *box) Main(stdout, stderr *os.File) (*isolate.Proc, time.Time, error) {
 // awaitQuiet ends the output once nothing of the program is left to print.
 func (b *box) awaitQuiet(proc *isolate.Proc) {
 	<-proc.Done()
-	for b.Guest.Alive() {
+	for b.runs() {
 		time.Sleep(quietStep)
 	}
 	_ = b.Drain()
+}
+
+// runs reports whether anything of the program runs.
+func (b *box) runs() bool {
+	b.mu.Lock()
+	halted := b.halted
+	b.mu.Unlock()
+	return !halted && b.Guest.Alive()
+}
+
+// Halt implements server.Halter: the container outlives its program anyway.
+func (b *box) Halt() error {
+	if err := b.Guest.Halt(); err != nil {
+		return err
+	}
+	b.mu.Lock()
+	b.halted = true
+	b.mu.Unlock()
+	return nil
 }
 
 // Drain implements server.Resident. It may be called again, and at once.
@@ -441,8 +465,9 @@ func (b *box) Drain() error {
 	_ = b.Guest.Mark(fmt.Appendf(nil, markTemplet, b.spec.Mark))
 	err := c.wait(drainTime)
 	lent := &mine{Chowned: b.spec.Lent, UID: b.spec.UID, GID: b.spec.GID}
+	over := !b.runs()
 	b.mu.Lock()
-	if !b.returned && !b.Guest.Alive() {
+	if !b.returned && over {
 		b.returned = true
 		err = errors.Join(err, lent.giveBack(context.Background(), b.spec.Owner))
 	}

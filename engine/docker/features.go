@@ -37,7 +37,7 @@ func (o *Options) features(f *found) engine.Features {
 		User:   true, Hostname: true, Secrets: true, Registry: true, Ports: f.network || f.networks, DNS: true,
 		Privileged: o.AllowPrivileged, Devices: o.AllowDevices, GPUs: o.AllowGPUs && !f.podman,
 		Exec: true, Terminal: f.terminal, Files: true, Stats: f.stats, Pause: true, Prepare: true,
-		Gateway:      f.ungated == nil,
+		Gateway: f.ungated == nil, Keep: true,
 		ConfigSchema: configSchema, OptionsSchema: optionsSchema, Doc: doc,
 	}
 	out.Missing = o.missing(f, &out)
