@@ -132,6 +132,14 @@ func (x *Executor) checkModule(r *record, secrets map[string][]byte) error {
 	if err == nil {
 		err = x.guard(caisson.OpStageIn, func() error { return f.CheckInput(ref.input, stageEnv(r, secrets)) })
 	}
+	return ofModule(err)
+}
+
+// ofModule says what an error is about, if there is one.
+func ofModule(err error) error {
+	if err == nil {
+		return nil
+	}
 	return at("module", err)
 }
 
@@ -150,7 +158,7 @@ func (a *attendant) bringModule(ctx context.Context) error {
 		return safefs.Sorted(caisson.OpPrepare, dir, err)
 	}
 	if ref.input != nil {
-		return at("module", a.fetchModule(ctx, ref, dir))
+		return ofModule(a.fetchModule(ctx, ref, dir))
 	}
 	m, err := a.x.modules()
 	if err != nil {
@@ -164,7 +172,7 @@ func (a *attendant) bringModule(ctx context.Context) error {
 		_, err := m.Module(ctx, a.request(ref.artifact, &options), filepath.Join(dir, moduleFile))
 		return err
 	})
-	return at("module", err)
+	return ofModule(err)
 }
 
 // fetchModule brings a module from a web server as an input is. One whose digest
