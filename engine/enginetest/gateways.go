@@ -627,13 +627,19 @@ func gatewayEnds(t *T) {
 	spec := t.gated([]string{proxyAt}, "say", "ready", ";", "ask", "tcp", proxyAt, "hold me\n")
 	sb := t.create(spec)
 	open := t.sockets(sb)
-	over := make(chan struct{})
+	held, over := make(chan struct{}), make(chan struct{})
 	t.accept(open[0].Listener, func(conn net.Conn) {
+		close(held)
 		_, _ = io.Copy(io.Discard, conn)
 		close(over)
 	})
 	b := t.begin(sb, spec)
 	b.says("ready")
+	select {
+	case <-held:
+	case <-t.ctx.Done():
+		t.Errorf("the program does not connect")
+	}
 	b.stop(engine.Stop{Reason: caisson.ReasonKilled})
 	b.wait()
 	select {
