@@ -126,6 +126,8 @@ func program(t *testing.T) string {
 //	lines N FILE        the file has N lines
 //	processes N WORD    N processes have WORD in their command line
 //	tmpfs DIR SIZE      mounts a small file system, until the script's end
+//	served DIR          serves a folder by http; WEB is its URL
+//	artifact REF FILE   pushes a WebAssembly module; REGISTRY is the registry
 //
 // Whatever happens, a script's tasks are removed at its end, and then nothing
 // of it may be left on the host.
@@ -154,6 +156,8 @@ func TestScripts(t *testing.T) {
 			"lines":      cmdLines,
 			"processes":  cmdProcesses,
 			"tmpfs":      cmdTmpfs,
+			"served":     cmdServed,
+			"artifact":   cmdArtifact,
 		},
 	})
 }
