@@ -136,9 +136,10 @@ func formFields() []fields.Field {
 		{
 			Name: "module", Type: line("a WebAssembly module's path, URL or name in a registry"),
 			Also:     []string{"wasm"},
-			Examples: []any{"./tool.wasm"},
-			Doc: "A WebAssembly module to run, with `cmd` as its arguments: a path, a URL or an artifact " +
-				"in a registry.",
+			Examples: []any{"./tool.wasm", "https://example.com/tool.wasm#sha256=HEX", "oci://example.com/team/tool:1"},
+			Doc: "A WebAssembly module to run, with `cmd` as its arguments: a path; a URL, which is fetched as an input is, and " +
+				"kept for other tasks if it ends in `#sha256=HEX`; or an artifact of a registry, or an image with one layer, to which " +
+				"`registry` and the operator's policies apply as to images. A name with a colon is of a registry also without `oci://`.",
 		},
 		{
 			Name: "machine", Type: machine, Also: []string{"vm"},
