@@ -84,6 +84,9 @@ func (w *world) Steal(string, string) error       { return syscall.ENOSYS }
 func (w *world) Serve(int, string) error { return syscall.ENOSYS }
 func (w *world) Loopback() error         { return syscall.ENOSYS }
 
+// Memory finds nothing: a module can't read what its own engine keeps.
+func (w *world) Memory([]byte, byte) ([]string, error) { return nil, nil }
+
 // Attempt implements act.World: there is no call for any of it.
 func (w *world) Attempt(string) error { return syscall.EPERM }
 

@@ -67,6 +67,9 @@ func (o *observer) Serve(port int, word string) error {
 // Loopback works, as far as anybody can tell.
 func (o *observer) Loopback() error { return nil }
 
+// Memory finds nothing: the program has none of its own.
+func (o *observer) Memory([]byte, byte) ([]string, error) { return nil, nil }
+
 // Attempt is denied: a Go function has no way to try.
 func (o *observer) Attempt(string) error { return syscall.EPERM }
 

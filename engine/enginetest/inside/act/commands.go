@@ -19,6 +19,7 @@ type program struct {
 	signals  map[int]<-chan int
 	children []Child
 	held     []io.Closer // files that stay open
+	answers  [][]byte    // of ask
 }
 
 // A command is what a word does with the words after it.
@@ -51,6 +52,9 @@ func table() map[string]command {
 		"attempt":  {1, (*program).attempt},
 		"connect":  {2, (*program).connect},
 		"ask":      {3, (*program).ask},
+		"raw":      {2, (*program).raw},
+		"hunt":     {1, (*program).hunt},
+		"leak":     {1, (*program).leak},
 		"pour":     {3, (*program).pour},
 		"resolve":  {1, (*program).resolve},
 		"steal":    {2, (*program).steal},

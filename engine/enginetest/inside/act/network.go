@@ -2,6 +2,7 @@ package act
 
 import (
 	"crypto/sha256"
+	"encoding/hex"
 	"fmt"
 	"io"
 	"net"
@@ -27,15 +28,20 @@ const (
 	answerTime = 3 * time.Second
 )
 
-// ask NETWORK ADDRESS TEXT sends a text and prints what comes back, as whole
-// lines: of tcp until the other side closes, of udp one packet.
+// ask NETWORK ADDRESS TEXT sends a text, with the values of variables in place of
+// ${NAME}, and prints what comes back, as whole lines: of tcp until the other
+// side closes, of udp one packet.
 func (p *program) ask(args []string) error {
 	conn, err := p.Dial(args[0], args[1])
 	if err != nil {
 		return err
 	}
 	defer conn.Close()
-	if _, err := io.WriteString(conn, args[2]); err != nil {
+	text, err := p.expand(args[2])
+	if err != nil {
+		return err
+	}
+	if _, err := io.WriteString(conn, text); err != nil {
 		return err
 	}
 	answer := make([]byte, answerMax)
@@ -51,7 +57,50 @@ func (p *program) ask(args []string) error {
 	if err != nil {
 		return err
 	}
+	p.answers = append(p.answers, answer[:n]) // for hunt
 	return p.say([]string{strings.TrimSuffix(string(answer[:n]), "\n")})
+}
+
+// expand puts the values of variables in place of their names.
+func (p *program) expand(text string) (string, error) {
+	if !strings.Contains(text, "${") {
+		return text, nil
+	}
+	facts, err := p.Facts()
+	if err != nil {
+		return "", err
+	}
+	for _, kv := range facts.Env {
+		name, value, _ := strings.Cut(kv, "=")
+		text = strings.ReplaceAll(text, "${"+name+"}", value)
+	}
+	return text, nil
+}
+
+// rawTime is how long nothing may come back from who is sent bytes.
+const rawTime = 10 * time.Second
+
+// raw ADDRESS HEX sends bytes by tcp and prints those that come back, until the
+// other side closes, in hexadecimal digits after "raw ".
+func (p *program) raw(args []string) error {
+	sent, err := hex.DecodeString(args[1])
+	if err != nil {
+		return err
+	}
+	conn, err := p.Dial("tcp", args[0])
+	if err != nil {
+		return err
+	}
+	defer conn.Close()
+	if err := conn.SetReadDeadline(time.Now().Add(rawTime)); err != nil {
+		return err
+	}
+	if _, err := conn.Write(sent); err != nil {
+		return err
+	}
+	// A connection that is reset has said enough before.
+	got, _ := io.ReadAll(io.LimitReader(conn, answerMax))
+	return p.say([]string{"raw", hex.EncodeToString(got)})
 }
 
 // pour ADDRESS SIZE SEED sends that many bytes of Pattern(SEED) by tcp, then
