@@ -61,6 +61,7 @@ func TestConformance(t *testing.T) {
 		Require: []string{
 			"limits.cpus", "limits.memory", "limits.pids", "limits.log", "limits.files", "networks.none", "mounts.bind",
 			"mounts.tmpfs", "user", "secrets", "exec", "terminal", "files", "stats", "pause",
+			"gateway", "keep", "networks.allow", "networks.inside",
 			"isolation:" + engine.FilteredSyscalls, "isolation:" + engine.NoCapabilities,
 		},
 	})

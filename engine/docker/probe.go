@@ -199,7 +199,7 @@ func (e *Engine) tryWith(ctx context.Context, f *found, id string, gated bool) (
 		func(ctx context.Context, spec *engine.Spec) (engine.Sandbox, error) {
 			spec.Image = id
 			if gated {
-				spec.Gateway, spec.Network.Mode = kept.GatewayToTry(), caisson.NetworkAllow
+				kept.AddTrial(spec)
 			}
 			sb, err := e.create(ctx, spec, new(choice), &image{id: id}, f)
 			if err == nil && gated {

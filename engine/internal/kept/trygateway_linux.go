@@ -14,20 +14,12 @@ import (
 	"github.com/caissonrun/caisson/internal/thread"
 )
 
-// tryPort is one at which nothing of an empty sandbox listens.
+// tryPort is that of AddTrial's socket for every address.
 const tryPort = 443
 
-// GatewayToTry is what TryGateway needs; the network is caisson.NetworkAllow.
-func GatewayToTry() *engine.Gateway {
-	return &engine.Gateway{
-		Sockets:    []engine.Socket{{Network: "tcp", Address: fmt.Sprintf("[::]:%d", tryPort)}},
-		Everything: true,
-	}
-}
-
-// TryGateway connects, in a sandbox's network, to addresses that are elsewhere,
-// and looks whether it arrives here. The sandbox has not been started, and its
-// network can be entered from outside.
+// TryGateway connects, in the network of a sandbox with AddTrial's gateway, to
+// addresses that are elsewhere, and looks whether it arrives here. It is for
+// sandboxes without a shell whose network can be entered from outside.
 func TryGateway(ctx context.Context, sb engine.Sandbox) error {
 	s := base(sb)
 	ns, err := s.NetworkNamespace(ctx)
@@ -51,7 +43,7 @@ func TryGateway(ctx context.Context, sb engine.Sandbox) error {
 		if err != nil {
 			return fmt.Errorf("connect to %s in a sandbox: %w", to, err)
 		}
-		err = arrives(sockets[0].Listener, to)
+		err = arrives(sockets[len(sockets)-1].Listener, to)
 		unix.Close(fd)
 		if err != nil {
 			return fmt.Errorf("a connection to %s in a sandbox: %w", to, err)
