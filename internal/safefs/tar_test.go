@@ -151,6 +151,35 @@ func TestUntar(t *testing.T) {
 	})
 }
 
+// AnyLink takes links wherever they lead, and writes through none.
+func TestUntarAnyLink(t *testing.T) {
+	both(t, func(t *testing.T, opts *safefs.Options) {
+		top := t.TempDir()
+		work := filepath.Join(top, "work")
+		must(t, os.Mkdir(work, 0o755))
+		r := open(t, work, opts)
+		links := &safefs.UntarOptions{AnyLink: true}
+		must(t, r.Untar(t.Context(), ".", archive(t, link("up", ".."), link("abs", "/etc/passwd"), link("d/l", "../../..")), links))
+		for name, want := range map[string]string{"up": "..", "abs": "/etc/passwd", "d/l": "../../.."} {
+			if target, err := os.Readlink(filepath.Join(work, name)); err != nil || target != want {
+				t.Errorf("%s leads to %q, %v, want %q", name, target, err, want)
+			}
+		}
+		for _, entry := range []tar.Header{file("up/x", "x"), dir("up/d"), link("up/l", "x"), hard("h", "up/work"), hard("h", "abs")} {
+			if err := r.Untar(t.Context(), ".", archive(t, entry), links); safefs.Kind(err) == 0 {
+				t.Errorf("Untar of %s = %v, want it refused", entry.Name, err)
+			}
+		}
+		must(t, r.Untar(t.Context(), ".", archive(t, file("abs", "mine")), links))
+		if data, err := os.ReadFile(filepath.Join(work, "abs")); string(data) != "mine" {
+			t.Errorf("a file in place of a link has %q, %v", data, err)
+		}
+		if got := names(t, top); len(got) != 1 {
+			t.Errorf("beside the folder: %q", got)
+		}
+	})
+}
+
 // Untar never writes through what a task has left in the folder.
 func TestUntarIntoHostile(t *testing.T) {
 	both(t, func(t *testing.T, opts *safefs.Options) {
@@ -191,9 +220,10 @@ func TestUntarLimits(t *testing.T) {
 
 func TestUntarDamaged(t *testing.T) {
 	whole := archive(t, file("a", strings.Repeat("x", 2000)), file("b", "y")).Bytes()
-	for _, cut := range []int{100, 600, 1000, 2600} {
+	// Between entries, and before anything, too.
+	for _, cut := range []int{0, 100, 600, 1000, 2560, 2600, 3584} {
 		r := open(t, t.TempDir(), nil)
-		if err := r.Untar(t.Context(), ".", bytes.NewReader(whole[:cut]), nil); !errors.Is(err, fs.ErrInvalid) {
+		if err := r.Untar(t.Context(), ".", bytes.NewReader(whole[:cut]), nil); !errors.Is(err, fs.ErrInvalid) || !strings.Contains(err.Error(), "is ") {
 			t.Errorf("cut off at %d: %v, want ErrInvalid", cut, err)
 		}
 	}

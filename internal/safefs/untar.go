@@ -40,7 +40,8 @@ func (r *Root) Untar(ctx context.Context, name string, rd io.Reader, opts *Untar
 		return err
 	}
 	defer dst.Close()
-	u := untarrer{ctx: ctx, dst: dst, tr: tar.NewReader(&contextReader{ctx, rd})}
+	u := untarrer{ctx: ctx, dst: dst, in: counter{r: &contextReader{ctx, rd}}}
+	u.tr = tar.NewReader(&u.in)
 	if opts != nil {
 		u.UntarOptions = *opts
 	}
@@ -57,6 +58,7 @@ type untarrer struct {
 	UntarOptions
 	ctx     context.Context
 	dst     *Root
+	in      counter
 	tr      *tar.Reader
 	bytes   int64
 	entries int
@@ -65,9 +67,10 @@ type untarrer struct {
 
 func (u *untarrer) run() error {
 	for {
+		before := u.in.n
 		header, err := u.tr.Next()
 		if errors.Is(err, io.EOF) {
-			return nil
+			return u.ended(u.in.n - before)
 		}
 		if err != nil {
 			return u.damaged(err)
@@ -81,15 +84,55 @@ func (u *untarrer) run() error {
 	}
 }
 
+// ended checks that the stream has ended with what ends an archive, of which the
+// last n bytes are: a program that died while it wrote one may have stopped
+// between two entries.
+func (u *untarrer) ended(n int64) error {
+	const block = 512
+	if n >= block {
+		return nil
+	}
+	return u.damaged(io.ErrUnexpectedEOF)
+}
+
 // damaged describes an error of the stream.
 func (u *untarrer) damaged(err error) error {
-	if u.ctx.Err() != nil {
+	switch {
+	case u.ctx.Err() != nil:
 		return u.ctx.Err()
-	}
-	if errors.Is(err, tar.ErrHeader) || errors.Is(err, tar.ErrFieldTooLong) || errors.Is(err, io.ErrUnexpectedEOF) {
-		return fmt.Errorf("archive: %w: %w", fs.ErrInvalid, err)
+	case u.in.n == 0 && errors.Is(err, io.ErrUnexpectedEOF):
+		return badArchive("archive: it is empty")
+	case errors.Is(err, io.ErrUnexpectedEOF):
+		return badArchive("archive: it is cut off")
+	case u.entries == 0 && errors.Is(err, tar.ErrHeader):
+		return badArchive("archive: it is no tar archive; one that is compressed must be unpacked first")
+	case errors.Is(err, tar.ErrHeader), errors.Is(err, tar.ErrFieldTooLong):
+		return badArchive("archive: it is damaged: " + err.Error())
 	}
 	return fmt.Errorf("archive: %w", err)
+}
+
+// A badArchive says what is wrong with a stream or its entry. It is an
+// fs.ErrInvalid.
+type badArchive string
+
+// Error implements error.
+func (e badArchive) Error() string { return string(e) }
+
+// Is reports that target is fs.ErrInvalid.
+func (e badArchive) Is(target error) bool { return target == fs.ErrInvalid }
+
+// A counter counts what was read.
+type counter struct {
+	r io.Reader
+	n int64
+}
+
+// Read implements io.Reader.
+func (c *counter) Read(p []byte) (int, error) {
+	n, err := c.r.Read(p)
+	c.n += int64(n)
+	return n, err
 }
 
 func (u *untarrer) entry(header *tar.Header) error {
@@ -145,7 +188,7 @@ func entryName(raw string) (string, error) {
 }
 
 func refuse(name, why string) error {
-	return fmt.Errorf("archive: entry %q: %w: %s", name, fs.ErrInvalid, why)
+	return badArchive(fmt.Sprintf("archive: entry %q: %s", name, why))
 }
 
 // inArchive describes what went wrong with an entry. A link in its path was
@@ -183,8 +226,10 @@ func (u *untarrer) file(header *tar.Header) error {
 		return inArchive(header.Name, err)
 	}
 	defer f.Close()
-	if _, err := copySparse(f, u.tr); err != nil {
-		return inArchive(header.Name, u.damaged(err))
+	if _, err := copySparse(f, u.tr); errors.Is(err, io.ErrUnexpectedEOF) {
+		return refuse(shorten(header.Name), "the archive is cut off in it")
+	} else if err != nil {
+		return inArchive(header.Name, err)
 	}
 	if err := errors.Join(f.Close(), u.dst.Chtimes(header.Name, header.ModTime)); err != nil {
 		return inArchive(header.Name, err)
