@@ -55,6 +55,7 @@ func (x *Executor) Attend(ctx context.Context, id string, detach bool) error {
 		return err
 	}
 	err = x.guard("", func() error { return a.run(ctx) })
+	a.closeGate()
 	err = errors.Join(err, a.journal.Close())
 	x.hub.wake(t.ID)
 	if a.handOver {
@@ -87,6 +88,7 @@ type attendant struct {
 	places  *places                   // nil: not read yet
 	mounted bool                      // everything in places is there
 	live    map[string]engine.Sandbox // by folder: those that this process has made or found
+	gate    *gate                     // nil: nothing is served
 	took    []caisson.Phase           // that no event tells of yet
 }
 
@@ -231,6 +233,7 @@ func (a *attendant) clock(name string) func() {
 
 // begin begins an attempt.
 func (a *attendant) begin(n int) error {
+	a.closeGate()
 	a.places, a.mounted, a.took = nil, false, nil
 	clear(a.live)
 	crash.Point(crash.AttemptBefore)

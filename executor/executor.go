@@ -11,11 +11,15 @@
 package executor
 
 import (
+	"context"
+	"crypto/x509"
 	"errors"
 	"fmt"
 	"log/slog"
 	"maps"
+	"net"
 	"net/http"
+	"net/netip"
 	"os/exec"
 	"slices"
 	"sync"
@@ -53,6 +57,13 @@ type Options struct {
 	// Proxies are the upstreams that tasks may name in their proxies, by name.
 	// Whichever process attends to a task has to have them.
 	Proxies map[string]http.Handler
+	// Lookup finds the addresses of a name that a task's network.allow lists, or
+	// that a secret is brokered to; Dial connects to one of them that was checked.
+	// Roots are who is believed about the servers of brokered secrets. Nil: as on
+	// this host.
+	Lookup func(ctx context.Context, name string) ([]netip.Addr, error)
+	Dial   func(ctx context.Context, to netip.AddrPort) (net.Conn, error)
+	Roots  *x509.CertPool
 	// Progress is told how much of an input, by its number in the task, has
 	// been staged; total is -1 where it is not known. Nil: nobody is told.
 	Progress func(task string, input int, done, total int64)

@@ -6,13 +6,13 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io/fs"
 	"os"
 	"time"
 
 	"github.com/caissonrun/caisson"
 	"github.com/caissonrun/caisson/internal/crash"
 	"github.com/caissonrun/caisson/internal/safefs"
+	"github.com/caissonrun/caisson/internal/state"
 )
 
 const (
@@ -27,7 +27,7 @@ func (a *attendant) endAttempt(ctx context.Context, out *outcome) error {
 	result := a.verdict(out)
 	ev := &caisson.Event{Type: caisson.EventAttemptEnd, Result: result}
 	if a.keeps(result) {
-		if err := a.writeKeep(a.record.Task.Keep.Std()); err != nil {
+		if err := a.beginKeep(ctx, out); err != nil {
 			return undecided{err}
 		}
 	} else if err := a.cleanAttempt(ctx); err != nil {
@@ -56,6 +56,8 @@ func (a *attendant) verdict(out *outcome) *caisson.Result {
 		Exit:    out.exit,
 		Step:    a.steps.label(out.step),
 		Error:   out.failure,
+
+		Blocked: a.blocked(),
 
 		AcceptedAt: a.record.AcceptedAt,
 		StartedAt:  a.h.started,
@@ -165,6 +167,8 @@ type keeping struct {
 	Version int       `json:"version"`
 	Until   time.Time `json:"until"`
 	Attempt int       `json:"attempt"`
+	// Step is the one whose sandbox can be entered. Empty: files alone are kept.
+	Step string `json:"step,omitempty"`
 }
 
 // keeps reports whether the sandbox stays after the attempt that ends with r:
@@ -183,9 +187,53 @@ func (a *attendant) againAfter(r *caisson.Result) bool {
 	return v.again()
 }
 
-func (a *attendant) writeKeep(d time.Duration) error {
+// beginKeep notes what is kept, and removes what nobody would look at: the
+// sandboxes of steps that did not decide. Where the sandbox can be entered its
+// engine counts the time from the end of its program on, and so does this.
+func (a *attendant) beginKeep(ctx context.Context, out *outcome) error {
+	k := &keeping{Until: a.x.now().Add(a.record.Task.Keep.Std())}
+	there, err := a.keptStep(out.step)
+	if err != nil {
+		return err
+	}
+	if there {
+		a.disposeOthers(ctx, out.step)
+		if a.record.Sharing.Enter {
+			k.Step = out.step
+			if end := a.h.steps[out.step].end.Time; end.Before(a.x.now()) {
+				k.Until = end.Add(a.record.Task.Keep.Std())
+			}
+		}
+	}
+	return a.writeKeep(k)
+}
+
+// keptStep reports whether there is a sandbox of the step.
+func (a *attendant) keptStep(name string) (bool, error) {
+	if name == "" || !keepable(kindOf(name)) {
+		return false, nil
+	}
+	return exists(a.attempt().Step(a.h.folder(a.task.ID, name)))
+}
+
+// disposeOthers destroys all sandboxes of the attempt but that of one step. What
+// is left of one waits for the end of the time.
+func (a *attendant) disposeOthers(ctx context.Context, but string) {
+	names, err := a.sandboxes()
+	for _, name := range names {
+		if name != a.h.folder(a.task.ID, but) && name != state.NetworkDir {
+			err = errors.Join(err, a.dispose(ctx, name))
+		}
+	}
+	if err != nil {
+		a.log.Warn("destroy", "err", err)
+	}
+}
+
+func (a *attendant) writeKeep(k *keeping) error {
+	k.Version, k.Attempt = keepVersion, a.h.attempt
 	crash.Point(crash.KeepBefore)
-	err := writeJSON(a.task.Keep(), &keeping{Version: keepVersion, Until: a.x.now().Add(d), Attempt: a.h.attempt})
+	err := writeJSON(a.task.Keep(), k)
 	crash.Point(crash.KeepAfter)
 	return err
 }
@@ -199,7 +247,7 @@ func (a *attendant) rememberLeftovers() error {
 	if left, err := a.leftovers(); len(left) == 0 {
 		return err
 	}
-	return a.writeKeep(0)
+	return a.writeKeep(&keeping{Until: a.x.now()})
 }
 
 // leftovers lists the attempts of which more than logs is there.
@@ -227,11 +275,9 @@ func (a *attendant) leftovers() ([]int, error) {
 // Who is to leave soon starts an attendant that waits; one that is nobody's
 // foreground waits here.
 func (a *attendant) keep(ctx context.Context) (kept bool, err error) {
-	k := new(keeping)
-	if err := readJSON(a.task.Keep(), k); errors.Is(err, fs.ErrNotExist) {
-		return false, nil
-	} else if err != nil {
-		return true, stateError(a.task.Keep(), caisson.ErrInvalid, err)
+	k, err := readKeep(a.task)
+	if k == nil || err != nil {
+		return err != nil, err
 	}
 	for a.x.now().Before(k.Until) && !a.removalAsked() {
 		if !a.detach {

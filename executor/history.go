@@ -30,6 +30,7 @@ type history struct {
 	out     *caisson.Event // outputs are at their places, or could not be
 	finally int64          // number of the first event of a finally step
 	phases  []caisson.Phase
+	blocked []caisson.Blocked // what programs might not reach
 	// Of a composite task's:
 	children []part
 	said     map[string]int64 // messages by their keys: where in the log they begin
@@ -44,6 +45,7 @@ type past struct {
 	created bool // its sandbox is there, and its program may run
 	sandbox string
 	started bool // its program runs, or has run
+	began   time.Time
 	exit    *caisson.Exit
 	failure *caisson.Failure // Caisson could not do its part
 	end     *caisson.Event   // that tells it
@@ -87,7 +89,8 @@ func (h *history) add(ev *caisson.Event) {
 		p := h.step(ev)
 		p.created, p.sandbox = true, ev.Sandbox
 	case caisson.EventStarted:
-		h.step(ev).started = true
+		p := h.step(ev)
+		p.started, p.began = true, ev.Time
 		if kindOf(ev.Step) == kindMain {
 			h.startedMain = ev.Time
 		}
@@ -101,6 +104,10 @@ func (h *history) add(ev *caisson.Event) {
 			h.said = make(map[string]int64)
 		}
 		h.said[ev.Step] = ev.Offset
+	case caisson.EventBlocked:
+		if ev.Blocked != nil {
+			h.blocked = append(h.blocked, *ev.Blocked)
+		}
 	case caisson.EventStopAsked:
 		h.asked++
 	case caisson.EventProgress:

@@ -37,6 +37,9 @@ type Info struct {
 	Task       *caisson.Task    `json:"task,omitempty"`   // Inspect only; secrets never in it
 	Result     *caisson.Result  `json:"result,omitempty"` // once it has ended
 	Dir        string           `json:"dir,omitempty"`    // Inspect only: the task's folder
+	// KeptUntil is until when the sandbox of a task that has ended is kept, or its
+	// files.
+	KeptUntil time.Time `json:"kept_until,omitzero"`
 	// Parent is the task that this one is a part of, and Part what that calls it.
 	Parent string `json:"parent,omitempty"`
 	Part   string `json:"part,omitempty"`
@@ -181,7 +184,7 @@ func (x *Executor) info(t state.Task) (*Info, *history, error) {
 		info.Parent, info.Part = p.ID, p.Key
 	}
 	if result != nil {
-		info.State, info.Step = caisson.StateEnded, ""
+		info.State, info.Step, info.KeptUntil = caisson.StateEnded, "", x.keptUntil(t)
 		return info, h, nil
 	}
 	info.Attended, err = lockfile.Held(t.Lock())

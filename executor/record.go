@@ -48,6 +48,8 @@ type record struct {
 	Links  map[string]string `json:"links,omitempty"`  // of a child: see Child
 	Root   bool              `json:"root,omitempty"`   // of a child: see Child
 	served bool              // of a child: its Child has Ready
+
+	brokerage *brokerage // nil: no secret is brokered, or it is not read yet
 }
 
 // parentage says which task a child is a part of.
@@ -72,13 +74,15 @@ type sharing struct {
 	Overlay bool `json:"overlay,omitempty"`
 	// Network says that the steps are on one network.
 	Network bool `json:"network,omitempty"`
+	// Enter says that a sandbox that is kept can be entered: engine.Spec.Keep.
+	Enter bool `json:"enter,omitempty"`
 }
 
 func sharingOf(f *engine.Features, task *caisson.Task) sharing {
 	private := f.PrivateDisk && task.Limits.Disk > 0
 	return sharing{
 		Work: f.ShareWork && !private, Files: f.Files, Binds: f.Mounts.Bind, Network: sharesNetwork(f, task),
-		RootFS: f.RootFS && !f.Image, Overlay: f.Overlay,
+		RootFS: f.RootFS && !f.Image, Overlay: f.Overlay, Enter: f.Keep && task.Keep > 0,
 	}
 }
 

@@ -159,15 +159,15 @@ func (x *Executor) attended(t state.Task) bool {
 	return held && err == nil
 }
 
-// runs reports whether a program of the task runs whose end will be seen: its
-// keeper lives, and starts an attendant.
+// runs reports whether a program of the task runs that can do without an
+// attendant until its end, which will be seen: its keeper lives, and starts one.
 func (x *Executor) runs(ctx context.Context, t state.Task, h *history) bool {
 	name := h.current()
 	if name == "" || kindOf(name) == kindSidecar || !h.steps[name].started {
 		return false
 	}
 	r, err := readRecord(t)
-	if err != nil {
+	if err != nil || r.gated() {
 		return false
 	}
 	p, err := x.engine(r.Engine)

@@ -24,6 +24,9 @@ const waitTries = 5
 // runStep takes a step from where it is to its end and logs that. It reports
 // whether the program runs on by itself.
 func (a *attendant) runStep(ctx context.Context, st *step) (leave bool, err error) {
+	if err := a.serveRunning(ctx); err != nil {
+		return false, err
+	}
 	exit, leave, err := a.tryStep(ctx, st)
 	var open undecided
 	switch {
@@ -40,6 +43,10 @@ func (a *attendant) runStep(ctx context.Context, st *step) (leave bool, err erro
 // exited logs how a step ended and, unless its sandbox is to be kept, destroys
 // it. An error that is left of the sandbox waits for the attempt's end.
 func (a *attendant) exited(ctx context.Context, st *step, exit *caisson.Exit, err error) error {
+	a.unserve(a.folder(st))
+	if err := a.noteBlocked(); err != nil {
+		return err
+	}
 	ev := &caisson.Event{Type: caisson.EventExited, Step: st.name, Exit: exit, Error: failure(err)}
 	if st.kind == kindMain {
 		ev.State = caisson.StateEnding
@@ -52,7 +59,7 @@ func (a *attendant) exited(ctx context.Context, st *step, exit *caisson.Exit, er
 		return err
 	}
 	crash.Point(crash.ExitedAfter)
-	if a.record.Task.Keep > 0 && st.kind != kindFinally {
+	if a.record.Task.Keep > 0 && st.kind != kindFinally && !a.undeciding(st) {
 		return nil
 	}
 	crash.Point(crash.RetrievedBefore)
@@ -61,6 +68,12 @@ func (a *attendant) exited(ctx context.Context, st *step, exit *caisson.Exit, er
 	}
 	crash.Point(crash.RetrievedAfter)
 	return nil
+}
+
+// undeciding reports whether a step that is over can't be the one whose sandbox
+// is kept: it did what it should beside the main program.
+func (a *attendant) undeciding(st *step) bool {
+	return (st.kind == kindPre || st.kind == kindPost) && a.view().succeeded(st, a.h.steps[st.name])
 }
 
 // tryStep creates the step's sandbox, or finds it, starts the program, or finds
@@ -76,6 +89,11 @@ func (a *attendant) tryStep(ctx context.Context, st *step) (exit *caisson.Exit, 
 	}
 	if err != nil || sb == nil {
 		return a.unmade(ctx, st, err)
+	}
+	if fresh {
+		if err := a.serve(ctx, st, sb); err != nil {
+			return nil, false, err
+		}
 	}
 	p, exit, err := a.start(ctx, st, sb, fresh)
 	if p == nil {
@@ -170,6 +188,9 @@ func (a *attendant) make(ctx context.Context, st *step, folder string) (sb engin
 	if err := a.writeFiles(ctx, b, st); err != nil {
 		return nil, err
 	}
+	if err := a.writeTrust(b); err != nil {
+		return nil, err
+	}
 	spec, err := b.spec(st, folder)
 	if err != nil {
 		return nil, err
@@ -179,6 +200,12 @@ func (a *attendant) make(ctx context.Context, st *step, folder string) (sb engin
 	}
 	defer a.clock(string(caisson.OpCreate))()
 	sb, err = a.createShared(ctx, spec)
+	if spec.Keep > 0 && errors.Is(err, caisson.ErrUnsupported) {
+		// The task's options may choose a sandbox that ends with its program:
+		// then its files alone are kept.
+		spec.Keep = 0
+		sb, err = a.createShared(ctx, spec)
+	}
 	if err != nil {
 		switch caisson.KindOf(err) {
 		// Unsupported is what the engine said at first that it could do.
@@ -387,7 +414,7 @@ func startOnce(ctx context.Context, sb engine.Sandbox) (engine.Process, error) {
 // mayLeave reports whether the step's end will start another attendant, and
 // nothing on this host must serve it until then.
 func (a *attendant) mayLeave() bool {
-	return a.detach && len(a.x.opts.Attend) > 0 && len(a.record.Task.Proxies) == 0
+	return a.detach && len(a.x.opts.Attend) > 0 && !a.record.gated()
 }
 
 // wait waits for the program's end, and sees to it that it ends when somebody
@@ -419,6 +446,9 @@ func (a *attendant) wait(ctx context.Context, st *step, sb engine.Sandbox, p eng
 			obeyed = a.obey(ctx, sb, asked, obeyed)
 		}
 		if err := a.watchProgress(st); err != nil {
+			return nil, false, err
+		}
+		if err := a.noteBlocked(); err != nil {
 			return nil, false, err
 		}
 		next := pollEvery

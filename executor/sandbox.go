@@ -147,10 +147,11 @@ func (x *Executor) Signal(ctx context.Context, id string, signal int) error {
 	})
 }
 
-// Exec starts a program in the task's running sandbox. Errors: as Signal;
-// ErrUnsupported.
+// Exec starts a program in the task's running sandbox, or in the one that is
+// kept of an ended task. If that is to be kept and its program does not run yet,
+// Exec waits for it. Errors: as Signal; ErrUnsupported.
 func (x *Executor) Exec(ctx context.Context, id string, spec *engine.ExecSpec) (session engine.Session, err error) {
-	sb, err := x.running(ctx, id)
+	sb, err := x.entered(ctx, id)
 	if err != nil {
 		return nil, err
 	}
@@ -165,9 +166,10 @@ func (x *Executor) Exec(ctx context.Context, id string, spec *engine.ExecSpec) (
 	return session, err
 }
 
-// Stats returns what the task's running sandbox uses. Errors: as Exec.
+// Stats returns what the task's running sandbox uses, or the one that is kept.
+// Errors: as Exec.
 func (x *Executor) Stats(ctx context.Context, id string) (stats engine.Stats, err error) {
-	sb, err := x.running(ctx, id)
+	sb, err := x.runningOrKept(ctx, id)
 	if err != nil {
 		return engine.Stats{}, err
 	}
@@ -255,11 +257,24 @@ func (x *Executor) filer(ctx context.Context, w *window) (engine.Filer, error) {
 		if err != nil {
 			return nil, err
 		}
-		if filer, ok := sb.(engine.Filer); ok {
+		if filer, ok := sb.(engine.Filer); ok && x.readable(ctx, filer) {
 			return filer, nil
 		}
 	}
 	return nil, nil
+}
+
+// readable reports whether there still is a sandbox behind its files: its keeper
+// may have been killed. An error other than that shows when they are read.
+func (x *Executor) readable(ctx context.Context, filer engine.Filer) bool {
+	err := x.guard(caisson.OpFiles, func() error {
+		files, err := filer.FS(ctx)
+		if err != nil {
+			return err
+		}
+		return files.Close()
+	})
+	return !errors.Is(err, caisson.ErrAborted)
 }
 
 // onWork calls f with the work folder on the host and where in it the path is.

@@ -47,7 +47,8 @@ func (x *Executor) writeSecrets(id string, values map[string][]byte) error {
 	}
 }
 
-// readSecrets returns the values. Errors: ErrNotFound if they were lost.
+// readSecrets returns the values, and has the record know what programs have
+// instead of those that are brokered. Errors: ErrNotFound if they were lost.
 func (x *Executor) readSecrets(r *record) (map[string][]byte, error) {
 	if !r.Secrets {
 		return nil, nil
@@ -56,6 +57,10 @@ func (x *Executor) readSecrets(r *record) (map[string][]byte, error) {
 	if err := readJSON(x.secretsPath(r.ID), &values); err != nil {
 		return nil, stateError("secrets", caisson.ErrNotFound,
 			errors.New("their values are gone, as after a reboot of the host; submit the task again"))
+	}
+	var err error
+	if r.brokerage, err = takeBrokerage(values); err != nil {
+		return nil, stateError("secrets", caisson.ErrInvalid, err)
 	}
 	return values, nil
 }

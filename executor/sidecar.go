@@ -44,6 +44,9 @@ func checkProbe(st *step, task *caisson.Task, f *engine.Features) error {
 // runSidecar starts a sidecar, or finds it. Nobody waits for its end: main's
 // does.
 func (a *attendant) runSidecar(ctx context.Context, st *step) error {
+	if err := a.serveRunning(ctx); err != nil {
+		return err
+	}
 	var sb engine.Sandbox
 	var err error
 	fresh := !a.h.steps[st.name].running()
@@ -53,6 +56,9 @@ func (a *attendant) runSidecar(ctx context.Context, st *step) error {
 		sb, err = a.recover(ctx, st)
 	}
 	var exit *caisson.Exit
+	if err == nil && sb != nil && fresh {
+		err = a.serve(ctx, st, sb)
+	}
 	if err != nil || sb == nil {
 		exit, _, err = a.unmade(ctx, st, err)
 	} else {

@@ -3,7 +3,6 @@
 package executor
 
 import (
-	"errors"
 	"fmt"
 	"maps"
 	"net/http"
@@ -84,6 +83,9 @@ func (b *blueprint) spec(st *step, folder string) (*engine.Spec, error) {
 	if st.kind == kindMain {
 		b.forMain(s)
 	}
+	if b.record.Sharing.Enter && keepable(st.kind) {
+		s.Keep = task.Keep
+	}
 	if st.kind != kindSidecar {
 		// A sidecar that ends leaves nothing to be done before main ends.
 		s.OnExit, s.OnExitEnv = b.onExit, b.env
@@ -145,12 +147,23 @@ func (b *blueprint) addSecrets(s *engine.Spec) {
 		case as == "":
 			as = caisson.SecretEnv
 		}
+		if secret.Broker != nil {
+			b.addPlaceholder(s, name, as)
+			as = "" // the value is known to nobody inside, and is not told by the log
+		}
 		s.Secrets = append(s.Secrets, engine.Secret{Name: name, Value: b.secrets[name], As: as, Once: secret.Once})
 	}
 	for _, name := range slices.Sorted(maps.Keys(b.secrets)) {
 		if b.record.Parent != nil && strings.HasPrefix(name, redactPrefix) {
 			s.Secrets = append(s.Secrets, engine.Secret{Name: name, Value: b.secrets[name]})
 		}
+	}
+}
+
+// addPlaceholder adds what the program gets instead of a brokered secret.
+func (b *blueprint) addPlaceholder(s *engine.Spec, name, as string) {
+	if kept := b.record.brokerage; kept != nil && as != "" {
+		s.Secrets = append(s.Secrets, engine.Secret{Name: name, Value: []byte(kept.Placeholders[name]), As: as, Placeholder: true})
 	}
 }
 
@@ -199,21 +212,6 @@ func planned(mounts []caisson.Mount) []engine.Mount {
 	return list
 }
 
-// addGateway asks for the sockets that the task's proxies, allow-list and
-// brokered secrets are served at.
-func (b *blueprint) addGateway(s *engine.Spec) error {
-	for name, p := range b.record.Task.Proxies {
-		if b.proxies[p.Upstream] == nil {
-			return &caisson.Error{
-				Op: caisson.OpValidate, Item: "proxies." + name + ".upstream", Kind: caisson.ErrDenied,
-				Err: fmt.Errorf("%q: the operator has configured no such upstream", p.Upstream),
-			}
-		}
-		s.Gateway = new(engine.Gateway)
-	}
-	return nil
-}
-
 // inside returns the absolute form of a path in the sandbox: relative ones
 // start at the work folder.
 func inside(name string) string {
@@ -251,17 +249,4 @@ func graceOf(task *caisson.Task) caisson.Duration {
 
 func invalid(item string, err error) error {
 	return &caisson.Error{Op: caisson.OpValidate, Item: item, Kind: caisson.ErrInvalid, Err: err}
-}
-
-// brokered refuses secrets that would need a broker, which nobody is.
-func brokered(task *caisson.Task) error {
-	for _, name := range slices.Sorted(maps.Keys(task.Secrets)) {
-		if task.Secrets[name].Broker != nil {
-			return &caisson.Error{
-				Op: caisson.OpValidate, Item: "secrets." + name + ".broker", Kind: caisson.ErrUnsupported,
-				Err: errors.New("there is no broker here; leave it out to hand the value to the task"),
-			}
-		}
-	}
-	return nil
 }

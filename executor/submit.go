@@ -85,6 +85,9 @@ func (x *Executor) check(ctx context.Context, r *record, sub *Submission) error 
 	if err := x.checkMounts(r); err != nil {
 		return err
 	}
+	if err := x.checkGateway(r, sub); err != nil {
+		return err
+	}
 	if err := x.choose(ctx, r, sub.Secrets); err != nil {
 		return err
 	}
@@ -92,9 +95,6 @@ func (x *Executor) check(ctx context.Context, r *record, sub *Submission) error 
 }
 
 func (x *Executor) checkSecrets(task *caisson.Task, values map[string][]byte) error {
-	if err := brokered(task); err != nil {
-		return err
-	}
 	for name := range task.Secrets {
 		value, ok := values[name]
 		if !ok {
@@ -206,7 +206,11 @@ func (x *Executor) accept(ctx context.Context, r *record, sub *Submission) (lock
 	if r.Secrets {
 		crash.Point(crash.SecretsBefore)
 		undo.Add(func() error { return x.forgetSecrets(r.ID) })
-		if err := x.writeSecrets(r.ID, sub.Secrets); err != nil {
+		values, err := withBrokerage(sub.Secrets, r.brokerage)
+		if err != nil {
+			return nil, err
+		}
+		if err := x.writeSecrets(r.ID, values); err != nil {
 			return nil, err
 		}
 		crash.Point(crash.SecretsAfter)

@@ -396,6 +396,9 @@ func TestSubmitRefuses(t *testing.T) {
 		{"broker", func(t *caisson.Task) {
 			t.Secrets = map[string]caisson.Secret{"TOKEN": {Broker: &caisson.Broker{Host: "x"}}}
 		}, caisson.ErrUnsupported, "secrets.TOKEN.broker"},
+		{"allow list", func(t *caisson.Task) {
+			t.Network = caisson.Network{Mode: caisson.NetworkAllow, Allow: []string{"x:443"}}
+		}, caisson.ErrUnsupported, "network.allow: this engine can't"},
 		{"proxy", func(t *caisson.Task) { t.Proxies = map[string]caisson.Proxy{"abc": {Upstream: "x"}} }, caisson.ErrDenied, "proxies.abc"},
 		{"probe", func(t *caisson.Task) {
 			t.Sidecars = step1("hold")
@@ -411,6 +414,7 @@ func TestSubmitRefuses(t *testing.T) {
 			r := newRig(t)
 			r.features = func(f *engine.Features) {
 				f.Options, f.Networks.Shared = true, false
+				f.Gateway, f.Networks.Allow = false, false
 				f.OptionsSchema = []byte(`{"type": "object", "properties": {"speed": {"type": "integer"}}, "additionalProperties": false}`)
 			}
 			p := r.process()
