@@ -49,11 +49,12 @@ func TestConformance(t *testing.T) {
 	if os.Geteuid() == 0 {
 		h.Require = []string{
 			"limits.cpus", "limits.memory", "limits.pids", "limits.disk", "limits.log", "limits.files", "networks.none",
-			"mounts.bind", "mounts.tmpfs", "user", "secrets", "exec", "terminal", "files", "stats", "pause",
+			"mounts.bind", "mounts.tmpfs", "user", "secrets", "exec", "terminal", "files", "stats", "pause", "gateway", "networks.allow",
 			"isolation:" + engine.FilteredSyscalls, "isolation:" + engine.IsolatedUserID,
 		}
 	} else {
 		h.Label = "native, ordinary user"
+		h.Require = []string{"gateway", "networks.allow"}
 	}
 	enginetest.Run(t, h)
 }

@@ -14,7 +14,7 @@ import (
 // strong is what every runtime must have as root.
 var strong = []string{
 	"rootfs", "overlay", "limits.cpus", "limits.memory", "limits.pids", "limits.disk", "limits.log", "limits.files",
-	"networks.none", "networks.default", "networks.named", "networks.shared", "ports", "mounts.bind", "mounts.tmpfs", "user", "secrets", "exec", "terminal", "files", "stats", "pause",
+	"networks.none", "networks.default", "networks.named", "networks.shared", "ports", "mounts.bind", "mounts.tmpfs", "user", "secrets", "exec", "terminal", "files", "stats", "pause", "gateway", "networks.allow",
 	"isolation:" + engine.FilteredSyscalls, "isolation:" + engine.IsolatedUserID,
 }
 

@@ -52,14 +52,14 @@ func TestConformance(t *testing.T) {
 		h.Networks = []string{"lan", "store"}
 		h.Require = []string{
 			"rootfs", "overlay", "limits.cpus", "limits.memory", "limits.pids", "limits.disk", "limits.log", "limits.files",
-			"networks.none", "networks.default", "networks.named", "networks.shared", "ports", "mounts.bind", "mounts.tmpfs", "user", "secrets", "exec", "terminal", "files", "stats", "pause",
+			"networks.none", "networks.default", "networks.named", "networks.shared", "ports", "mounts.bind", "mounts.tmpfs", "user", "secrets", "exec", "terminal", "files", "stats", "pause", "gateway", "networks.allow",
 			"isolation:" + engine.FilteredSyscalls, "isolation:" + engine.IsolatedUserID,
 		}
 	} else {
 		h.Label = "oci builtin, ordinary user"
-		h.Require = []string{"rootfs", "overlay"}
+		h.Require = []string{"rootfs", "overlay", "gateway", "networks.allow"}
 		if os.Getenv(fullTest) == "" {
-			h.Groups = []string{"lifecycle", "limits", "root"}
+			h.Groups = []string{"lifecycle", "limits", "root", "gateway"}
 		}
 	}
 	enginetest.Run(t, h)

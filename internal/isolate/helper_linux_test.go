@@ -47,7 +47,7 @@ func helper(args []string) int {
 		"tree": helperTree, "forker": helperForker, "write": helperWrite, "remount": helperRemount,
 		"unshare": helperUnshare, "attack": helperAttack, "eat": helperEat, "terminal": helperTerminal,
 		"stat": helperStat, "loopback": helperLoopback, "threads": helperThreads, "counter": helperCounter,
-		"orphan": helperOrphan, "host": helperHost, "halter": helperHalter,
+		"orphan": helperOrphan, "host": helperHost, "halter": helperHalter, "reach": helperReach,
 	}
 	f := commands[args[0]]
 	if f == nil {

@@ -249,6 +249,7 @@ func (p *pid1) build(f, answer *frame) error {
 		fds, err := OpenSockets(s.sockets, s.everything, false)
 		if err != nil {
 			closeAll(answer.fds)
+			answer.fds = nil
 			return err
 		}
 		answer.fds = append(answer.fds, fds...)
