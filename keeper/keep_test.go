@@ -140,7 +140,7 @@ func TestKeep(t *testing.T) {
 	})
 
 	t.Run("Over", func(t *testing.T) {
-		s := keptFor(t, 400*time.Millisecond, "sleep 7772 & exit 3")
+		s := keptFor(t, 400*time.Millisecond, "sleep 7772 & until grep -q sleep /proc/$!/comm; do :; done; exit 3")
 		k := startIsolated(t, s)
 		if err := k.Own(k.ctx()); err != nil {
 			t.Fatal(err)
@@ -185,7 +185,7 @@ func TestKeep(t *testing.T) {
 	})
 
 	t.Run("Killed9", func(t *testing.T) {
-		k := startIsolated(t, keptFor(t, time.Hour, "sleep 7774 & exit 3"))
+		k := startIsolated(t, keptFor(t, time.Hour, "sleep 7774 & until grep -q sleep /proc/$!/comm; do :; done; exit 3"))
 		k.wait()
 		halted := hostPID(t, "7774")
 		status, err := k.Status(k.ctx())

@@ -7,7 +7,7 @@ import (
 	"time"
 )
 
-// A keeping is the time after the program's end in which others can still be
+// A keeping is the time, once the program's end is durable, in which others can still be
 // started in the sandbox: wire.Spec.Keep. It is guarded by the keeper's mutex.
 type keeping struct {
 	from  time.Time // the program's end
@@ -50,7 +50,7 @@ func (k *keeper) beginKeep() {
 		return
 	}
 	k.keep.on = true
-	k.keep.timer = time.AfterFunc(k.spec.Keep.Std()-time.Since(k.keep.from), k.endKeep)
+	k.keep.timer = time.AfterFunc(k.spec.Keep.Std(), k.endKeep)
 }
 
 // awaitKeep waits, after the program's end, until that is durable and the

@@ -69,7 +69,7 @@ type Spec struct {
 	// output. Zero: they are killed at once.
 	Linger caisson.Duration `json:"linger,omitempty"`
 
-	// Keep is how long after the program's end others can still be started in
+	// Keep is how long after the program's end is durable others can still be started in
 	// the sandbox. What the program has left behind is halted then instead of
 	// killed; when the time is over everything is killed, and the rest is as
 	// without Keep. Zero: nothing is started after the end.
