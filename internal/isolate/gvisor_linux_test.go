@@ -89,6 +89,7 @@ func TestGvisorFiles(t *testing.T) {
 func TestGvisorRefuses(t *testing.T) {
 	for name, change := range map[string]func(*isolate.Spec){
 		"NetNS":   func(s *isolate.Spec) { s.NetNS = "/proc/self/ns/net" },
+		"Gateway": func(s *isolate.Spec) { s.Sockets = []isolate.Socket{{Port: 80}} },
 		"Devices": func(s *isolate.Spec) { s.Devices = []isolate.Device{{Source: "/dev/null", Target: "/dev/mine"}} },
 		"Sysctls": func(s *isolate.Spec) { s.Sysctls = map[string]string{"kernel.msgmax": "1"} },
 		"PIDs":    func(s *isolate.Spec) { s.Cgroup = &isolate.Cgroup{Name: "isolate-test-refused", PIDs: 5} },
