@@ -201,8 +201,10 @@ func limitFields() []fields.Field {
 		},
 		{
 			Name: "keep", Type: duration(), Default: "0: not at all", Examples: []any{"10m"},
-			Doc: "How long the sandbox and the files of the last attempt are kept after its end, to look at " +
-				"them.",
+			Doc: "How long the sandbox of the last attempt is kept, from the end of its program on, to look at: of " +
+				"the main program, or of the step that failed. `caisson exec` opens it as it was left, with what was " +
+				"still running halted, and `caisson cp` reads it. Then it ends by itself; `caisson rm` ends it at once. " +
+				"Where an engine can't do that (features: `keep`), its files alone are kept.",
 		},
 		{
 			Name: "retry", Type: retryType(), Also: []string{"retries"},

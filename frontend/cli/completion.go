@@ -37,9 +37,10 @@ func (c *command) completionCommand() *cobra.Command {
 // completer is what cobra calls for words of a command line.
 type completer = func(cmd *cobra.Command, args []string, word string) ([]string, cobra.ShellCompDirective)
 
-// running and anyState choose the tasks whose ids are offered.
-func running(info *executor.Info) bool  { return info.State != caisson.StateEnded }
-func anyState(info *executor.Info) bool { return true }
+// running, enterable and anyState choose the tasks whose ids are offered.
+func running(info *executor.Info) bool   { return info.State != caisson.StateEnded }
+func enterable(info *executor.Info) bool { return running(info) || !info.KeptUntil.IsZero() }
+func anyState(info *executor.Info) bool  { return true }
 
 // completeOne offers ids for the first argument.
 func (c *command) completeOne(fits func(*executor.Info) bool) completer {

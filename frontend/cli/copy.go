@@ -24,7 +24,7 @@ func (c *command) copyCommand() *cobra.Command {
 		Long: "Copy a file or folder out of a task's sandbox, or into it. Relative paths in the\n" +
 			"sandbox start at the work folder. If DEST is a folder, the copy appears in it,\n" +
 			"otherwise as it. With - a tar stream goes to stdout or comes from stdin. After\n" +
-			"the task's end it works as long as its files are kept, see --keep.",
+			"the task's end it works as long as its sandbox or its files are kept, see --keep.",
 		Example: "  caisson cp 01h9:out/x .\n  caisson cp 01h9:/etc/passwd - | tar -t\n  caisson cp ./data 01h9:in/",
 		Args:    exactly(2, "ID:PATH DEST or SRC ID:PATH"),
 		RunE: func(cmd *cobra.Command, args []string) error {

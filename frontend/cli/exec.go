@@ -29,12 +29,14 @@ func (c *command) execCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "exec [-it] [flags] ID [-- CMD ARG...]",
 		Short: "run another program beside a task's own",
-		Long: "Run another program in the sandbox of a task that runs, the sandbox's shell if\n" +
-			"no command is given. With -t it gets a terminal, with -i its input from here;\n" +
-			"-it makes it this terminal's: size, ^C and all. The exit status is the program's,\n" +
-			"as for run. The program ends with the task at the latest.",
+		Long: "Run another program in the sandbox of a task that runs, or of one that has ended\n" +
+			"and is kept (--keep): there everything is as the task has left it, and what of it\n" +
+			"was running is halted. Without a command it is the sandbox's shell. With -t it\n" +
+			"gets a terminal, with -i its input from here; -it makes it this terminal's: size,\n" +
+			"^C and all. The exit status is the program's, as for run. The program ends with\n" +
+			"the task's own, or with the time that the sandbox is kept for.",
 		Example:           "  caisson exec -it 01h9 -- sh\n  caisson exec -i 01h9 -- tar -x <files.tar",
-		ValidArgsFunction: c.completeOne(running),
+		ValidArgsFunction: c.completeOne(enterable),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			dash := cmd.ArgsLenAtDash()
 			if dash < 0 {

@@ -104,6 +104,9 @@ func attemptText(info *executor.Info) string {
 // stateText is the state, with the step and the progress while there are any.
 func stateText(info *executor.Info) string {
 	text := string(info.State)
+	if left := time.Until(info.KeptUntil); left > 0 {
+		text += " kept " + left.Truncate(time.Second).String()
+	}
 	if info.State == caisson.StateRunning && info.Step != "" && info.Step != "main" {
 		text += " " + info.Step
 	}
@@ -196,6 +199,7 @@ func printInfo(w io.Writer, info *executor.Info) error {
 	if r := info.Result; r != nil {
 		printResult(line, r)
 	}
+	line("kept until", timeText(info.KeptUntil))
 	line("folder", info.Dir)
 	return t.flush()
 }

@@ -18,9 +18,9 @@ func (c *command) statsCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:               "stats [--interval D] ID",
 		Short:             "tell what a task uses",
-		Long:              "Tell what the sandbox of a task that runs uses: once, or with --interval again and\nagain until the task has ended.",
+		Long:              "Tell what the sandbox of a task that runs, or is kept, uses: once, or with --interval again and\nagain until the task has ended.",
 		Args:              exactly(1, "one ID"),
-		ValidArgsFunction: c.completeOne(running),
+		ValidArgsFunction: c.completeOne(enterable),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			ctx, release := untilSignal(cmd.Context())
 			defer release()
