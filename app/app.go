@@ -19,12 +19,17 @@
 package app
 
 import (
+	"context"
 	"crypto/sha256"
+	"crypto/x509"
 	"encoding/hex"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"log/slog"
+	"net"
+	"net/http"
+	"net/netip"
 	"os"
 	"path/filepath"
 
@@ -68,6 +73,17 @@ type Options struct {
 	Engines  []engine.Engine
 	Mounters []mount.Mounter
 	Stagers  []stage.Stager
+	// Proxies are added to the upstreams of the configuration, by name: a task
+	// names one in its proxies and reaches it, and nobody else does, as
+	// http://NAME/, which is then the request's Host. The context of a request ends
+	// with its sandbox; a handler that panics ends its request only. They have to be
+	// there in every process that attends to tasks: see Attend.
+	Proxies map[string]http.Handler
+	// Lookup, Dial and Roots are how hosts are reached that tasks' allow-lists and
+	// brokered secrets name, see executor.Options.
+	Lookup func(ctx context.Context, name string) ([]netip.Addr, error)
+	Dial   func(ctx context.Context, to netip.AddrPort) (net.Conn, error)
+	Roots  *x509.CertPool
 	// Composite carries out tasks with a component. Nil: Caisson's own.
 	Composite executor.Composite
 	// Keeper is the argv that starts a keeper. Empty: the keeper that is part of
@@ -138,6 +154,10 @@ func New(cfg *Config, opts *Options) (*App, error) {
 	if err != nil {
 		return nil, err
 	}
+	upstreams, err := proxies(cfg, opts)
+	if err != nil {
+		return nil, err
+	}
 	runner := components(cfg, opts, images, logger)
 	composite := opts.Composite
 	if composite == nil {
@@ -149,6 +169,7 @@ func New(cfg *Config, opts *Options) (*App, error) {
 		Mounters: mounters, Stagers: stagers, Images: images,
 		Attend: opts.Attend, AttendEnv: append(places(), opts.AttendEnv...), Progress: opts.Progress, Pulled: opts.Pulled, Logger: logger,
 		Fingerprint: fingerprint(cfg), Composite: composite,
+		Proxies: upstreams, Lookup: opts.Lookup, Dial: opts.Dial, Roots: opts.Roots,
 	})
 	if err != nil {
 		return nil, err

@@ -21,9 +21,9 @@ type Proxy struct {
 	Username     string            `json:"username,omitempty"`      // with PasswordFile, or alone
 	PasswordFile string            `json:"password_file,omitempty"` //
 	TokenFile    string            `json:"token_file,omitempty"`    // of a bearer token
-	CAFile       string            `json:"ca_file,omitempty"`       // who is believed about the server beside the system's
+	CAFile       string            `json:"ca_file,omitempty"`       // who is believed about the server; empty: the host's
 	Methods      []string          `json:"methods,omitempty"`       // empty: all
-	Paths        []string          `json:"paths,omitempty"`         // that requests may begin with; empty: all
+	Paths        []string          `json:"paths,omitempty"`         // with all below them; empty: all
 	Timeout      caisson.Duration  `json:"timeout,omitempty"`       // until an answer begins; 0: the default
 }
 
@@ -37,9 +37,9 @@ func headerName() *fields.Type {
 }
 
 func proxySections() *fields.Type {
-	value := &fields.Type{Form: fields.Text, Want: "a header's value", NotEmpty: true, MaxLength: 8192, Pattern: fields.Match(`[^\x00-\x08\x0A-\x1F\x7F]+`), Private: true}
+	value := &fields.Type{Form: fields.Text, Want: "a header's value", NotEmpty: true, MaxLength: 8192, Pattern: fields.Match(`[^\x00-\x08\x0A-\x1F\x7F]+`), Check: checkHeaderValue, Private: true}
 	method := &fields.Type{Form: fields.Text, Want: "a method such as GET", Pattern: fields.Match(`[A-Z][A-Z-]{0,31}`)}
-	pathPrefix := &fields.Type{Form: fields.Text, Want: "the beginning of a path such as /team/", MaxLength: 4096, Pattern: fields.Match(`/[^\x00-\x20\x7F?#]*`)}
+	pathPrefix := &fields.Type{Form: fields.Text, Want: "a path such as /team", MaxLength: 4096, Pattern: fields.Match(`/[^\x00-\x20\x7F?#]*`)}
 	name := &fields.Type{Form: fields.Text, Want: "a name of letters, digits, and . _ -", Pattern: fields.Match(`[A-Za-z0-9][A-Za-z0-9_.-]{0,62}`)}
 	proxy := section("settings of an upstream",
 		fields.Field{
@@ -54,7 +54,7 @@ func proxySections() *fields.Type {
 		fields.Field{
 			Name: "header_files", Default: "none", Examples: []any{map[string]any{"PRIVATE-TOKEN": "/etc/caisson/git.token"}},
 			Type: &fields.Type{Form: fields.Table, Key: headerName(), Elem: folder(), Want: "a file for each header"},
-			Doc:  "The same, with values that stand in files, which are read for each attempt.",
+			Doc:  "The same, with values that stand in files. Those are read for each request, so they can change.",
 		},
 		fields.Field{
 			Name: "username", Default: "none", Also: []string{"user"}, Examples: []any{"ci"},
@@ -66,21 +66,29 @@ func proxySections() *fields.Type {
 			Name: "token_file", Type: folder(), Default: "none", Also: []string{"token", "bearer_file"}, Examples: []any{"/etc/caisson/git.token"},
 			Doc: "The file with a bearer token: `Authorization: Bearer TOKEN`.",
 		},
-		fields.Field{Name: "ca_file", Type: folder(), Default: "none", Doc: "A PEM file of certificates that are believed about the server, beside the system's."},
+		fields.Field{Name: "ca_file", Type: folder(), Default: "none", Doc: "A PEM file of the certificates that are believed about the server, instead of this host's."},
 		fields.Field{
 			Name: "methods", Type: list(method), Default: "all", Also: []string{"method"}, Examples: []any{[]any{"GET", "HEAD"}},
 			Doc: "The methods that tasks may use.",
 		},
 		fields.Field{
-			Name: "paths", Type: list(pathPrefix), Default: "all", Also: []string{"path"}, Examples: []any{[]any{"/team/"}},
-			Doc: "What the paths of tasks' requests have to begin with; without `/` at its end, also a path that is just that.",
+			Name: "paths", Type: list(pathPrefix), Default: "all", Also: []string{"path"}, Examples: []any{[]any{"/team"}},
+			Doc: "The paths that tasks' requests may have, each with all that is below it.",
 		},
 		fields.Field{
-			Name: "timeout", Type: durationType(), Default: "1m", Examples: []any{"10s"},
+			Name: "timeout", Type: durationType(), Default: "5m", Examples: []any{"10s"},
 			Doc: "How long the server may take until its answer begins. Then the task gets status 504.",
 		},
 	)
 	return &fields.Type{Form: fields.Table, Key: name, Elem: proxy, Want: "a section for each upstream"}
+}
+
+// checkHeaderValue refuses what was meant to be looked up.
+func checkHeaderValue(s string) error {
+	if strings.HasPrefix(s, "file:") || strings.HasPrefix(s, "env:") {
+		return errors.New("is taken as it is written; name the file of a value in header_files")
+	}
+	return nil
 }
 
 func upstreamURL() *fields.Type {

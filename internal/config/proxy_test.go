@@ -53,6 +53,11 @@ url = "https://me:hunter2@git.example.com"
 url = "ftp://git.example.com"
 headers = {Host = "x"}
 methods = ["get"]
+[proxy.four]
+url = "https://git.example.com"
+headers = {X-Key = "file:/etc/key"}
+[proxy.five]
+url = "https://git.example.com"
 paths = ["team"]
 [proxy.three]
 uri = "https://git.example.com"
@@ -65,8 +70,9 @@ uri = "https://git.example.com"
 		":3:7: proxy.one.url: has a user in it; use username and password_file",
 		":5:7: proxy.two.url: want a URL that begins with https:// or http://",
 		"proxy.two.headers.Host: key:",
+		"proxy.four.headers.X-Key: is taken as it is written",
 		"proxy.two.methods[0]:",
-		"proxy.two.paths[0]:",
+		"proxy.five.paths[0]:",
 		`proxy.three.uri: unknown key "uri"; did you mean "url"?`,
 	} {
 		if !strings.Contains(err.Error(), want) {
