@@ -92,6 +92,9 @@ func nth(network netip.Prefix, n int) netip.Addr {
 	return netip.AddrFrom4(bytes)
 }
 
+// maxSockets is how many an engine makes.
+const maxSockets = 200
+
 const (
 	httpPort  = 80
 	httpsPort = 443
@@ -135,7 +138,8 @@ type plan struct {
 	brokers    map[endpoint]*brokerHost
 	secrets    []secret              // all of them
 	hosts      map[string]netip.Addr // names of /etc/hosts
-	targets    []netip.AddrPort      // where proxies and brokers are, unless everything
+	inside     map[netip.Addr]string // those of brokers, by their address
+	targets    []netip.AddrPort      // where proxies and brokers are
 }
 
 type proxyTarget struct {
@@ -148,12 +152,16 @@ func compile(p *Policy) (*plan, error) {
 	c := &plan{
 		everything: p.Everything, rules: p.Allow,
 		proxies: map[netip.Addr]proxyTarget{}, brokers: map[endpoint]*brokerHost{}, hosts: map[string]netip.Addr{},
+		inside: map[netip.Addr]string{},
 	}
 	var errs []error
 	if len(p.Allow) > 0 && !p.Everything {
 		errs = append(errs, wrong("allow", "is only for a network that has nothing else"))
 	}
 	errs = append(errs, c.addProxies(p.Proxies), c.addBrokers(p))
+	if n := len(c.gateway().Sockets); n > maxSockets {
+		errs = append(errs, wrong("network", "needs %d sockets, at most %d can be: fewer ports or proxies", n, maxSockets))
+	}
 	return c, errors.Join(errs...)
 }
 
@@ -217,7 +225,7 @@ func (c *plan) insideAddr(e endpoint) (netip.Addr, error) {
 	addr, ok := c.hosts[e.name]
 	if !ok {
 		addr = nth(brokerAddrs, len(c.hosts)+1)
-		c.hosts[e.name] = addr
+		c.hosts[e.name], c.inside[addr] = addr, e.name
 	}
 	return addr, nil
 }

@@ -9,6 +9,10 @@ import (
 	"unicode/utf8"
 )
 
+// Forms returns value and the forms in which programs print it, for those who
+// look for them in another way than by a Writer.
+func Forms(value []byte) [][]byte { return forms(value) }
+
 // forms returns value and all forms of it that are long enough, some perhaps
 // twice.
 func forms(value []byte) [][]byte {
