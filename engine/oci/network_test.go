@@ -172,10 +172,7 @@ func TestNetworkRefused(t *testing.T) {
 		kind   caisson.Kind
 		says   string
 	}{
-		"Unknown": {func(s *engine.Spec) { s.Network.Mode = "wan" }, caisson.ErrNotFound, "there are: lan, store"},
-		"Allow": {func(s *engine.Spec) {
-			s.Network = caisson.Network{Mode: caisson.NetworkAllow, Allow: []string{"example.com:443"}}
-		}, caisson.ErrUnsupported, "allow"},
+		"Unknown":    {func(s *engine.Spec) { s.Network.Mode = "wan" }, caisson.ErrNotFound, "there are: lan, store"},
 		"PortsAlone": {func(s *engine.Spec) { s.Ports = []caisson.Port{{Port: 80}} }, caisson.ErrUnsupported, "ports"},
 		"NoAddress": {func(s *engine.Spec) {
 			s.Network.Attach = []caisson.NetworkAttach{{Name: "lan", Args: map[string]string{"IP": "192.0.2.1"}}}
