@@ -67,6 +67,8 @@ type boxSpec struct {
 	More []attachment `json:"more,omitempty"`
 	// Gateway has sockets in the container's network.
 	Gateway *gateway `json:"gateway,omitempty"`
+	// Neighbours are those on a shared network with an allow-list.
+	Neighbours *neighbours `json:"neighbours,omitempty"`
 
 	UID     int          `json:"uid"` // of the program
 	GID     int          `json:"gid"`
@@ -202,6 +204,9 @@ func (b *box) make() (err error) {
 		return err
 	}
 	if err = b.openGateway(); err != nil {
+		return err
+	}
+	if err = b.meetNeighbours(ctx); err != nil {
 		return err
 	}
 	return b.furnish()

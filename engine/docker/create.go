@@ -30,6 +30,8 @@ type mine struct {
 	// is destroyed.
 	Chowned  []string `json:"chowned,omitempty"`
 	UID, GID int
+	// Apart says that the host can't reach it by its network.
+	Apart bool `json:"apart,omitempty"`
 }
 
 // Create implements engine.Engine.
@@ -104,10 +106,10 @@ func (e *Engine) create(ctx context.Context, spec *engine.Spec, choice *choice, 
 		opts: &e.opts, choice: choice, image: img, who: who, found: f,
 		run: e.boxes.Dir(spec.ID), name: e.containerName(spec.ID), mark: newMark(),
 	}
-	if set.network, err = e.sharedName(spec); err != nil {
+	if set.shared, err = sharedBy(spec); err != nil {
 		return nil, err
 	}
-	own := &mine{UID: who.uid, GID: who.gid, Chowned: set.chowned(spec)}
+	own := &mine{UID: who.uid, GID: who.gid, Chowned: set.chowned(spec), Apart: set.shared != nil && set.shared.Allow}
 	data, err := json.Marshal(own)
 	if err != nil {
 		return nil, err

@@ -46,7 +46,5 @@ func gatewayOf(g *engine.Gateway) *gateway {
 	if g == nil {
 		return nil
 	}
-	var box isolate.Spec
-	kept.AddGateway(&box, g)
-	return &gateway{Sockets: box.Sockets, Everything: box.Everything}
+	return &gateway{Sockets: kept.Sockets(g), Everything: g.Everything}
 }

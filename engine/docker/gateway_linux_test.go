@@ -1,6 +1,7 @@
 package docker_test
 
 import (
+	"context"
 	"fmt"
 	"net"
 	"os"
@@ -210,4 +211,66 @@ func addressesOf(t testing.TB, e *docker.Engine, s *engine.Spec) []string {
 		t.Error("the container has no address")
 	}
 	return list
+}
+
+// On a shared network with an allow-list there are the neighbours, by their
+// names, and nothing else: not even the host.
+func TestGatewayNeighbours(t *testing.T) {
+	opts := options(t)
+	e := newEngine(t, opts)
+	image := askingImage(t)
+	n := &engine.NetworkSpec{
+		ID: newSpec(t, image).ID, Dir: t.TempDir(), Task: "task", Attempt: 1, Names: []string{"db", "other"},
+		Network: caisson.Network{Mode: caisson.NetworkAllow, Allow: []string{"example.com:8100"}},
+	}
+	if err := e.MakeNetwork(soon(t), n); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := e.RemoveNetwork(context.Background(), n.Dir); err != nil {
+			t.Error(err)
+		}
+		if left, _ := os.ReadDir(n.Dir); len(left) > 0 {
+			t.Errorf("the network's folder still has %v", left)
+		}
+	})
+	on := func(script string, names ...string) *engine.Spec {
+		s := everything(newSpec(t, image, "/bin/sh", "-c", script), 8100)
+		s.SharedNetwork, s.Names = n.Dir, names
+		s.Gateway.Names = map[string]string{"upstream": "127.64.0.1"}
+		s.Gateway.Sockets = append(s.Gateway.Sockets, engine.Socket{Network: "tcp", Address: "127.64.0.1:80"})
+		return s
+	}
+	db := on(`echo ready; while echo a row | nc -l -p 5432 >/dev/null; do :; done`, "db")
+	start(t, e, db)
+	says(t, db, "ready\n")
+	s := on(asking, "main")
+	sb, _ := start(t, e, s)
+	says(t, s, "ready\n")
+	serve(t, sb, "gateway")
+
+	ask(t, s, "db 5432")
+	says(t, s, "a row\n")
+	ask(t, s, "192.0.2.7 8100")
+	says(t, s, "gateway 192.0.2.7:8100\n")
+	ask(t, s, "upstream 80")
+	says(t, s, "gateway 127.64.0.1:80\n")
+	// The host's address on the network is nobody's.
+	address := addressesOf(t, e, s)[0]
+	host := address[:strings.LastIndexByte(address, '.')] + ".1"
+	ask(t, s, host+" 8100")
+	says(t, s, "gateway "+host+":8100\n")
+
+	// A probe reaches a neighbour all the same.
+	conn, err := e.Dial(soon(t), db.Dir, 5432)
+	if err != nil {
+		t.Fatal(err)
+	}
+	conn.Close()
+	// One that comes again has a new address, under the old name.
+	again := on(`echo ready; while echo another row | nc -l -p 5433 >/dev/null; do :; done`, "db")
+	start(t, e, again)
+	says(t, again, "ready\n")
+	ask(t, s, "db 5433")
+	says(t, s, "another row\n")
 }

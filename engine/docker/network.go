@@ -18,6 +18,9 @@ import (
 
 	"github.com/caissonrun/caisson"
 	"github.com/caissonrun/caisson/engine"
+	"github.com/caissonrun/caisson/engine/internal/kept"
+	"github.com/caissonrun/caisson/internal/network"
+	"github.com/caissonrun/caisson/keeper"
 )
 
 // networkName is the name of a network that several sandboxes share.
@@ -28,10 +31,13 @@ func (e *Engine) networkName(id string) string {
 // A shared is what the handle of such a network says.
 type shared struct {
 	Name string `json:"name"`
+	// Allow says that it is one with an allow-list: nothing but its containers
+	// can be reached on it.
+	Allow bool `json:"allow,omitempty"`
 }
 
 // MakeNetwork implements engine.Networker by a network of the daemon's. One
-// without a mode, or none, has no way out.
+// without a mode, or none, or with an allow-list, has no way out.
 func (e *Engine) MakeNetwork(ctx context.Context, spec *engine.NetworkSpec) error {
 	if err := e.boxes.Open(ctx, caisson.OpCreate); err != nil {
 		return err
@@ -48,11 +54,14 @@ func (e *Engine) MakeNetwork(ctx context.Context, spec *engine.NetworkSpec) erro
 		return refuse(caisson.ErrUnsupported, "this daemon can't make networks")
 	case mode == caisson.NetworkDefault && !f.network:
 		return refuse(caisson.ErrUnsupported, "there is no default network here (engine.docker.network)")
-	case len(spec.Network.Attach) > 0, mode != "" && mode != caisson.NetworkNone && mode != caisson.NetworkDefault:
-		return refuse(caisson.ErrUnsupported, "this engine shares networks of mode none and default only")
+	case mode == caisson.NetworkAllow && f.ungated != nil:
+		return kept.Unsupported("network", f.ungated)
+	case len(spec.Network.Attach) > 0, !alone(&spec.Network) && mode != caisson.NetworkDefault:
+		return refuse(caisson.ErrUnsupported, "this engine shares networks of mode none, default and allow only")
 	}
 	name := e.networkName(spec.ID)
-	data, err := json.Marshal(&shared{Name: name})
+	allow := spec.Network.Mode == caisson.NetworkAllow
+	data, err := json.Marshal(&shared{Name: name, Allow: allow})
 	if err != nil {
 		return err
 	}
@@ -62,6 +71,11 @@ func (e *Engine) MakeNetwork(ctx context.Context, spec *engine.NetworkSpec) erro
 	}
 	if err := engine.WriteHandle(spec.Dir, &engine.Handle{Engine: Name, ID: spec.ID, BootID: boot, Data: data}); err != nil {
 		return err
+	}
+	if allow {
+		if err := os.WriteFile(filepath.Join(spec.Dir, hostsName), []byte(hostsBase), 0o644); err != nil {
+			return errors.Join(err, forget(spec.Dir))
+		}
 	}
 	_, err = call(ctx, "network", func(ctx context.Context) (client.NetworkCreateResult, error) {
 		return e.daemon.NetworkCreate(ctx, name, client.NetworkCreateOptions{
@@ -75,9 +89,20 @@ func (e *Engine) MakeNetwork(ctx context.Context, spec *engine.NetworkSpec) erro
 	if err != nil {
 		undoing, cancel := bounded(context.WithoutCancel(ctx))
 		defer cancel()
-		return errors.Join(err, e.daemon.removeNetwork(undoing, name), os.Remove(filepath.Join(spec.Dir, engine.HandleFile)))
+		return errors.Join(err, e.daemon.removeNetwork(undoing, name), forget(spec.Dir))
 	}
 	return nil
+}
+
+// forget removes what a network has in its folder, if it is there.
+func forget(dir string) error {
+	var all []error
+	for _, name := range []string{hostsName, engine.HandleFile} {
+		if err := os.Remove(filepath.Join(dir, name)); err != nil && !errors.Is(err, os.ErrNotExist) {
+			all = append(all, err)
+		}
+	}
+	return errors.Join(all...)
 }
 
 // RemoveNetwork implements engine.Networker.
@@ -95,11 +120,7 @@ func (e *Engine) RemoveNetwork(ctx context.Context, dir string) error {
 	if err := e.daemon.removeNetwork(ctx, s.Name); err != nil {
 		return err
 	}
-	err = os.Remove(filepath.Join(dir, engine.HandleFile))
-	if errors.Is(err, os.ErrNotExist) {
-		return nil
-	}
-	return err
+	return forget(dir)
 }
 
 // readShared reads the handle of a shared network.
@@ -112,16 +133,12 @@ func readShared(dir string) (*shared, error) {
 	return s, json.Unmarshal(h.Data, s)
 }
 
-// sharedName returns the name of the network that a spec shares, or "".
-func (e *Engine) sharedName(spec *engine.Spec) (string, error) {
+// sharedBy returns the network that a spec shares, or nil.
+func sharedBy(spec *engine.Spec) (*shared, error) {
 	if spec.SharedNetwork == "" {
-		return "", nil
+		return nil, nil
 	}
-	s, err := readShared(spec.SharedNetwork)
-	if err != nil {
-		return "", err
-	}
-	return s.Name, nil
+	return readShared(spec.SharedNetwork)
 }
 
 // removeNetwork removes a network if it is there.
@@ -187,6 +204,13 @@ const dialTime = 10 * time.Second
 
 // Dial implements engine.Networker.
 func (e *Engine) Dial(ctx context.Context, dir string, port int) (net.Conn, error) {
+	apart, err := e.apart(dir)
+	if err == nil && apart {
+		return dialInside(ctx, dir, port)
+	}
+	if err != nil && !errors.Is(err, caisson.ErrNotFound) {
+		return nil, err
+	}
 	list, err := e.Networks(ctx, dir)
 	if err != nil {
 		return nil, &caisson.Error{Op: caisson.OpExec, Item: dir, Kind: caisson.ErrAborted, Err: err}
@@ -207,4 +231,37 @@ func (e *Engine) Dial(ctx context.Context, dir string, port int) (net.Conn, erro
 		}
 	}
 	return nil, &caisson.Error{Op: caisson.OpExec, Item: dir, Kind: caisson.ErrUnavailable, Err: last}
+}
+
+// apart reports whether a sandbox is on a network with an allow-list: the host
+// does not reach it there either.
+func (e *Engine) apart(dir string) (bool, error) {
+	h, err := engine.ReadHandle(dir, Name)
+	if err != nil {
+		return false, err
+	}
+	var rec kept.Record
+	var own mine
+	if err := json.Unmarshal(h.Data, &rec); err != nil {
+		return false, err
+	}
+	err = json.Unmarshal(rec.Data, &own)
+	return own.Apart, err
+}
+
+// dialInside connects on the loopback device of a sandbox.
+func dialInside(ctx context.Context, dir string, port int) (net.Conn, error) {
+	k, err := keeper.Dial(ctx, dir)
+	if err != nil {
+		return nil, &caisson.Error{Op: caisson.OpExec, Item: dir, Kind: caisson.ErrAborted, Err: err}
+	}
+	status, err := k.Status(ctx)
+	k.Close()
+	if err != nil || status.BoxPID == 0 {
+		return nil, &caisson.Error{
+			Op: caisson.OpExec, Item: dir, Kind: caisson.ErrUnavailable,
+			Err: fmt.Errorf("its keeper does not tell where it is: %w", err),
+		}
+	}
+	return network.Dial(ctx, "/proc/"+strconv.Itoa(status.BoxPID)+"/ns/net", port)
 }

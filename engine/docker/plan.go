@@ -53,15 +53,15 @@ const logLimit = "1g"
 
 // A setting is what decides about a sandbox besides its spec.
 type setting struct {
-	opts    *Options
-	choice  *choice
-	image   *image
-	who     user
-	found   *found
-	run     string // the sandbox's runtime folder
-	name    string // of the container
-	mark    string
-	network string // the shared network's name; empty: none
+	opts   *Options
+	choice *choice
+	image  *image
+	who    user
+	found  *found
+	run    string // the sandbox's runtime folder
+	name   string // of the container
+	mark   string
+	shared *shared // the network that it shares with others, or nil
 }
 
 // newMark returns a word that nobody can guess.
@@ -86,12 +86,12 @@ func (set *setting) keeper(s *engine.Spec) (*keeper.Spec, error) {
 	spec := &boxSpec{
 		Host: set.found.host, Name: set.name, Dir: filepath.Join(set.run, folderName), Mark: set.mark,
 		Config: set.config(s), HostConfig: set.hostConfig(s),
-		UID: set.who.uid, GID: set.who.gid, Files: s.Limits.Files, Seccomp: !s.Privileged,
+		UID: set.who.uid, GID: set.who.gid, Files: s.Limits.Files, Seccomp: !s.Privileged, Gateway: gatewayOf(s.Gateway),
 	}
 	if err := set.networks(s, spec); err != nil {
 		return nil, err
 	}
-	spec.Lent, spec.Owner, spec.Gateway = set.chowned(s), s.WorkOwner, gatewayOf(s.Gateway)
+	spec.Lent, spec.Owner = set.chowned(s), s.WorkOwner
 	spec.Modes = modes(spec.HostConfig.Tmpfs)
 	for _, secret := range s.Secrets {
 		switch {
@@ -276,6 +276,9 @@ func (set *setting) mounts(s *engine.Spec, h *container.HostConfig) {
 	if set.ownResolv(s) {
 		bind(filepath.Join(set.run, resolvName), "/etc/resolv.conf", true)
 	}
+	if set.shared != nil && set.shared.Allow {
+		bind(filepath.Join(s.SharedNetwork, hostsName), "/etc/hosts", true)
+	}
 	owned, plain := set.tmpfsOptions()
 	tmpfs := func(target string, size caisson.Bytes, mode uint32, more string) {
 		if mode == 0 {
@@ -408,8 +411,9 @@ func (set *setting) networks(s *engine.Spec, b *boxSpec) error {
 		}
 	}
 	switch {
-	case set.network != "":
-		first(set.network, s.Names)
+	case set.shared != nil:
+		first(set.shared.Name, s.Names)
+		set.neighbours(s, b)
 	case len(attachments(&s.Network)) > 0:
 		for i, a := range attachments(&s.Network) {
 			if len(a.Args) > 0 {
@@ -433,6 +437,21 @@ func (set *setting) networks(s *engine.Spec, b *boxSpec) error {
 		}
 	}
 	return set.ports(s, b)
+}
+
+// neighbours says how those are met who share a network with an allow-list.
+func (set *setting) neighbours(s *engine.Spec, b *boxSpec) {
+	if !set.shared.Allow {
+		return
+	}
+	b.Neighbours = &neighbours{
+		Network: set.shared.Name, Hosts: filepath.Join(s.SharedNetwork, hostsName), Names: s.Names,
+	}
+	if s.Gateway == nil {
+		b.Gateway = &gateway{Everything: true}
+		return
+	}
+	b.Neighbours.Fixed = s.Gateway.Names
 }
 
 // ports publishes ports.

@@ -180,10 +180,10 @@ func ownEverything() error {
 	if err != nil {
 		return fmt.Errorf("loopback: %w", err)
 	}
-	if err := addRoute(fd, unix.AF_INET, device); err != nil {
+	if err := addRoute(fd, &route{family: unix.AF_INET, device: device}); err != nil {
 		return fmt.Errorf("route of IPv4: %w", err)
 	}
-	switch err := addRoute(fd, unix.AF_INET6, device); err {
+	switch err := addRoute(fd, &route{family: unix.AF_INET6, device: device}); err {
 	case nil, unix.EAFNOSUPPORT, unix.EOPNOTSUPP, unix.EACCES:
 		// Without IPv6 here nothing can be sent by it.
 		return nil
@@ -205,13 +205,16 @@ func showSix() {
 }
 
 // loopbackIndex returns the number of the loopback device.
-func loopbackIndex() (uint32, error) {
+func loopbackIndex() (uint32, error) { return deviceIndex(loopback) }
+
+// deviceIndex returns the number of a device.
+func deviceIndex(name string) (uint32, error) {
 	fd, err := unix.Socket(unix.AF_INET, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC, 0)
 	if err != nil {
 		return 0, err
 	}
 	defer unix.Close(fd)
-	r, err := unix.NewIfreq(loopback)
+	r, err := unix.NewIfreq(name)
 	if err != nil {
 		return 0, err
 	}
@@ -219,25 +222,41 @@ func loopbackIndex() (uint32, error) {
 	return r.Uint32(), err
 }
 
-// addRoute has the kernel take all addresses of a family for the device's own,
-// unless they are already.
-func addRoute(fd int, family byte, device uint32) error {
-	const header, body, attribute = unix.SizeofNlMsghdr, unix.SizeofRtMsg, unix.SizeofRtAttr + 4
+// A route says where addresses are: the device's own, or, near, those of others
+// beside it.
+type route struct {
+	family byte
+	to     []byte // none: every address
+	bits   int    // of to that count
+	near   bool
+	device uint32
+}
+
+// addRoute has the kernel take a route among those that are looked at first,
+// unless it is there.
+func addRoute(fd int, r *route) error {
+	const header, body, attribute = unix.SizeofNlMsghdr, unix.SizeofRtMsg, unix.SizeofRtAttr
 	native := binary.NativeEndian
-	msg := make([]byte, header+body+attribute)
-	native.PutUint32(msg, uint32(len(msg)))
+	msg := make([]byte, header+body)
 	native.PutUint16(msg[4:], unix.RTM_NEWROUTE)
 	native.PutUint16(msg[6:], unix.NLM_F_REQUEST|unix.NLM_F_ACK|unix.NLM_F_CREATE|unix.NLM_F_EXCL)
-	route := msg[header:]
-	route[0] = family // to any address: the lengths of prefixes stay 0
-	route[4] = unix.RT_TABLE_LOCAL
-	route[5] = unix.RTPROT_BOOT
-	route[6] = unix.RT_SCOPE_HOST
-	route[7] = unix.RTN_LOCAL
-	attr := route[body:]
-	native.PutUint16(attr, attribute)
-	native.PutUint16(attr[2:], unix.RTA_OIF)
-	native.PutUint32(attr[4:], device)
+	head := msg[header:]
+	head[0], head[1] = r.family, byte(r.bits)
+	head[4] = unix.RT_TABLE_LOCAL
+	head[5] = unix.RTPROT_BOOT
+	head[6], head[7] = unix.RT_SCOPE_HOST, unix.RTN_LOCAL
+	if r.near {
+		head[6], head[7] = unix.RT_SCOPE_LINK, unix.RTN_UNICAST
+	}
+	add := func(kind uint16, value []byte) {
+		msg = native.AppendUint16(msg, uint16(attribute+len(value)))
+		msg = append(native.AppendUint16(msg, kind), value...)
+	}
+	add(unix.RTA_OIF, native.AppendUint32(nil, r.device))
+	if len(r.to) > 0 {
+		add(unix.RTA_DST, r.to)
+	}
+	native.PutUint32(msg, uint32(len(msg)))
 	if err := unix.Sendto(fd, msg, 0, &unix.SockaddrNetlink{Family: unix.AF_NETLINK}); err != nil {
 		return err
 	}

@@ -29,6 +29,9 @@ func (g *Guest) Mark([]byte) error { return errNoGuest }
 // Serve returns an error.
 func (g *Guest) Serve([]Socket, bool) error { return errNoGuest }
 
+// Spare returns an error.
+func (g *Guest) Spare(string, [4]byte, int, [][4]byte) error { return errNoGuest }
+
 // Served returns an error.
 func (g *Guest) Served() (int, error) { return 0, errNoGuest }
 

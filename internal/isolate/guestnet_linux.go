@@ -20,15 +20,11 @@ import (
 // Errors: ErrUnsupported where the guest has no network of its own, or this
 // process no rights over it.
 func (g *Guest) Serve(list []Socket, everything bool) error {
-	answer, err := g.held.ask(frameNetwork, nil, nil)
-	if err != nil {
+	var fds []int
+	err := g.enter(func() (err error) {
+		fds, err = OpenSockets(list, everything, false)
 		return err
-	}
-	defer closeAll(answer.fds)
-	if len(answer.fds) != 1 {
-		return errors.New("caisson: bug: the guest did not hand over its network")
-	}
-	fds, err := openInside(answer.fds[0], list, everything)
+	})
 	if err != nil {
 		return err
 	}
@@ -44,26 +40,59 @@ func (g *Guest) Serve(list []Socket, everything bool) error {
 	return nil
 }
 
-// openInside opens sockets in a network that was made by somebody else.
-func openInside(network int, list []Socket, everything bool) (fds []int, err error) {
-	same, err := ownNetwork(network)
+// Spare leaves a network of IPv4 where it is, at a device, although Serve has
+// made everything the guest's own: its neighbours. What is in but is not spared.
+func (g *Guest) Spare(device string, network [4]byte, bits int, but [][4]byte) error {
+	return g.enter(func() error {
+		fd, err := unix.Socket(unix.AF_NETLINK, unix.SOCK_RAW|unix.SOCK_CLOEXEC, unix.NETLINK_ROUTE)
+		if err != nil {
+			return err
+		}
+		defer unix.Close(fd)
+		lo, err := loopbackIndex()
+		if err != nil {
+			return err
+		}
+		// Before there is a way to them.
+		for _, ip := range but {
+			if err := addRoute(fd, &route{family: unix.AF_INET, to: ip[:], bits: 32, device: lo}); err != nil {
+				return fmt.Errorf("route: %w", err)
+			}
+		}
+		beside, err := deviceIndex(device)
+		if err != nil {
+			return fmt.Errorf("device %s: %w", device, err)
+		}
+		return addRoute(fd, &route{family: unix.AF_INET, to: network[:], bits: bits, near: true, device: beside})
+	})
+}
+
+// enter calls f on a thread in the guest's network.
+func (g *Guest) enter(f func() error) error {
+	answer, err := g.held.ask(frameNetwork, nil, nil)
+	if err != nil {
+		return err
+	}
+	defer closeAll(answer.fds)
+	if len(answer.fds) != 1 {
+		return errors.New("caisson: bug: the guest did not hand over its network")
+	}
+	same, err := ownNetwork(answer.fds[0])
 	if err == nil && same {
-		return nil, unsupported("gateway", "it needs a network of its own")
+		return unsupported("gateway", "it needs a network of its own")
 	}
 	if err != nil {
-		return nil, err
+		return err
 	}
-	err = thread.Spend(func() (err error) {
-		if err := unix.Setns(network, unix.CLONE_NEWNET); err != nil {
+	return thread.Spend(func() error {
+		if err := unix.Setns(answer.fds[0], unix.CLONE_NEWNET); err != nil {
 			return &caisson.Error{
 				Item: "gateway", Kind: caisson.ErrUnsupported,
 				Err: fmt.Errorf("enter the container's network: %w; Caisson needs to be root of the host", err),
 			}
 		}
-		fds, err = OpenSockets(list, everything, false)
-		return err
+		return f()
 	})
-	return fds, err
 }
 
 // ownNetwork reports whether a network namespace is that of this process.
