@@ -120,12 +120,15 @@ func TestPermit(t *testing.T) {
 			s.Hostname, s.Network.Mode = "h", caisson.NetworkNone
 			s.Limits.Disk, s.WorkLimited = 1, true
 		}, caisson.ErrUnsupported, "limits.disk"},
+		{"NoneGateway", Options{}, None, func(s *engine.Spec) { s.Gateway = &engine.Gateway{} }, caisson.ErrUnsupported, "gateway (a task with isolation none has none; use isolation: full)"},
+		{"Gateway", Options{}, Full, func(s *engine.Spec) { s.Gateway = &engine.Gateway{} }, 0, ""},
+		{"Allow", Options{}, Full, func(s *engine.Spec) { s.Network.Mode = caisson.NetworkAllow }, 0, ""},
 		{"NoneHostNetwork", Options{}, None, func(s *engine.Spec) { s.Network.Mode = caisson.NetworkHost }, 0, ""},
 	}
 	for _, test := range tests {
 		t.Run(test.name, func(t *testing.T) {
 			set := testSetting(true, test.opts, nil)
-			f := &found{host: set.host, works: kept.Works{Terminal: true, Stats: true, Pause: true}}
+			f := &found{host: set.host, works: kept.Works{Terminal: true, Stats: true, Pause: true, Gateway: true}}
 			f.support.Disk.Method = "loop"
 			features := set.opts.features(f, test.isolation)
 			err := permit(set.opts, f, &features, testSpec(test.spec))
@@ -136,5 +139,24 @@ func TestPermit(t *testing.T) {
 				t.Errorf("permit = %v, want it to say %q", err, test.say)
 			}
 		})
+	}
+}
+
+// TestUngated has the reason be told why nobody can serve a sandbox.
+func TestUngated(t *testing.T) {
+	set := testSetting(true, Options{}, nil)
+	f := &found{host: set.host, ungated: errors.New("no routes")}
+	features := set.opts.features(f, Full)
+	if features.Gateway || features.Networks.Allow {
+		t.Error("a gateway is promised that did not work")
+	}
+	for field, ask := range map[string]func(*engine.Spec){
+		"network.allow (": func(s *engine.Spec) { s.Network.Mode = caisson.NetworkAllow },
+		"gateway (":       func(s *engine.Spec) { s.Gateway = &engine.Gateway{} },
+	} {
+		err := features.Check(testSpec(ask))
+		if err == nil || !strings.Contains(err.Error(), field) || !strings.Contains(err.Error(), "no routes") {
+			t.Errorf("Check = %v, want the reason for %s", err, field)
+		}
 	}
 }

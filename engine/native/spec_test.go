@@ -92,6 +92,15 @@ func TestPlan(t *testing.T) {
 		{name: "user-root", root: true, spec: func(s *engine.Spec) { s.User = "root" }},
 		{name: "no-folders", root: true, spec: func(s *engine.Spec) { s.Work, s.Tmp = "", "" }},
 		{name: "private-disk", spec: func(s *engine.Spec) { s.Work, s.Tmp, s.Limits.Disk = "", "", 16*caisson.MiB }},
+		{name: "gateway", spec: func(s *engine.Spec) {
+			s.Network.Mode = caisson.NetworkAllow
+			s.Gateway = &engine.Gateway{
+				Sockets: []engine.Socket{
+					{Network: "udp", Address: "127.64.0.1:53"}, {Network: "tcp", Address: "[::1]:80"}, {Network: "tcp", Address: "[::]:443"},
+				},
+				Names: map[string]string{"git": "127.64.0.2", "api.example.com": "127.64.0.3"}, Resolver: "127.64.0.1", Everything: true,
+			}
+		}},
 		{name: "no-idmap", root: true, set: func(set *setting) { set.plain = []string{"/state/work"} }},
 		{name: "no-cgroup", set: func(set *setting) { set.cgroup, set.landlock = false, false }},
 		{name: "none", opts: Options{Isolation: None}, spec: func(s *engine.Spec) {
