@@ -65,6 +65,7 @@ func All() []Attack {
 		images(),
 		privileges(),
 		sockets(),
+		gateways(),
 		users(),
 		execs(),
 		archives(),

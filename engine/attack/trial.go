@@ -44,6 +44,10 @@ type Place struct {
 	Programs []string
 	// Rounds multiplies how often a race is tried; 0: once.
 	Rounds int
+
+	// loose are rules that every allow-list has in addition, by which tests see
+	// that attacks can succeed.
+	loose []string
 }
 
 // A Trial is one attack being tried. What it finds is recorded.

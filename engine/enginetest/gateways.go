@@ -23,7 +23,7 @@ import (
 
 func gatewayCases() []Case {
 	gateway := []string{"gateway"}
-	return []Case{
+	return append(attacksOnGateways(), []Case{
 		{
 			Name: "gateway/answers", Rules: []int{87}, Needs: gateway,
 			Rule: "the sockets of a gateway are those that were asked for, in order, and answer inside by address, tcp and udp alike",
@@ -95,6 +95,11 @@ func gatewayCases() []Case {
 			body: gatewayAllowAlone,
 		},
 		{
+			Name: "gateway/neighbours", Rules: []int{90, 94}, Attacks: []int{37}, Needs: []string{isolation(engine.IsolatedNetwork)},
+			Rule: "from no kind of network that keeps tasks apart does one reach another, the host or a metadata service",
+			body: attacked("network/neighbours"), deadline: 2 * time.Minute,
+		},
+		{
 			Name: "gateway/shared", Rules: []int{87, 94}, Needs: []string{"gateway", "networks.shared"},
 			Rule: "sandboxes on a shared network have the same sockets, and who is left is served when one is gone",
 			body: gatewayShared,
@@ -114,7 +119,29 @@ func gatewayCases() []Case {
 			Rule: "an engine without gateways has no sockets to give",
 			body: gatewayUndeclared,
 		},
+	}...)
+}
+
+// attacksOnGateways are the attacks on allow-lists, with an allow-list that is
+// served as tasks' are.
+func attacksOnGateways() []Case {
+	var cases []Case
+	for name, rule := range map[string]string{
+		"address":   "an allow-list of names is not passed by addresses and other ports",
+		"sni":       "TLS that asks for another name than the address stands for goes nowhere",
+		"host":      "plain HTTP for another host goes nowhere, however it is said",
+		"private":   "a name that leads to a private address leads nowhere",
+		"names":     "only names that are allowed are, in no other spelling",
+		"dns":       "no name that is not allowed is looked up outside",
+		"protocols": "what is neither TLS nor HTTP for an allowed name goes nowhere",
+	} {
+		cases = append(cases, Case{
+			Name: "gateway/allow-" + name, Rules: []int{94}, Attacks: []int{36}, Needs: []string{"gateway", "networks.allow"},
+			Rule: rule, body: attacked("allow/" + name), deadline: 2 * time.Minute,
+		})
 	}
+	slices.SortFunc(cases, func(a, b Case) int { return strings.Compare(a.Name, b.Name) })
+	return cases
 }
 
 const (

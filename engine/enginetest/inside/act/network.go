@@ -77,11 +77,11 @@ func (p *program) expand(text string) (string, error) {
 	return text, nil
 }
 
-// rawTime is how long nothing may come back from who is sent bytes.
-const rawTime = 10 * time.Second
+// rawTime is how long raw waits for what comes back.
+const rawTime = 3 * time.Second
 
 // raw ADDRESS HEX sends bytes by tcp and prints those that come back, until the
-// other side closes, in hexadecimal digits after "raw ".
+// other side closes or for a while, in hexadecimal digits after "raw ".
 func (p *program) raw(args []string) error {
 	sent, err := hex.DecodeString(args[1])
 	if err != nil {
