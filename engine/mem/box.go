@@ -60,6 +60,7 @@ type box struct {
 	killTimer *time.Timer
 	killAt    time.Time
 	usage     usage
+	keep      keeping
 }
 
 // newBox returns a box that exists nowhere yet.
@@ -338,6 +339,10 @@ func (b *box) destroy(ctx context.Context) error {
 		case <-ctx.Done():
 			return ctx.Err()
 		}
+	}
+	b.endKeep()
+	if err := b.awaitEmpty(ctx); err != nil {
+		return err
 	}
 	return b.remove()
 }

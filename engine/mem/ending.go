@@ -28,7 +28,11 @@ func (b *box) mainEnded(p *Proc) {
 		b.killTimer.Stop()
 	}
 	b.broadcast()
-	b.linger()
+	if b.keeps() {
+		b.settle()
+	} else {
+		b.linger()
+	}
 	b.mu.Unlock()
 
 	if err := b.log.close(); err != nil && exit.Message == "" {
@@ -40,6 +44,7 @@ func (b *box) mainEnded(p *Proc) {
 		_ = atomicfile.Write(filepath.Join(b.spec.Dir, exitFile), data, 0o600)
 	}
 	b.verdict = exit
+	b.beginKeep()
 	close(b.done)
 	b.tellNobody()
 }

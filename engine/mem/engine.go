@@ -52,6 +52,7 @@ func (e *Engine) features() engine.Features {
 		Files:        true,
 		Stats:        true,
 		Pause:        true,
+		Keep:         true,
 		Gateway:      true,
 		Isolation:    []string{engine.KilledTogether, engine.CleanEnvironment},
 		Doc:          "# mem\n\nRuns programs inside of Caisson's own process, for tests. It isolates nothing.\n",

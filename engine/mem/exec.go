@@ -23,6 +23,9 @@ func (s execer) Exec(ctx context.Context, spec *engine.ExecSpec) (engine.Session
 	if spec.Terminal && !s.box.terminal {
 		return nil, failure(caisson.OpExec, s.box, caisson.ErrUnsupported, "terminal: this engine has none")
 	}
+	if err := s.box.awaitKeep(ctx); err != nil {
+		return nil, err
+	}
 	return s.box.exec(spec)
 }
 
@@ -40,6 +43,7 @@ type Session struct {
 	exit    caisson.Exit
 	started time.Time
 	timeout bool // guarded by box.mu
+	late    bool // main had ended
 }
 
 var _ engine.Session = (*Session)(nil)
@@ -68,9 +72,11 @@ func (b *box) exec(spec *engine.ExecSpec) (*Session, error) {
 
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	if err := b.over(caisson.OpExec); err != nil {
+	late, err := b.mayExec()
+	if err != nil {
 		return nil, err
 	}
+	s.late = late
 	if most := b.spec.Limits.PIDs; most > 0 && int64(len(b.procs)) >= most {
 		return nil, failure(caisson.OpExec, b, caisson.ErrExhausted, "the limit of processes is reached")
 	}
@@ -121,8 +127,10 @@ func (s *Session) ended() {
 	switch {
 	case s.timeout:
 		exit.Reason = caisson.ReasonTimeout
-	case p.killedBy != 0 && (b.ended || b.forced != nil || b.reason != ""):
-		exit.Reason = caisson.ReasonAborted
+	case p.killedBy != 0 && s.late && b.keep.over:
+		exit.Reason, exit.Message = caisson.ReasonAborted, keepIsOver
+	case p.killedBy != 0 && !s.late && (b.ended || b.forced != nil || b.reason != ""):
+		exit.Reason, exit.Message = caisson.ReasonAborted, mainIsOver
 	case p.signal != 0:
 		exit.Reason = caisson.ReasonSignaled
 	}

@@ -47,6 +47,7 @@ type Proc struct {
 	// Guarded by box.mu.
 	killedBy int  // the signal, or 0
 	stopped  bool // by SIGSTOP
+	halted   bool // for good: main has ended
 	handlers map[int]chan int
 	ignored  map[int]bool
 	memory   int64
@@ -153,7 +154,7 @@ func (p *Proc) kill(signal int) {
 func (p *Proc) checkpoint() {
 	b := p.box
 	b.mu.Lock()
-	for p.killedBy == 0 && (b.paused || p.stopped) {
+	for p.killedBy == 0 && (b.paused || p.stopped || p.halted) {
 		changed := b.changed
 		b.mu.Unlock()
 		<-changed
