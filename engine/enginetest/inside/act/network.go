@@ -78,7 +78,7 @@ func (p *program) expand(text string) (string, error) {
 }
 
 // rawTime is how long raw waits for what comes back.
-const rawTime = 3 * time.Second
+const rawTime = time.Second
 
 // raw ADDRESS HEX sends bytes by tcp and prints those that come back, until the
 // other side closes or for a while, in hexadecimal digits after "raw ".
