@@ -139,11 +139,8 @@ func (c *Client) Stats(ctx context.Context) (isolate.Stats, error) {
 // Root returns the sandbox's root folder as an O_PATH descriptor, which is the
 // caller's to close.
 func (c *Client) Root(ctx context.Context) (*os.File, error) {
-	call, err := c.link.send(ctx, &wire.Request{Op: wire.OpRoot})
+	call, err := c.call(ctx, &wire.Request{Op: wire.OpRoot})
 	if err != nil {
-		return nil, err
-	}
-	if err := call.result(ctx); err != nil {
 		return nil, err
 	}
 	if len(call.files) != 1 {
@@ -159,11 +156,8 @@ func (c *Client) Root(ctx context.Context) (*os.File, error) {
 //
 // Errors: ErrEnded if the program has ended.
 func (c *Client) Sockets(ctx context.Context) ([]*os.File, error) {
-	call, err := c.link.send(ctx, &wire.Request{Op: wire.OpSockets})
+	call, err := c.call(ctx, &wire.Request{Op: wire.OpSockets})
 	if err != nil {
-		return nil, err
-	}
-	if err := call.result(ctx); err != nil {
 		return nil, err
 	}
 	return call.files, nil
@@ -204,9 +198,19 @@ func (c *Client) do(ctx context.Context, op string) error {
 	return err
 }
 
-// ask waits for an answer for as long as a keeper may take that is not halted
-// or stuck itself.
+// ask waits for an answer that has no descriptors.
 func (c *Client) ask(ctx context.Context, req *wire.Request) (*wire.Reply, error) {
+	call, err := c.call(ctx, req)
+	if err != nil {
+		return nil, err
+	}
+	call.drop()
+	return call.reply, nil
+}
+
+// call waits for an answer for as long as a keeper may take that is not halted
+// or stuck itself. Its files are the caller's.
+func (c *Client) call(ctx context.Context, req *wire.Request) (*call, error) {
 	if patience := patienceFor(req.Op); patience > 0 {
 		var cancel context.CancelFunc
 		ctx, cancel = context.WithTimeoutCause(ctx, patience, errSilent)
@@ -218,8 +222,7 @@ func (c *Client) ask(ctx context.Context, req *wire.Request) (*wire.Reply, error
 	}
 	switch {
 	case err == nil:
-		call.drop()
-		return call.reply, nil
+		return call, nil
 	case errors.Is(context.Cause(ctx), errSilent):
 		return nil, errSilent
 	}
