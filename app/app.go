@@ -51,6 +51,9 @@ import (
 // Config is the configuration; its fields are those of caisson.toml.
 type Config = config.Config
 
+// Proxy is a section [proxy.NAME] of it.
+type Proxy = config.Proxy
+
 // ConfigOptions says where a configuration comes from.
 type ConfigOptions = config.Options
 

@@ -65,6 +65,9 @@ func TestComponentGELF(t *testing.T) {
 		{"native", "http", "none"},
 		{"oci", "tcp", "none"},
 		{"oci", "tcp", "bridge"},
+		{"docker", "tcp", "none"},
+		{"docker", "http", "none"},
+		{"docker", "tcp", "bridge"},
 	}
 	for _, test := range tests {
 		t.Run(test.engine+"/"+test.kind+"/"+test.network, func(t *testing.T) {
@@ -77,7 +80,11 @@ func TestComponentGELF(t *testing.T) {
 			data := fmt.Sprintf(`, "network": %q, "logging": {"type": "gelf", "gelf_server_type": %q}, "image_parameters": {}`, test.network, test.kind)
 			h.write("registry/test.gelf.json", fmt.Sprintf(`{"id": "test.gelf", "type": "other", "data": {"definition": %s%s}}`, source, data))
 			h.write("config.json", `{"component": "test.gelf", "id": "1", "configuration": {"parameters": {}}}`)
-			result, log := h.everything(load(t), test.engine)
+			cfg := load(t)
+			if test.engine == "docker" {
+				cfg.Engine.Docker.Host = daemon(t, h.archive)
+			}
+			result, log := h.everything(cfg, test.engine)
 			if result.Status != 1 {
 				t.Errorf("status %d, want 1", result.Status)
 			}
