@@ -128,6 +128,7 @@ func Cases() []Case {
 		archiveCases(),
 		limitCases(),
 		pauseCases(),
+		keepCases(),
 		recoverCases(),
 		isolationCases(),
 		rootCases(),

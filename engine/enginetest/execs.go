@@ -58,6 +58,11 @@ func execCases() []Case {
 			body: execEndsWithMain,
 		},
 		{
+			Name: "exec/while-stopping", Rules: []int{48, 66}, Needs: needs,
+			Rule: "an exec that starts while the program is stopped, ends, or is destroyed runs or is refused, and nothing hangs",
+			body: execWhileStopping,
+		},
+		{
 			Name: "exec/too-late", Rules: []int{66, 70}, Needs: needs,
 			Rule: "Exec before the start and after the end is ErrEnded, after Destroy ErrAborted",
 			body: execTooLate,
@@ -214,7 +219,10 @@ func execNotFound(t *T) {
 }
 
 func execStdin(t *T) {
-	const size = 8 << 20
+	size := int64(8 << 20)
+	if *heavy {
+		size = 100 << 20
+	}
 	b := t.holding()
 	s := b.exec("cat")
 	sums := [2][]byte{}
@@ -307,13 +315,47 @@ func execEndsWithMain(t *T) {
 		s.reads("idle")
 		ending(b)
 		b.wait()
-		if exit := s.wait(); exit.Reason != caisson.ReasonAborted {
-			t.Errorf("an exec ended with %+v when the program did, want reason aborted", exit)
-		}
-		if _, err := io.ReadAll(s.Stdout()); err != nil {
-			t.Errorf("the end of its output = %v", err)
-		}
+		s.endedWith("the program's end")
 	}
+}
+
+// execWhileStopping has execs begin before, during and after the end of their
+// sandboxes.
+func execWhileStopping(t *T) {
+	ends := []func(b *box) error{
+		func(b *box) error { return b.process.Stop(t.ctx, engine.Stop{Reason: caisson.ReasonKilled}) },
+		func(b *box) error {
+			return b.process.Stop(t.ctx, engine.Stop{Reason: caisson.ReasonStopped, Grace: caisson.Duration(20 * time.Millisecond)})
+		},
+		func(b *box) error { return b.Destroy(t.ctx) },
+	}
+	parallel(len(ends), func(n int) {
+		for round := range max(1, t.times(5)) {
+			b := t.launch("ignore 15 ; hold")
+			parallel(8, func(i int) {
+				if i == 4 {
+					time.Sleep(time.Duration(round) * time.Millisecond)
+					t.kindOK(ends[n](b), "ending the program")
+					return
+				}
+				for {
+					s, err := b.Sandbox.(engine.Execer).Exec(t.ctx, &engine.ExecSpec{Args: t.argv("hold"), Timeout: caisson.Duration(5 * time.Millisecond)})
+					if err != nil {
+						t.kind(err, "Exec while the program is ended", caisson.ErrEnded, caisson.ErrAborted)
+						return
+					}
+					exit, err := s.Wait(t.ctx)
+					t.kindOK(err, "Wait of an exec")
+					if exit.Reason != caisson.ReasonTimeout && exit.Reason != caisson.ReasonAborted {
+						t.Errorf("an exec ended with %+v, want timeout or aborted", exit)
+					}
+					t.kindOK(s.Close(), "Close")
+				}
+			})
+			b.wait()
+			t.destroy(b.Sandbox)
+		}
+	})
 }
 
 func execTooLate(t *T) {
@@ -338,8 +380,13 @@ func execTooLate(t *T) {
 }
 
 func execMany(t *T) {
-	b := t.holding()
-	parallel(max(20, t.times(50)), func(i int) {
+	t.holding().manyExecs(50)
+}
+
+// manyExecs runs many programs at once.
+func (b *box) manyExecs(n int) {
+	t := b.t
+	parallel(n, func(i int) {
 		s, err := b.Sandbox.(engine.Execer).Exec(t.ctx, &engine.ExecSpec{Args: t.argv(fmt.Sprintf("say number %d ; cat ; exit %d", i, i))})
 		if err != nil {
 			t.Errorf("Exec %d = %v", i, err)

@@ -31,6 +31,7 @@ const (
 	sigTerm  = 15
 	sigCont  = 18
 	sigStop  = 19
+	sigTstp  = 20
 	sigWinch = 28
 )
 

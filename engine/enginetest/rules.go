@@ -158,7 +158,7 @@ func ruleTexts() []Rule {
 			rule("an idle exec does not hold the task"),
 			rule("control keys and hanging up reach the foreground, and no orphan remains", "keeper/server, for ^Z and job control"),
 			rule("an exec has the task's user, folder, limits, group of processes and namespaces"),
-			rule("an exec into a sandbox that has ended, or is paused, is told so"),
+			rule("an exec into a sandbox that has ended, or is paused, is told so; one that is kept is entered"),
 		),
 		numbered("Displays", 71,
 			rule("displays are listed", withScreen),

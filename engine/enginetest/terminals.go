@@ -23,7 +23,7 @@ func terminalCases() []Case {
 		},
 		{
 			Name: "terminal/keys", Rules: []int{68}, Needs: needs,
-			Rule: "^C and ^\\ reach the foreground as SIGINT and SIGQUIT",
+			Rule: "^C, ^\\ and ^Z reach the foreground as SIGINT, SIGQUIT and SIGTSTP",
 			body: terminalKeys,
 		},
 		{
@@ -33,8 +33,18 @@ func terminalCases() []Case {
 		},
 		{
 			Name: "terminal/hang-up", Rules: []int{58, 68}, Needs: needs,
-			Rule: "Close hangs up: nothing of the program is left",
+			Rule: "Close hangs up, the program is told by SIGHUP, and nothing of it is left",
 			body: terminalHangUp,
+		},
+		{
+			Name: "terminal/shell", Rules: []int{61, 62}, Needs: append([]string{"script"}, needs...),
+			Rule: "an exec without arguments on a terminal is the default shell",
+			body: terminalShell,
+		},
+		{
+			Name: "terminal/not-read", Rules: []int{65}, Needs: needs,
+			Rule: "a terminal that nobody reads holds up its program only, and Close does not block",
+			body: terminalNotRead,
 		},
 		{
 			Name: "terminal/inject", Rules: []int{127}, Attacks: []int{15}, Needs: append(needs, isolation(engine.FilteredSyscalls)),
@@ -94,7 +104,7 @@ func terminalResize(t *T) {
 
 func terminalKeys(t *T) {
 	b := t.holding()
-	for key, n := range map[string]int{"\x03": sigInt, "\x1c": sigQuit} {
+	for key, n := range map[string]int{"\x03": sigInt, "\x1c": sigQuit, "\x1a": sigTstp} {
 		s := b.terminal(engine.Size{}, "trap", fmt.Sprint(n), ";", "say", "ready", ";", "await", fmt.Sprint(n), ";", "exit", "7")
 		s.reads("ready")
 		_, err := io.WriteString(s.Stdin(), key)
@@ -131,4 +141,35 @@ func terminalHangUp(t *T) {
 		t.Errorf("after Close the program ended with %+v, want a signal", exit)
 	}
 	t.kind(s.Resize(t.ctx, engine.Size{Cols: 5, Rows: 5}), "Resize after Close", caisson.ErrEnded)
+	s = b.terminal(engine.Size{}, b.t.inside(b.spec, words([]string{"trap 1 ; say ready ; await 1 ; write /work/told x ; hold"})...)...)
+	s.reads("ready")
+	t.ok(s.Close(), "Close")
+	if out, _, _ := b.exec("read /work/told").finish(); out != "x" {
+		t.Errorf("the program was not told of the hang-up: its file has %q", out)
+	}
+}
+
+func terminalShell(t *T) {
+	b := t.holding()
+	s := b.execSpec(&engine.ExecSpec{Terminal: true})
+	_, err := io.WriteString(s.Stdin(), "exit 9\n")
+	t.ok(err, "typing")
+	_, _ = io.Copy(io.Discard, s.Stdout())
+	s.expect(caisson.ReasonExited, 9, 0)
+}
+
+func terminalNotRead(t *T) {
+	b := t.holding()
+	slow := b.terminal(engine.Size{}, "print stdout 64m 1")
+	if _, err := io.ReadFull(slow.Stdout(), make([]byte, 1)); err != nil {
+		t.Fatalf("reading one byte: %v", err)
+	}
+	out, _, _ := b.exec("say other").finish()
+	if out != "other\n" {
+		t.Errorf("another exec printed %q", out)
+	}
+	t.ok(slow.Close(), "Close")
+	if exit := slow.wait(); exit.Signal == 0 {
+		t.Errorf("after Close the program ended with %+v, want a signal", exit)
+	}
 }

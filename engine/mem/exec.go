@@ -246,8 +246,28 @@ func (s *Session) Wait(ctx context.Context) (caisson.Exit, error) {
 	}
 }
 
+// hangUpTime is how long a program on a terminal has after the hang-up.
+const hangUpTime = 500 * time.Millisecond
+
+// hangUp tells the processes of a terminal that nobody is there any more.
+func (s *Session) hangUp() {
+	if s.tty == nil {
+		return
+	}
+	s.box.mu.Lock()
+	s.deliver(sigHup)
+	s.box.mu.Unlock()
+	// What it prints goes nowhere.
+	s.stdout.closeRead()
+	select {
+	case <-s.done:
+	case <-time.After(hangUpTime):
+	}
+}
+
 // Close implements engine.Session.
 func (s *Session) Close() error {
+	s.hangUp()
 	s.box.mu.Lock()
 	s.killAll()
 	s.box.mu.Unlock()

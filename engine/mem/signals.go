@@ -4,6 +4,7 @@ import "syscall"
 
 // The signals that have a meaning here, by their Linux numbers.
 const (
+	sigHup   = 1
 	sigInt   = 2
 	sigQuit  = 3
 	sigAbrt  = 6

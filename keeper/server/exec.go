@@ -3,6 +3,7 @@
 package server
 
 import (
+	"cmp"
 	"errors"
 	"os"
 	"sync"
@@ -203,7 +204,7 @@ func (s *session) reason(signal int) (reason caisson.Reason, message string) {
 	case expired:
 		return caisson.ReasonTimeout, ""
 	case over && signal == int(syscall.SIGKILL):
-		return caisson.ReasonAborted, why
+		return caisson.ReasonAborted, cmp.Or(why, mainHasEnded)
 	case signal != 0:
 		return caisson.ReasonSignaled, ""
 	}

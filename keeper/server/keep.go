@@ -17,8 +17,9 @@ type keeping struct {
 }
 
 const (
-	keepIsOver  = "the time that its sandbox was kept for is over"
-	keepHasCome = "the task's program has ended; what is left of it is halted now, exec again to look at it"
+	mainHasEnded = "the program that it ran beside has ended"
+	keepIsOver   = "the time that its sandbox was kept for is over"
+	keepHasCome  = "the task's program has ended; what is left of it is halted now, exec again to look at it"
 )
 
 // partingTime is how long those whose programs are ended have to be told why.
