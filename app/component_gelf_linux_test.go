@@ -82,7 +82,7 @@ func TestComponentGELF(t *testing.T) {
 			h.write("config.json", `{"component": "test.gelf", "id": "1", "configuration": {"parameters": {}}}`)
 			cfg := load(t)
 			if test.engine == "docker" {
-				cfg.Engine.Docker.Host = daemon(t, h.archive)
+				cfg.Engine.Docker.Host, cfg.Engine.Docker.Network = daemon(t, h.archive), "bridge"
 			}
 			result, log := h.everything(cfg, test.engine)
 			if result.Status != 1 {

@@ -433,3 +433,56 @@ func TestCopier(t *testing.T) {
 		}
 	})
 }
+
+func TestPlanGateway(t *testing.T) {
+	g := &engine.Gateway{
+		Sockets:  []engine.Socket{{Network: "udp", Address: "127.64.0.1:53"}, {Network: "tcp", Address: "[::]:443"}, {Network: "tcp", Address: "[::1]:80"}},
+		Names:    map[string]string{"up": "127.64.0.2", "api.example.com": "127.65.0.1"},
+		Resolver: "127.64.0.1", Everything: true,
+	}
+	s := &engine.Spec{
+		ID: "id", Args: []string{"a"}, Gateway: g, Network: caisson.Network{Mode: caisson.NetworkAllow},
+		DNS: &caisson.DNS{Servers: []string{"192.0.2.1"}, Search: []string{"example.com"}},
+	}
+	b, _ := planOf(t, s, nonRoot, &image{id: "sha256:x"}, &Options{})
+	if b.HostConfig.NetworkMode != "none" || !slices.Equal(b.HostConfig.ExtraHosts, []string{"api.example.com:127.65.0.1", "up:127.64.0.2"}) {
+		t.Errorf("the network is %s with hosts %q", b.HostConfig.NetworkMode, b.HostConfig.ExtraHosts)
+	}
+	if got := fmt.Sprint(b.HostConfig.DNS, b.HostConfig.DNSSearch); got != "[127.64.0.1] [example.com]" {
+		t.Errorf("resolv.conf is of %s", got)
+	}
+	if got := fmt.Sprint(b.Gateway.Everything, b.Gateway.Sockets); got != "true [{true [127 64 0 1] 53} {false [] 443} {false [0 0 0 0 0 0 0 0 0 0 0 0 0 0 0 1] 80}]" {
+		t.Errorf("the sockets are %s", got)
+	}
+	if len(b.HostConfig.CapAdd) > 0 || b.Neighbours != nil {
+		t.Errorf("the container has rights %q, neighbours %+v", b.HostConfig.CapAdd, b.Neighbours)
+	}
+}
+
+func TestMergeHosts(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "hosts")
+	if err := os.WriteFile(path, []byte(hostsBase), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	before, err := os.Stat(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, names := range []map[string]string{
+		{"db": "10.0.0.200", "up": "127.64.0.1"}, {"cache": "10.0.0.3"}, nil, {"db": "10.0.0.4"},
+	} {
+		if err := addHosts(path, names); err != nil {
+			t.Fatal(err)
+		}
+	}
+	text, err := os.ReadFile(path)
+	if want := hostsBase + "127.64.0.1\tup\n10.0.0.3\tcache\n10.0.0.4\tdb\n"; string(text) != want || err != nil {
+		t.Errorf("the file is %q, %v, want %q", text, err, want)
+	}
+	if after, err := os.Stat(path); err != nil || !os.SameFile(before, after) {
+		t.Error("it is another file than the containers have")
+	}
+	if err := addHosts(path+".none", nil); err == nil {
+		t.Error("a file that is not there was made")
+	}
+}
