@@ -254,8 +254,8 @@ func (c *plan) addSecret(b Brokered, authority *Authority) error {
 		return wrong(item, "there is no authority for %s", host)
 	}
 	for _, other := range c.secrets {
-		if other.Placeholder == b.Placeholder {
-			return wrong(item, "has the placeholder of %s too", other.Name)
+		if strings.Contains(other.Placeholder, b.Placeholder) || strings.Contains(b.Placeholder, other.Placeholder) {
+			return wrong(item, "can't be told from %s by its placeholder", clip(other.Name))
 		}
 	}
 	s := secret{Brokered: b, header: textproto.CanonicalMIMEHeaderKey(b.Header)}

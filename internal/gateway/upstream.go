@@ -58,7 +58,7 @@ func (u *Upstream) Handler() (http.Handler, error) {
 		Rewrite:        h.rewrite,
 		ModifyResponse: h.clean,
 		ErrorHandler: func(w http.ResponseWriter, r *http.Request, err error) {
-			unreachable(w, "the service behind "+clip(r.Host), err)
+			unreachable(w, "the service behind "+clip(r.Context().Value(visitKey{}).(*visit).name), err)
 		},
 	}
 	return h, nil

@@ -229,6 +229,7 @@ func (s *Server) asked(r *http.Request, c *client) (e endpoint, why string) {
 	}
 	switch {
 	case why != "":
+		e.port = port
 	case r.Method == http.MethodConnect:
 		return endpoint{name: r.Host, port: port}, "CONNECT on a connection to " + e.String() + ", which is no proxy"
 	case r.URL.IsAbs() && r.URL.Scheme != scheme:
