@@ -22,7 +22,7 @@ func tasks(x *executor.Executor, r *target) []attack.Attack {
 	with := func(run func(t *attack.Trial, x *executor.Executor, r *target)) func(t *attack.Trial) {
 		return func(t *attack.Trial) { run(t, x, r) }
 	}
-	return []attack.Attack{
+	return append(secrets(with), []attack.Attack{
 		{
 			ID: "A14", Name: "task/labels", Run: with(hostileLabels), Bound: "the program that labels name makes an empty file of the attack's own",
 			Tries: "labels of an image that daemons, runtimes or Caisson itself could take for control input",
@@ -52,7 +52,7 @@ func tasks(x *executor.Executor, r *target) []attack.Attack {
 			Bound: "it stops at 30000 files, below the task's own folder",
 			Tries: "use up the host's inodes by very small files",
 		},
-	}
+	}...)
 }
 
 // leaving is how long the removing of a task may take.

@@ -85,7 +85,7 @@ func (w *world) Serve(int, string) error { return syscall.ENOSYS }
 func (w *world) Loopback() error         { return syscall.ENOSYS }
 
 // Memory finds nothing: a module can't read what its own engine keeps.
-func (w *world) Memory([]byte, byte) ([]string, error) { return nil, nil }
+func (w *world) Memory(string) ([]string, error) { return nil, nil }
 
 // Attempt implements act.World: there is no call for any of it.
 func (w *world) Attempt(string) error { return syscall.EPERM }

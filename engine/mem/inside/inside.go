@@ -68,7 +68,7 @@ func (o *observer) Serve(port int, word string) error {
 func (o *observer) Loopback() error { return nil }
 
 // Memory finds nothing: the program has none of its own.
-func (o *observer) Memory([]byte, byte) ([]string, error) { return nil, nil }
+func (o *observer) Memory(string) ([]string, error) { return nil, nil }
 
 // Attempt is denied: a Go function has no way to try.
 func (o *observer) Attempt(string) error { return syscall.EPERM }

@@ -77,9 +77,8 @@ type World interface {
 	Serve(port int, word string) error
 	// Loopback connects this process to itself.
 	Loopback() error
-	// Memory tells where in the process's own memory a text is. The text is
-	// masked by a byte, so that looking for it puts it nowhere.
-	Memory(masked []byte, mask byte) ([]string, error)
+	// Memory tells where in the process's own memory the text of Masked is.
+	Memory(masked string) ([]string, error)
 	// Attempt tries something that an isolated program must not be able to do.
 	// It is nil where that worked. "remount:PATH" makes a read-only mount
 	// writable.

@@ -11,6 +11,7 @@ import (
 	"os"
 	"path"
 	"strconv"
+	"strings"
 )
 
 // mask hides the pattern that hunt looks for, so that the looking itself puts
@@ -59,7 +60,7 @@ func (p *program) hunt(args []string) error {
 	for _, place := range args[1:] {
 		p.huntBelow(place, 0, look)
 	}
-	memory, err := p.Memory(masked, mask)
+	memory, err := p.Memory(args[0])
 	if err != nil {
 		return err
 	}
@@ -67,8 +68,8 @@ func (p *program) hunt(args []string) error {
 	return p.say(append([]string{"hunt", strconv.Itoa(len(found))}, found...))
 }
 
-// Holds reports whether a text is in data, given what it is masked with.
-func Holds(data, masked []byte, mask byte) bool {
+// holds reports whether a text is in data, given what it is masked with.
+func holds(data, masked []byte) bool {
 	for i := 0; i+len(masked) <= len(data); i++ {
 		n := 0
 		for n < len(masked) && data[i+n]^mask == masked[n] {
@@ -80,8 +81,6 @@ func Holds(data, masked []byte, mask byte) bool {
 	}
 	return false
 }
-
-func holds(data, masked []byte) bool { return Holds(data, masked, mask) }
 
 // huntMax is how much of one file is looked at.
 const huntMax = 4 << 20
@@ -122,7 +121,10 @@ func (p *program) leak(args []string) error {
 	if err != nil {
 		return err
 	}
-	forms := []string{value, "x" + value + "x", string(quoted), url.QueryEscape(value), url.PathEscape(value)}
+	forms := []string{
+		value, "x" + value + "x", string(quoted), url.QueryEscape(value), url.PathEscape(value), hex.EncodeToString([]byte(value)),
+		strings.ToUpper(hex.EncodeToString([]byte(value))),
+	}
 	for _, before := range []string{"", "u", "us", "user:"} {
 		plain := []byte(before + value)
 		forms = append(forms, base64.StdEncoding.EncodeToString(plain), base64.RawStdEncoding.EncodeToString(plain),
