@@ -144,7 +144,12 @@ func (b *box) arrive(conn net.Conn, to string) {
 // the sandbox.
 func (b *box) listen(to func(port int) string) *net.TCPAddr {
 	b.t.Helper()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
+	return b.listenAt("127.0.0.1:0", to)
+}
+
+func (b *box) listenAt(at string, to func(port int) string) *net.TCPAddr {
+	b.t.Helper()
+	l, err := net.Listen("tcp", at)
 	if err != nil {
 		b.t.Fatal(err)
 	}
