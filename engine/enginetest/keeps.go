@@ -217,7 +217,9 @@ func keepWhateverEnd(t *T) {
 	spec := t.keptSpec(time.Hour, "ignore 15 ; hold")
 	spec.Timeout, spec.Grace = caisson.Duration(100*time.Millisecond), caisson.Duration(50*time.Millisecond)
 	b = t.start(spec)
-	b.expect(caisson.ReasonTimeout, 0, sigKill)
+	if exit := b.wait(); exit.Reason != caisson.ReasonTimeout {
+		t.Errorf("Wait = %+v, want reason timeout", exit)
+	}
 	enter(b)
 
 	spec = t.keptSpec(time.Hour, "exit 0")

@@ -144,9 +144,10 @@ func terminalHangUp(t *T) {
 	s = b.terminal(engine.Size{}, b.t.inside(b.spec, words([]string{"trap 1 ; say ready ; await 1 ; write /work/told x ; hold"})...)...)
 	s.reads("ready")
 	t.ok(s.Close(), "Close")
-	if out, _, _ := b.exec("read /work/told").finish(); out != "x" {
-		t.Errorf("the program was not told of the hang-up: its file has %q", out)
-	}
+	t.eventually("the program is told of the hang-up", func() bool {
+		out, _, _ := b.exec("read /work/told").finish()
+		return out == "x"
+	})
 }
 
 func terminalShell(t *T) {

@@ -72,6 +72,9 @@ func (p *pid1) relay(f order, master int) error {
 	}()
 	go func() {
 		pumpKeys(socket, master, func(sig unix.Signal) { p.interrupt(f.id, master, sig) })
+		// Here, too, gVisor's kernel tells nobody.
+		p.interrupt(f.id, master, unix.SIGHUP)
+		p.interrupt(f.id, master, unix.SIGCONT)
 		p.mu.Lock()
 		delete(p.screens, f.id)
 		p.mu.Unlock()
