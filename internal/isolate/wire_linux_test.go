@@ -102,7 +102,8 @@ func TestSetupCoding(t *testing.T) {
 		dev: 1, sysTree: -1, runtime: -1, program: 2, config: []byte{}, shm: 1 << 40, files: 5, lastCap: 40,
 		filter:  []syscall.SockFilter{{Code: 65535, Jt: 255, Jf: 1, K: 1<<32 - 1}, {}},
 		cgroups: []int{2, 0},
-		masked:  []string{"/a", ""}, readOnly: []string{},
+		masked:  []string{"/a", ""}, readOnly: []string{}, everything: true,
+		sockets: []Socket{{UDP: true, IP: []byte{127, 64, 0, 1}, Port: 53}, {IP: []byte{}, Port: 65535}},
 		entries: []Entry{{Path: "/x", Contents: []byte{0, 1, 255}, Mode: 0o7777, Owned: true}, {Path: "/l", Link: "x", Contents: []byte{}}},
 		mounts: []place{
 			{Mount: Mount{Type: Bind, Source: "/s", Target: "/t", ReadOnly: true}, source: 0, folder: true},
