@@ -8,11 +8,13 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"os"
 	"runtime"
 	"slices"
 	"sync"
 	"syscall"
+	"time"
 
 	"github.com/tetratelabs/wazero"
 	"github.com/tetratelabs/wazero/api"
@@ -44,6 +46,12 @@ type boxSpec struct {
 	GID     int           `json:"gid"`
 	Mounts  []place       `json:"mounts"`
 	Secrets []secretFile  `json:"secrets,omitempty"`
+	// Patience is how long compiling may take.
+	Patience caisson.Duration `json:"patience"`
+	// Group is the control group that bounds the module's thread to CPUs. Empty:
+	// nothing does.
+	Group string       `json:"group,omitempty"`
+	CPUs  caisson.CPUs `json:"cpus,omitempty"`
 }
 
 // A box is a module that is compiled, with what it will see, in the keeper.
@@ -54,7 +62,10 @@ type box struct {
 	runtime  wazero.Runtime
 	compiled wazero.CompiledModule
 	cache    *compiling
+	share    *share // of the processors; nil: it has no bound
 	widen    func() // undoes confine
+	// abandoned says that something is still compiling.
+	abandoned bool
 
 	mu     sync.Mutex
 	run    *run // nil until it is started
@@ -87,6 +98,9 @@ func OpenBox(data json.RawMessage, adopt bool) (_ server.Box, err error) {
 		b.widen = func() {}
 		return nil, err
 	}
+	if b.share, err = newShare(spec.Group, spec.CPUs); err != nil {
+		return nil, err
+	}
 	if err := b.openPlaces(); err != nil {
 		return nil, err
 	}
@@ -117,7 +131,8 @@ func (b *box) openPlaces() error {
 // makePlace makes a folder of the module's own. It goes with the sandbox's
 // runtime folder.
 func (b *box) makePlace(dir string) error {
-	if err := os.Mkdir(dir, 0o700); err != nil {
+	// A keeper that died over the module may have made it.
+	if err := os.Mkdir(dir, 0o700); err != nil && !errors.Is(err, fs.ErrExist) {
 		return err
 	}
 	if os.Geteuid() != 0 {
@@ -157,6 +172,15 @@ func (b *box) compile(module []byte) error {
 	if module[6] != 0 {
 		return invalid(errors.New("it is a component: this engine runs modules for WASI preview 1"))
 	}
+	pages, err := checkShape(module)
+	if err != nil {
+		return invalid(err)
+	}
+	if pages*pageSize > uint64(b.spec.Memory) {
+		return &caisson.Error{
+			Item: "limits.memory", Kind: caisson.ErrInvalid, Err: fmt.Errorf("the module begins with %d MiB of memory", pages*pageSize>>20),
+		}
+	}
 	c, err := openCache(b.spec.Cache)
 	if err != nil {
 		return err
@@ -171,8 +195,8 @@ func (b *box) compile(module []byte) error {
 	if err != nil {
 		return err
 	}
-	if b.compiled, err = b.runtime.CompileModule(ctx, module); err != nil {
-		return invalid(err)
+	if err := b.translate(ctx, module); err != nil {
+		return err
 	}
 	if err := b.suits(wasi.ExportedFunctions()); err != nil {
 		return err
@@ -181,6 +205,33 @@ func (b *box) compile(module []byte) error {
 		return err
 	}
 	return b.cache.store()
+}
+
+// translate compiles a module, for as long as that may take. It can't be
+// interrupted: a keeper whose box is not made ends, and what is under way with it.
+func (b *box) translate(ctx context.Context, module []byte) error {
+	type result struct {
+		compiled wazero.CompiledModule
+		err      error
+	}
+	done := make(chan result, 1)
+	go func() {
+		compiled, err := b.runtime.CompileModule(ctx, module)
+		done <- result{compiled, err}
+	}()
+	timer := time.NewTimer(b.spec.Patience.Std())
+	defer timer.Stop()
+	select {
+	case r := <-done:
+		b.compiled = r.compiled
+		if r.err != nil {
+			return invalid(r.err)
+		}
+		return nil
+	case <-timer.C:
+		b.abandoned = true
+		return invalid(fmt.Errorf("compiling it takes longer than %v", b.spec.Patience))
+	}
 }
 
 // suits refuses a module that asks for what there is not.
@@ -197,14 +248,6 @@ func (b *box) suits(wasi map[string]api.FunctionDefinition) error {
 	}
 	if b.compiled.ExportedFunctions()["_start"] == nil {
 		return invalid(errors.New("it has no function _start: it is a library and no command"))
-	}
-	for _, m := range b.compiled.ExportedMemories() {
-		if int64(m.Min())*pageSize > int64(b.spec.Memory) {
-			return &caisson.Error{
-				Item: "limits.memory", Kind: caisson.ErrInvalid,
-				Err: fmt.Errorf("the module begins with %d MiB of memory", int64(m.Min())*pageSize>>20),
-			}
-		}
 	}
 	return nil
 }
@@ -302,16 +345,19 @@ func (b *box) Close() error {
 	}
 	b.closed = true
 	var err error
-	if b.runtime != nil {
+	if b.runtime != nil && !b.abandoned {
 		err = b.runtime.Close(context.Background())
 	}
 	if b.cache != nil {
-		b.cache.close()
+		if !b.abandoned {
+			b.cache.close()
+		}
 		b.cache.drop()
 	}
 	for _, m := range b.mounts {
 		err = errors.Join(err, m.root.Close())
 	}
+	err = errors.Join(err, b.share.close())
 	b.widen()
 	return err
 }

@@ -90,11 +90,6 @@ func sources(spec *engine.Spec) error {
 			return safefs.Sorted(caisson.OpCreate, fmt.Sprintf("mounts[%d]: %s", i, m.Source), err)
 		}
 	}
-	for _, s := range spec.Secrets {
-		if s.Once {
-			return kept.Unsupported("secrets."+s.Name+".once", errors.New("a module's files can't be gone after their first read"))
-		}
-	}
 	return nil
 }
 
@@ -111,13 +106,17 @@ func (e *Engine) plan(spec *engine.Spec) (*keeper.Spec, error) {
 	box := &boxSpec{
 		Module: spec.Module, Cache: e.opts.Cache, Memory: e.opts.Memory, Workdir: workdir(spec),
 		UID: spec.WorkOwner.UID, GID: spec.WorkOwner.GID, Mounts: mounts(spec, e.boxes.Dir(spec.ID)),
+		Patience: e.opts.Patience,
 	}
 	if spec.Limits.Memory > 0 {
 		box.Memory = spec.Limits.Memory
 	}
+	if spec.Limits.CPUs > 0 {
+		box.Group, box.CPUs = e.boxes.Group(spec.ID), spec.Limits.CPUs
+	}
 	for _, s := range spec.Secrets {
 		if s.As == caisson.SecretFile {
-			box.Secrets = append(box.Secrets, secretFile{Name: s.Name, Value: s.Value})
+			box.Secrets = append(box.Secrets, secretFile{Name: s.Name, Value: s.Value, Once: s.Once})
 		}
 	}
 	data, err := json.Marshal(box)
@@ -126,9 +125,16 @@ func (e *Engine) plan(spec *engine.Spec) (*keeper.Spec, error) {
 	}
 	program := isolate.Program{Args: append([]string{filepath.Base(spec.Module)}, spec.Args...), Env: environ(spec), Dir: box.Workdir}
 	// None: there is no init, and no program of the host's.
-	k := kept.KeeperSpec(spec, e.boxes.Dir(spec.ID), &isolate.Spec{ID: spec.ID, None: true}, program)
-	if spec.Limits.Memory > 0 {
-		k.Box.Cgroup = &isolate.Cgroup{Memory: spec.Limits.Memory} // for messages alone
+	// Secrets that are there once are the box's own: there is no place for pipes.
+	own := *spec
+	own.Secrets = slices.Clone(spec.Secrets)
+	for i := range own.Secrets {
+		own.Secrets[i].Once = false
+	}
+	k := kept.KeeperSpec(&own, e.boxes.Dir(spec.ID), &isolate.Spec{ID: spec.ID, None: true}, program)
+	if spec.Limits.Memory > 0 || box.Group != "" {
+		// For messages, and for whoever removes the group.
+		k.Box.Cgroup = &isolate.Cgroup{Name: box.Group, Memory: spec.Limits.Memory}
 	}
 	k.Foreign = &keeper.Foreign{Kind: Kind, Data: data}
 	return k, nil

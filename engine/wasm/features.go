@@ -15,13 +15,14 @@ var (
 	configSchema []byte
 )
 
-// features is what is declared, with why nothing works, or nil.
-func features(broken error) engine.Features {
+// features is what is declared, with why nothing works and why processor time
+// can't be bounded, or nil.
+func features(broken, share error) engine.Features {
 	out := engine.Features{
 		Usable:  broken == nil,
 		Version: "wazero " + version() + ", " + runtime.GOARCH + ", WASI preview 1",
 		Module:  true, ShareWork: true, Secrets: true,
-		Limits:       engine.LimitFeatures{Memory: true, Log: true},
+		Limits:       engine.LimitFeatures{CPUs: share == nil, Memory: true, Log: true},
 		Networks:     engine.NetworkFeatures{None: true},
 		Mounts:       engine.MountFeatures{Bind: true, ReadOnly: true},
 		ConfigSchema: configSchema, Doc: doc,
@@ -36,6 +37,9 @@ func features(broken error) engine.Features {
 	const language = "a module has nothing of the kind"
 	for _, what := range []string{engine.WhatPIDs, engine.WhatExec, engine.WhatTerminals, engine.WhatUsers, engine.WhatNetwork} {
 		out.Missing = append(out.Missing, engine.Missing{What: what, Why: language})
+	}
+	if share != nil {
+		out.Missing = append(out.Missing, engine.Missing{What: engine.WhatCPUs, Why: share.Error()})
 	}
 	return out
 }

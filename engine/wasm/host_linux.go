@@ -2,11 +2,15 @@ package wasm
 
 import (
 	"bytes"
+	"errors"
 	"fmt"
 	"os"
 	"strconv"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/caissonrun/caisson"
+	"github.com/caissonrun/caisson/internal/cgroup"
 )
 
 const mapNoReserve = unix.MAP_NORESERVE
@@ -65,4 +69,63 @@ func addressSpace() (int64, error) {
 	first, _, _ := bytes.Cut(data, []byte{' '})
 	pages, err := strconv.ParseInt(string(first), 10, 64)
 	return pages * int64(os.Getpagesize()), err
+}
+
+// A share bounds the processor time of one thread of this process.
+type share struct {
+	group *cgroup.Group
+	files []*os.File // to which a thread that is to be in the group writes
+}
+
+// newShare makes the control group of a module's thread. It is nil if there is
+// nothing to bound.
+func newShare(name string, cpus caisson.CPUs) (_ *share, err error) {
+	if name == "" {
+		return nil, nil
+	}
+	s := new(share)
+	if s.group, err = cgroup.Create(name, cgroup.Limits{CPUs: cpus}); err != nil {
+		return nil, err
+	}
+	if s.files, err = s.group.ThreadFiles(); err == nil && len(s.files) == 0 {
+		err = unsupported("a thread alone can be bounded by control groups of version 1 only")
+	}
+	if err != nil {
+		return nil, errors.Join(err, s.group.Remove())
+	}
+	return s, nil
+}
+
+// join puts this thread into the group. It must end with what runs on it.
+func (s *share) join() error {
+	if s == nil {
+		return nil
+	}
+	for _, f := range s.files {
+		if _, err := f.WriteString("0"); err != nil {
+			return fmt.Errorf("limits.cpus: %w", err)
+		}
+	}
+	return nil
+}
+
+// close removes the group, once the thread has ended.
+func (s *share) close() error {
+	if s == nil {
+		return nil
+	}
+	for _, f := range s.files {
+		f.Close()
+	}
+	return s.group.Remove()
+}
+
+// canShare says why a thread's processor time can't be bounded here; nil: it
+// can.
+func canShare() error {
+	s, err := newShare(fmt.Sprintf("caissonwasm-probe-%d", os.Getpid()), 500)
+	if err != nil {
+		return err
+	}
+	return s.close()
 }

@@ -5,6 +5,8 @@ package wasm
 import (
 	"errors"
 	"os"
+
+	"github.com/caissonrun/caisson"
 )
 
 const mapNoReserve = 0
@@ -20,3 +22,19 @@ func become(uid, _ int) error {
 
 // confine does nothing here.
 func confine(int64) (undo func(), err error) { return func() {}, nil }
+
+// A share bounds nothing here.
+type share struct{}
+
+func newShare(name string, _ caisson.CPUs) (*share, error) {
+	if name == "" {
+		return nil, nil
+	}
+	return nil, canShare()
+}
+
+func (*share) join() error { return nil }
+
+func (*share) close() error { return nil }
+
+func canShare() error { return unsupported("this system has no control groups") }

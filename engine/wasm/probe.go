@@ -37,9 +37,11 @@ func (e *Engine) Probe(ctx context.Context) (engine.Features, error) {
 	if ctx.Err() != nil {
 		return engine.Features{}, ctx.Err()
 	}
+	share := canShare()
 	e.broken.Store(&broken)
+	e.shares.Store(&share)
 	e.boxes.Note(kept.Works{})
-	return features(broken), nil
+	return features(broken, share), nil
 }
 
 // try runs the tiny module.
@@ -60,8 +62,8 @@ func (e *Engine) try(ctx context.Context) error {
 // facts returns what the last Probe found. Before the first one, what does not
 // work shows when the sandbox is made.
 func (e *Engine) facts() engine.Features {
-	if broken := e.broken.Load(); broken != nil {
-		return features(*broken)
+	if broken, share := e.broken.Load(), e.shares.Load(); broken != nil && share != nil {
+		return features(*broken, *share)
 	}
-	return features(nil)
+	return features(nil, nil)
 }

@@ -75,7 +75,10 @@ func (b *box) start(p *isolate.Program, files *tree, stdout, stderr *os.File) (*
 		// Never unlocked: the thread ends with this, and nothing else runs as
 		// that user.
 		runtime.LockOSThread()
-		err := become(b.spec.UID, b.spec.GID)
+		err := b.share.join()
+		if err == nil {
+			err = become(b.spec.UID, b.spec.GID)
+		}
 		if err == nil {
 			err = b.instantiate(ctx, config)
 		}

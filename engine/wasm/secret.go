@@ -4,6 +4,8 @@ import (
 	"bytes"
 	"io"
 	"io/fs"
+	"slices"
+	"sync"
 	"time"
 )
 
@@ -11,22 +13,49 @@ import (
 type secretFile struct {
 	Name  string `json:"name"`
 	Value []byte `json:"value"`
+	Once  bool   `json:"once,omitempty"` // whoever opens it first has it alone
 }
 
-// secretFS is the folder of secrets. It implements fs.FS.
-type secretFS []secretFile
+// secretFS is the folder of secrets. It implements fs.FS and fs.StatFS.
+type secretFS struct {
+	mu   sync.Mutex
+	list []secretFile
+}
 
-// Open implements fs.FS.
-func (list secretFS) Open(name string) (fs.File, error) {
+// Open implements fs.FS. A file that is there once is gone with it.
+func (f *secretFS) Open(name string) (fs.File, error) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
 	if name == "." {
-		return &secretDir{list: list}, nil
+		return &secretDir{list: slices.Clone(f.list)}, nil
 	}
-	for _, s := range list {
-		if s.Name == name {
-			return &secretReader{bytes.NewReader(s.Value), secretInfo{s}}, nil
-		}
+	i := f.find(name)
+	if i < 0 {
+		return nil, &fs.PathError{Op: "open", Path: name, Err: fs.ErrNotExist}
 	}
-	return nil, &fs.PathError{Op: "open", Path: name, Err: fs.ErrNotExist}
+	s := f.list[i]
+	if s.Once {
+		f.list = slices.Delete(f.list, i, i+1)
+	}
+	return &secretReader{bytes.NewReader(s.Value), secretInfo{s}}, nil
+}
+
+// Stat implements fs.StatFS. To look at a file is not to read it.
+func (f *secretFS) Stat(name string) (fs.FileInfo, error) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if name == "." {
+		return secretRoot{}, nil
+	}
+	if i := f.find(name); i >= 0 {
+		return secretInfo{f.list[i]}, nil
+	}
+	return nil, &fs.PathError{Op: "stat", Path: name, Err: fs.ErrNotExist}
+}
+
+// find returns which file has a name, or -1. The caller holds mu.
+func (f *secretFS) find(name string) int {
+	return slices.IndexFunc(f.list, func(s secretFile) bool { return s.Name == name })
 }
 
 // A secretReader is an open file.
@@ -43,7 +72,7 @@ func (r *secretReader) Close() error { return nil }
 
 // A secretDir is the open folder.
 type secretDir struct {
-	list secretFS
+	list []secretFile
 	at   int
 }
 

@@ -86,7 +86,7 @@ func newTree(mounts []*mounted, secrets []secretFile) *tree {
 	slices.SortStableFunc(list, func(a, b *mounted) int { return len(b.target) - len(a.target) })
 	t := &tree{mounts: list}
 	if len(secrets) > 0 {
-		t.secrets = &sysfs.ReadFS{FS: &sysfs.AdaptFS{FS: secretFS(secrets)}}
+		t.secrets = &sysfs.ReadFS{FS: &sysfs.AdaptFS{FS: &secretFS{list: slices.Clone(secrets)}}}
 	}
 	return t
 }

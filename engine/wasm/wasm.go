@@ -19,6 +19,7 @@ import (
 	"slices"
 	"strings"
 	"sync/atomic"
+	"time"
 
 	"github.com/caissonrun/caisson"
 	"github.com/caissonrun/caisson/engine"
@@ -29,11 +30,18 @@ import (
 // Name is the engine's name.
 const Name = "wasm"
 
+// compileTime is how long compiling may take. What a hostile module makes of it
+// has no bound of its own: that of functions with many nested blocks grows by
+// their square.
+const compileTime = 2 * time.Minute
+
 // Options configures an Engine. Runtime, Cache and Keeper are required.
 type Options struct {
 	// Memory is what a module's memory may grow to where its task says nothing.
 	// Zero: what WebAssembly permits, 4 GiB.
 	Memory caisson.Bytes
+	// Patience is how long compiling a module may take. Zero: two minutes.
+	Patience caisson.Duration
 	// Installation names the state folder that this engine works for: [a-z0-9],
 	// at most 16. Sweep touches nothing of another one. Empty: "0".
 	Installation string
@@ -54,6 +62,9 @@ type Engine struct {
 	// broken is why the last Probe found that nothing works; nil: it works, or
 	// was not tried.
 	broken atomic.Pointer[error]
+	// shares says that the last Probe found that a module's processor time can be
+	// bounded here.
+	shares atomic.Pointer[error]
 }
 
 var (
@@ -69,6 +80,9 @@ func New(opts *Options) (*Engine, error) {
 	o := &e.opts
 	if o.Installation == "" {
 		o.Installation = "0"
+	}
+	if o.Patience == 0 {
+		o.Patience = caisson.Duration(compileTime)
 	}
 	if err := o.check(); err != nil {
 		return nil, err
@@ -88,6 +102,7 @@ func (o *Options) check() error {
 			wrong = append(wrong, fmt.Sprintf(format, args...))
 		}
 	}
+	add(o.Patience < 0, "patience: %v is negative", o.Patience)
 	add(o.Memory < 0 || o.Memory > maxMemory, "memory: %s is not between 0 and %s", o.Memory, caisson.Bytes(maxMemory))
 	if err := kept.CheckInstallation(o.Installation); err != nil {
 		add(true, "installation: %v", err)
