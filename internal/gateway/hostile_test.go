@@ -137,7 +137,7 @@ func TestNeverReading(t *testing.T) {
 
 // Large bodies pass in both directions without being kept.
 func TestLargeBodies(t *testing.T) {
-	const size, most = 128 << 20, 64 << 20
+	const size, most = 48 << 20, 32 << 20
 	v := openVault(t, func(w http.ResponseWriter, r *http.Request) {
 		n, err := io.Copy(io.Discard, r.Body)
 		if err != nil || n != size {
