@@ -7,6 +7,9 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"net"
+	"net/http"
+	"net/netip"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -43,6 +46,10 @@ type rig struct {
 	// composite carries out tasks with a component.
 	composite Composite
 	images    Images
+	// What tasks' gateways lead to.
+	proxies map[string]http.Handler
+	lookup  func(ctx context.Context, name string) ([]netip.Addr, error)
+	dial    func(ctx context.Context, to netip.AddrPort) (net.Conn, error)
 
 	mu      sync.Mutex
 	spawned []string // ids of tasks for which an attendant was started
@@ -88,6 +95,7 @@ func (r *rig) process() *process {
 		State: r.state, Engines: []engine.Engine{used},
 		Mounters: []mount.Mounter{r.mounts, component.New()}, Stagers: []stage.Stager{r.store},
 		Composite: r.composite, Images: r.images,
+		Proxies: r.proxies, Lookup: r.lookup, Dial: r.dial,
 	}
 	if r.attend {
 		opts.Attend = []string{"attend"}
@@ -196,7 +204,7 @@ func checkJournal(t *testing.T, events []caisson.Event) {
 			t.Errorf("event %d has number %d", i+1, ev.Seq)
 		}
 		switch ev.Type {
-		case caisson.EventProgress, caisson.EventStopAsked:
+		case caisson.EventProgress, caisson.EventStopAsked, caisson.EventBlocked:
 			continue
 		}
 		key := fmt.Sprint(ev.Type, " ", ev.Attempt, " ", ev.Step)
