@@ -23,7 +23,7 @@ type bench struct {
 	dir     string
 	caisson string // the built command
 	app     *app.App
-	size    int64 // of the components' table, in bytes
+	size    int64 // of the components' table and the gateways' file, in bytes
 
 	containers *containers // made by the first part that needs them
 }

@@ -29,7 +29,7 @@ type row struct {
 func main() {
 	app.Reexec()
 	size := caisson.Bytes(1 << 30)
-	flag.TextVar(&size, "size", size, "how large the table of the components' part is")
+	flag.TextVar(&size, "size", size, "how large the table of the components' part is, and the file of the gateways'")
 	flag.Usage = func() {
 		fmt.Fprintln(flag.CommandLine.Output(), "usage: bench [-size SIZE] [PART...]")
 		flag.PrintDefaults()
@@ -40,6 +40,9 @@ func main() {
 	work := func(ctx context.Context) error { return run(ctx, int64(size), flag.Args()) }
 	if flag.NArg() == 3 && flag.Arg(0) == holder {
 		work = (&bench{dir: flag.Arg(1), caisson: flag.Arg(2)}).hold
+	}
+	if flag.NArg() == 4 && flag.Arg(0) == alone {
+		work = func(ctx context.Context) error { return runModule(ctx, flag.Arg(1), flag.Arg(2), flag.Arg(3)) }
 	}
 	if err := work(ctx); err != nil {
 		fmt.Fprintf(os.Stderr, "bench: %v\n", err)
@@ -69,7 +72,9 @@ func run(ctx context.Context, size int64, only []string) error {
 		{"crowd", b.containerCrowd},
 		{"container keepers", b.containerKeepers},
 		{"unpacking", b.unpacking},
+		{"modules", b.modules},
 		{"components", b.components},
+		{"gateways", b.gateways},
 	}
 	table := tabwriter.NewWriter(os.Stdout, 2, 8, 2, ' ', 0)
 	defer table.Flush()
