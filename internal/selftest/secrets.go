@@ -40,7 +40,7 @@ func secrets(with func(func(t *attack.Trial, x *executor.Executor, r *target)) f
 		},
 		{
 			ID: "F41", Name: "secret/encodings", Run: with(secretEncodings), Needs: []string{"secrets"}, Bound: own,
-			Tries: "get a secret into the log byte by byte, in base64 at every alignment, in hexadecimal, for URLs and JSON",
+			Tries: "get a secret into the log byte by byte, in base64 at every alignment and in lines, in hexadecimal, for URLs and JSON",
 		},
 		{
 			ID: "F42", Name: "secret/memory", Run: with(secretMemory), Needs: []string{"secrets"}, Bound: "memory is read, and nothing of it is kept",
@@ -216,8 +216,8 @@ func (r *target) look(t *attack.Trial, value string) {
 }
 
 func secretEncodings(t *attack.Trial, x *executor.Executor, r *target) {
-	// What is escaped in JSON and in URLs, and what is not.
-	value := newSecret() + `-p@ss"word/with\all+of&it`
+	// Longer than a line of base64, with what is escaped in JSON and in URLs.
+	value := newSecret() + `-p@ss"word/with\all+of&it-` + newSecret()
 	task := r.taskOf("leak", "TOKEN", ";", "say", "done")
 	task.Secrets = map[string]caisson.Secret{"TOKEN": {From: "env:TOKEN"}}
 	b := r.background(t, x, task, map[string][]byte{"TOKEN": []byte(value)})
@@ -226,8 +226,9 @@ func secretEncodings(t *attack.Trial, x *executor.Executor, r *target) {
 	if !strings.Contains(log, "done\n") {
 		t.OK(fmt.Errorf("the log is %.100q", log), "the task's program")
 	}
+	unwrapped := strings.ReplaceAll(log, "\n", "")
 	for form, text := range encodings(value) {
-		if strings.Contains(log, text) {
+		if strings.Contains(log, text) || strings.Contains(unwrapped, text) {
 			t.Errorf("the log has the secret as %s", form)
 		}
 	}

@@ -130,6 +130,9 @@ func (p *program) leak(args []string) error {
 		forms = append(forms, base64.StdEncoding.EncodeToString(plain), base64.RawStdEncoding.EncodeToString(plain),
 			base64.URLEncoding.EncodeToString(plain), base64.RawURLEncoding.EncodeToString(plain))
 	}
+	for _, width := range []int{64, 76} { // as openssl and base64 do
+		forms = append(forms, wrapped(base64.StdEncoding.EncodeToString([]byte(value)), width))
+	}
 	for _, form := range forms {
 		if err := p.say([]string{form}); err != nil {
 			return err
@@ -142,4 +145,13 @@ func (p *program) leak(args []string) error {
 		}
 	}
 	return nil
+}
+
+// wrapped breaks a text into lines.
+func wrapped(text string, width int) string {
+	var lines []string
+	for len(text) > width {
+		lines, text = append(lines, text[:width]), text[width:]
+	}
+	return strings.Join(append(lines, text), "\n")
 }
