@@ -2,17 +2,23 @@ package docker_test
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"net"
+	"net/netip"
 	"os"
 	"path/filepath"
 	"strings"
 	"syscall"
 	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
 
 	"github.com/caissonrun/caisson"
 	"github.com/caissonrun/caisson/engine"
 	"github.com/caissonrun/caisson/engine/docker"
+	"github.com/caissonrun/caisson/internal/thread"
 )
 
 // asking connects, whenever a file with an address appears, prints what it is
@@ -261,6 +267,15 @@ func TestGatewayNeighbours(t *testing.T) {
 	ask(t, s, host+" 8100")
 	says(t, s, "gateway "+host+":8100\n")
 
+	// Nor who insists on the device, although packets leave by it.
+	port := listenAnywhere(t)
+	ns, err := sb.(engine.NetworkLocator).NetworkNamespace(soon(t))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := connectBy(ns, "eth0", host, port); err == nil {
+		t.Error("a program reaches the host by the network's device")
+	}
 	// A probe reaches a neighbour all the same.
 	conn, err := e.Dial(soon(t), db.Dir, 5432)
 	if err != nil {
@@ -273,4 +288,41 @@ func TestGatewayNeighbours(t *testing.T) {
 	says(t, again, "ready\n")
 	ask(t, s, "db 5433")
 	says(t, s, "another row\n")
+}
+
+// listenAnywhere returns a port at which this host listens on every address.
+func listenAnywhere(t testing.TB) int {
+	t.Helper()
+	l, err := net.Listen("tcp", "0.0.0.0:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { l.Close() })
+	return l.Addr().(*net.TCPAddr).Port
+}
+
+// connectBy connects in a network namespace to an address of IPv4 by one device,
+// whatever its routes say.
+func connectBy(ns, device, address string, port int) error {
+	return thread.Spend(func() error {
+		name, err := unix.Open(ns, unix.O_RDONLY|unix.O_CLOEXEC, 0)
+		if err != nil {
+			return err
+		}
+		defer unix.Close(name)
+		if err := unix.Setns(name, unix.CLONE_NEWNET); err != nil {
+			return err
+		}
+		fd, err := unix.Socket(unix.AF_INET, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
+		if err != nil {
+			return err
+		}
+		defer unix.Close(fd)
+		patience := unix.NsecToTimeval(int64(2 * time.Second))
+		err = errors.Join(unix.BindToDevice(fd, device), unix.SetsockoptTimeval(fd, unix.SOL_SOCKET, unix.SO_SNDTIMEO, &patience))
+		if err != nil {
+			return err
+		}
+		return unix.Connect(fd, &unix.SockaddrInet4{Port: port, Addr: netip.MustParseAddr(address).As4()})
+	})
 }

@@ -218,8 +218,12 @@ func (set *setting) hostConfig(s *engine.Spec) *container.HostConfig {
 	}
 	if !s.Privileged {
 		h.SecurityOpt = []string{"no-new-privileges"}
-		if set.who.uid != 0 {
+		switch {
+		case set.who.uid != 0:
 			h.CapDrop = []string{"ALL"}
+		case set.shared != nil && set.shared.Allow:
+			// It could answer for others on the network, and speak to the host.
+			h.CapDrop = []string{"NET_RAW"}
 		}
 	}
 	h.NanoCPUs = int64(s.Limits.CPUs) * nanosPerMilli

@@ -3,6 +3,7 @@ package isolate
 import (
 	"errors"
 	"fmt"
+	"io/fs"
 	"slices"
 	"sync"
 
@@ -42,6 +43,9 @@ func (g *Guest) Serve(list []Socket, everything bool) error {
 
 // Spare leaves a network of IPv4 where it is, at a device, although Serve has
 // made everything the guest's own: its neighbours. What is in but is not spared.
+// A program can still send packets elsewhere by that device, but the kernel drops
+// answers from addresses that are the guest's own. It does not do so with IPv6,
+// which is switched off there.
 func (g *Guest) Spare(device string, network [4]byte, bits int, but [][4]byte) error {
 	return g.enter(func() error {
 		fd, err := unix.Socket(unix.AF_NETLINK, unix.SOCK_RAW|unix.SOCK_CLOEXEC, unix.NETLINK_ROUTE)
@@ -51,6 +55,10 @@ func (g *Guest) Spare(device string, network [4]byte, bits int, but [][4]byte) e
 		defer unix.Close(fd)
 		lo, err := loopbackIndex()
 		if err != nil {
+			return err
+		}
+		err = writeKernel("/proc/sys/net/ipv6/conf/"+device+"/disable_ipv6", "1")
+		if err != nil && !errors.Is(err, fs.ErrNotExist) {
 			return err
 		}
 		// Before there is a way to them.
