@@ -102,10 +102,10 @@ func (u *untarrer) damaged(err error) error {
 		return u.ctx.Err()
 	case u.in.n == 0 && errors.Is(err, io.ErrUnexpectedEOF):
 		return badArchive("archive: it is empty")
+	case u.entries == 0 && (errors.Is(err, tar.ErrHeader) || errors.Is(err, io.ErrUnexpectedEOF)):
+		return badArchive("archive: it is no tar archive; one that is compressed must be unpacked first")
 	case errors.Is(err, io.ErrUnexpectedEOF):
 		return badArchive("archive: it is cut off")
-	case u.entries == 0 && errors.Is(err, tar.ErrHeader):
-		return badArchive("archive: it is no tar archive; one that is compressed must be unpacked first")
 	case errors.Is(err, tar.ErrHeader), errors.Is(err, tar.ErrFieldTooLong):
 		return badArchive("archive: it is damaged: " + err.Error())
 	}

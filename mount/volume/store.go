@@ -4,9 +4,13 @@ package volume
 
 import (
 	"context"
+	"errors"
+	"fmt"
 	"io"
+	"io/fs"
 	"math"
 	"os"
+	"path/filepath"
 	"time"
 
 	"github.com/caissonrun/caisson"
@@ -82,7 +86,12 @@ func copyFolder(ctx context.Context, data *safefs.Root, dir string, owner *safef
 	}
 	defer src.Close()
 	tree := filecopy.Tree{Src: src, From: ".", Dst: data, To: ".", Owner: owner}
-	return tree.Copy(ctx)
+	err = tree.Copy(ctx)
+	var in *fs.PathError
+	if errors.As(err, &in) {
+		return fmt.Errorf("%s: %w", filepath.Join(dir, in.Path), in.Err)
+	}
+	return err
 }
 
 // List returns all volumes by name.
