@@ -287,9 +287,13 @@ func (b *sandbox) joinSockets(spec *Spec) error {
 		return nil
 	}
 	return thread.Spend(func() (err error) {
-		if err = enterNetwork(spec.NetNS); err == nil {
-			b.held, err = OpenSockets(spec.Sockets, spec.Everything, true)
+		if err = enterNetwork(spec.NetNS); err != nil {
+			return err
 		}
+		// Who waits at the socket of a sandbox that ends is handed to another one's,
+		// where the kernel can do that: Linux 5.14.
+		_ = writeKernel("/proc/sys/net/ipv4/tcp_migrate_req", "1")
+		b.held, err = OpenSockets(spec.Sockets, spec.Everything, true)
 		return err
 	})
 }

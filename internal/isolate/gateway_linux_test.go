@@ -231,21 +231,21 @@ func TestEverything(t *testing.T) {
 func TestJoinedSockets(t *testing.T) {
 	path := namedNetwork(t)
 	name := strings.TrimPrefix(path, "/run/netns/")
-	run := func(args ...string) {
+	must := func(args ...string) {
 		t.Helper()
 		if out, err := exec.Command(args[0], args[1:]...).CombinedOutput(); err != nil {
 			t.Fatalf("%q: %v: %s", args, err, out)
 		}
 	}
-	run("ip", "-n", name, "addr", "add", "198.51.100.2/30", "dev", "inside0")
-	run("ip", "-n", name, "link", "set", "inside0", "up")
+	must("ip", "-n", name, "addr", "add", "198.51.100.2/30", "dev", "inside0")
+	must("ip", "-n", name, "link", "set", "inside0", "up")
 	// The other end is somebody else's, on the same wire.
 	other := name + "-lan"
-	run("ip", "netns", "add", other)
-	t.Cleanup(func() { run("ip", "netns", "del", other) })
-	run("ip", "-n", name, "link", "set", "inside1", "netns", other)
-	run("ip", "-n", other, "addr", "add", "198.51.100.1/30", "dev", "inside1")
-	run("ip", "-n", other, "link", "set", "inside1", "up")
+	must("ip", "netns", "add", other)
+	t.Cleanup(func() { must("ip", "netns", "del", other) })
+	must("ip", "-n", name, "link", "set", "inside1", "netns", other)
+	must("ip", "-n", other, "addr", "add", "198.51.100.1/30", "dev", "inside1")
+	must("ip", "-n", other, "link", "set", "inside1", "up")
 
 	watch(t)
 	spec := baseSpec(t)
@@ -259,7 +259,26 @@ func TestJoinedSockets(t *testing.T) {
 	}
 	second := begin(t, more)
 	fds := socketsOf(t, second, 2)
+
+	// Some wait at either's socket, and none is lost with the first one's.
+	const waiting = 8
+	var calls []*run
+	for range waiting {
+		calls = append(calls, spawn(t, first, "reach", "tcp", "127.64.0.1", "80"))
+	}
+	if !poll(func() bool { return strings.Count(spawn(t, first, "cat", "/proc/net/tcp").output(t), ": 0100407F:0050 0100007F:") == waiting }) {
+		t.Fatal("nobody waits")
+	}
 	first.Shut()
+	for range calls {
+		if err := answerOne(fds[0], "second"); err != nil {
+			t.Error(err)
+		}
+	}
+	for _, r := range calls {
+		check(t, r.output(t), "tcp 127.64.0.1 80: second 127.64.0.1:80")
+	}
+
 	r := spawn(t, first, "reach", "tcp", "127.64.0.1", "80", "tcp", "::1", "443", "tcp", "198.51.100.2", "443")
 	for i, word := range []string{"web", "all"} {
 		if err := answerOne(fds[i], word); err != nil {
