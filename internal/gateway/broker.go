@@ -19,7 +19,7 @@ type exchangeKey struct{}
 func newExchange(host *brokerHost) *exchange {
 	x := &exchange{host: host}
 	for _, s := range host.secrets {
-		x.swaps = append(x.swaps, swap{[]byte(s.Value), []byte(s.Placeholder)})
+		x.swaps = append(x.swaps, s.swaps...)
 	}
 	return x
 }
@@ -34,9 +34,6 @@ func (x *exchange) prepare(h http.Header) {
 			values[i] = x.value(old, s)
 			replaced = replaced || values[i] != old
 		}
-	}
-	for _, s := range x.host.secrets {
-		x.swaps = append(x.swaps, masks(s.Value)...)
 	}
 	if replaced {
 		// Parts of an answer would be parts of a value.
@@ -83,12 +80,8 @@ func basic(value string) (scheme, encoded, decoded string, ok bool) {
 // worth nothing; who sends it has made a mistake, or is trying what happens.
 func (s *Server) stray(r *http.Request, e endpoint) string {
 	for _, secret := range s.plan.secrets {
-		host, err := parseBrokered(secret.Host)
-		if err != nil || host.endpoint == e {
-			continue
-		}
-		if sees(r, secret.Placeholder) {
-			return "the placeholder of the secret " + clip(secret.Name) + ", which is for " + host.String() + " only"
+		if secret.at != e && sees(r, secret.Placeholder) {
+			return "the placeholder of the secret " + clip(secret.Name) + ", which is for " + secret.at.String() + " only"
 		}
 	}
 	return ""

@@ -195,6 +195,8 @@ func (v *serving) checkTLS(c *client) (*dest, bool) {
 		v.refuseTLS(c, e, err.Error())
 		return nil, false
 	}
+	// From here on the connection is for this name and no other.
+	c.endpoint, c.unnamed = e, false
 	return d, true
 }
 

@@ -17,7 +17,11 @@ import (
 
 // Times and bounds of connections that requests share.
 const (
-	idleConns       = 16
+	idleConns = 16
+	// How many bytes of answers over HTTP/2 wait for somebody to read them: of one,
+	// and of all on one connection.
+	maxAnswer       = 1 << 20
+	maxAnswers      = 16 << 20
 	continueTimeout = time.Second
 )
 
@@ -33,6 +37,7 @@ func (s *Server) transport(d *dest) *http.Transport {
 func newTransport(headers time.Duration) *http.Transport {
 	return &http.Transport{
 		ForceAttemptHTTP2:      true,
+		HTTP2:                  &http.HTTP2Config{MaxReceiveBufferPerStream: maxAnswer, MaxReceiveBufferPerConnection: maxAnswers},
 		DisableCompression:     true,
 		MaxIdleConnsPerHost:    idleConns,
 		IdleConnTimeout:        idleTimeout,
@@ -87,11 +92,16 @@ func asItCame(r *httputil.ProxyRequest) {
 			r.Out.Header[key] = values
 		}
 	}
-	// In another protocol requests could follow that nobody looks at.
-	if !strings.EqualFold(r.Out.Header.Get("Upgrade"), "websocket") {
-		r.Out.Header.Del("Upgrade")
-		r.Out.Header.Del("Connection")
-		r.Out.Header.Del("Http2-Settings")
+	onlyWebsockets(r.Out.Header)
+}
+
+// onlyWebsockets takes other upgrades out of a request: in another protocol,
+// requests could follow that nobody looks at.
+func onlyWebsockets(h http.Header) {
+	if !strings.EqualFold(h.Get("Upgrade"), "websocket") {
+		h.Del("Upgrade")
+		h.Del("Connection")
+		h.Del("Http2-Settings")
 	}
 }
 

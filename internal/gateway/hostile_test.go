@@ -32,7 +32,7 @@ func TestNothingIsLeft(t *testing.T) {
 			[]string{"plain.example:80", "plain.example:25", "tls.example:443"}, token())
 		v.host("plain.example", public, 80, web(t, func(_ http.ResponseWriter, r *http.Request) { <-r.Context().Done() }))
 		v.host("plain.example", public, 25, listen(t, func(conn net.Conn) { io.Copy(conn, conn) }))
-		v.host("tls.example", public, 443, listen(t, func(conn net.Conn) { io.Copy(io.Discard, conn) }))
+		v.host("tls.example", "93.184.216.99", 443, listen(t, func(conn net.Conn) { io.Copy(io.Discard, conn) }))
 		to := []string{
 			v.to("plain.example", 80), v.to("plain.example", 25), v.to("tls.example", 443), v.to("example.com", 443),
 			v.to("evil.example", 443), "1.2.3.4:80", "1.2.3.4:22", "127.64.0.1:53", "127.65.9.9:443", "127.65.9.9:25",
@@ -137,7 +137,7 @@ func TestNeverReading(t *testing.T) {
 
 // Large bodies pass in both directions without being kept.
 func TestLargeBodies(t *testing.T) {
-	const size, most = 48 << 20, 32 << 20
+	const size, most = 128 << 20, 96 << 20
 	v := openVault(t, func(w http.ResponseWriter, r *http.Request) {
 		n, err := io.Copy(io.Discard, r.Body)
 		if err != nil || n != size {
@@ -179,7 +179,7 @@ func TestBlockedIsText(t *testing.T) {
 		io.Copy(io.Discard, conn)
 	}
 	conn := b.connect("127.65.255.254:443")
-	conn.Write(bytes.Replace(clientHello(t, "evil-example.com"), []byte("evil-example.com"), []byte("evil\nexample\x1b[m"), 1))
+	conn.Write(bytes.Replace(clientHello(t, "evil-example.com"), []byte("evil-example.com"), []byte("evil\nexample\x1b[2m"), 1))
 	io.Copy(io.Discard, conn)
 	list, _ := b.server.Blocked()
 	if len(list) == 0 {

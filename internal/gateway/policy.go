@@ -128,6 +128,8 @@ type brokerHost struct {
 type secret struct {
 	Brokered
 	header string // canonical
+	at     endpoint
+	swaps  swaps // what is taken out of answers
 }
 
 // A plan is a policy that was checked, with the addresses inside.
@@ -258,7 +260,10 @@ func (c *plan) addSecret(b Brokered, authority *Authority) error {
 			return wrong(item, "can't be told from %s by its placeholder", clip(other.Name))
 		}
 	}
-	s := secret{Brokered: b, header: textproto.CanonicalMIMEHeaderKey(b.Header)}
+	s := secret{
+		Brokered: b, header: textproto.CanonicalMIMEHeaderKey(b.Header), at: host.endpoint,
+		swaps: append(swaps{{[]byte(b.Value), []byte(b.Placeholder)}}, masks(b.Value)...),
+	}
 	c.secrets = append(c.secrets, s)
 	known := c.brokers[host.endpoint]
 	if known == nil {

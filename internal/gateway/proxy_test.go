@@ -64,7 +64,7 @@ func TestProxyHost(t *testing.T) {
 		for request, want := range map[string]string{
 			"GET /a?b HTTP/1.1\r\nHost: one\r\n\r\n":                        "first one /a?b",
 			"GET / HTTP/1.1\r\nHost: ONE:80\r\n\r\n":                        "first one /",
-			"GET http://one/x HTTP/1.1\r\nHost: other\r\n\r\n":              "first one http://one/x",
+			"GET http://one/x HTTP/1.1\r\nHost: other\r\n\r\n":              "first one /x",
 			"GET / HTTP/1.1\r\nHost: two\r\n\r\n":                           "caisson: two:80: asked for on a connection to one:80\n",
 			"GET / HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n":                     "caisson: 127.0.0.1:80: asked for on a connection to one:80\n",
 			"CONNECT example.com:443 HTTP/1.1\r\nHost: example.com\r\n\r\n": "caisson: example.com:443: asked for on a connection to one:80\n",
@@ -236,7 +236,7 @@ func TestUpstreamCredentials(t *testing.T) {
 	t.Setenv("GATEWAY_TEST_KEY", "key-of-the-operator")
 	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		w.Header().Set("X-Reflected", r.Header.Get("Authorization"))
-		fmt.Fprintln(w, r.Host, r.URL.RequestURI(), r.Header.Get("Authorization"), r.Header.Get("X-Key"), r.Header.Get("X-Plain"))
+		fmt.Fprintln(w, r.Host, r.URL.RequestURI(), r.Header.Get("Authorization"), r.Header.Get("X-Key"), r.Header.Get("X-Plain"), r.Header["X-Forwarded-For"])
 	}))
 	defer server.Close()
 	for name, u := range map[string]*gateway.Upstream{
@@ -248,18 +248,19 @@ func TestUpstreamCredentials(t *testing.T) {
 		h := upstreamHandler(t, u)
 		for _, secret := range []string{"first-" + value, "second-" + value} {
 			write(secret)
-			w := visit(h, "GET", "http://git/repo?q=1", "Authorization", "Bearer mine", "X-Key", "mine")
+			w := visit(h, "GET", "http://git/repo?q=1", "Authorization", "Bearer mine", "X-Key", "mine",
+				"Connection", "X-Key, Authorization, Accept-Encoding", "X-Forwarded-For", "1.2.3.4")
 			all := fmt.Sprint(w.Header(), w.Body)
 			if w.Code != 200 || !strings.HasPrefix(w.Body.String(), "git.example /base/repo?q=1 ") || !strings.Contains(all, "production") {
 				t.Errorf("%s: %d %s", name, w.Code, all)
 			}
 			encoded := base64.StdEncoding.EncodeToString([]byte("robot:" + secret))
-			for _, hidden := range []string{secret, "key-of-the-operator", encoded[12 : len(encoded)-4], "mine"} {
+			for _, hidden := range []string{secret, "key-of-the-operator", encoded[12 : len(encoded)-4], "mine", "1.2.3.4"} {
 				if strings.Contains(all, hidden) {
 					t.Errorf("%s: %q came back: %s", name, hidden, all)
 				}
 			}
-			if !strings.Contains(all, "****") {
+			if !strings.Contains(all, "****") || !strings.Contains(all, strings.Repeat("*", len("key-of-the-operator"))+" production") {
 				t.Errorf("%s: nothing was added: %s", name, all)
 			}
 			if got := w.Header().Get("Content-Length"); got == "" {

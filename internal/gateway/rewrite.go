@@ -59,38 +59,38 @@ func (s swaps) keepsLength() bool {
 	return !slices.ContainsFunc(s, func(w swap) bool { return len(w.from) != len(w.to) })
 }
 
-// next returns where the first of the swaps is in data, and which it is.
-func (s swaps) next(data []byte) (at int, found swap) {
-	at = -1
-	for _, w := range s {
-		within := data
-		if at >= 0 {
-			// Only what begins earlier can come first.
-			within = data[:min(len(data), at+len(w.from)-1)]
-		}
-		if i := bytes.Index(within, w.from); i >= 0 {
-			at, found = i, w
-		}
+// replace appends data to out with all swaps made, and returns what stands
+// behind the last of them apart. The swaps are sorted. Each is searched for from
+// where it was found last, so that no data makes this slow.
+func (s swaps) replace(out, data []byte) (made, rest []byte) {
+	next := make([]int, len(s))
+	for i, w := range s {
+		next[i] = bytes.Index(data, w.from)
 	}
-	return at, found
+	for done := 0; ; {
+		first := -1
+		for i, w := range s {
+			if next[i] >= 0 && next[i] < done {
+				if next[i] = bytes.Index(data[done:], w.from); next[i] >= 0 {
+					next[i] += done
+				}
+			}
+			if next[i] >= 0 && (first < 0 || next[i] < next[first]) {
+				first = i
+			}
+		}
+		if first < 0 {
+			return out, data[done:]
+		}
+		out = append(append(out, data[done:next[first]]...), s[first].to...)
+		done = next[first] + len(s[first].from)
+	}
 }
 
 // text swaps in a whole text.
 func (s swaps) text(text string) string {
-	data := []byte(text)
-	var out []byte
-	for {
-		at, found := s.next(data)
-		if at < 0 {
-			break
-		}
-		out = append(append(out, data[:at]...), found.to...)
-		data = data[at+len(found.from):]
-	}
-	if out == nil {
-		return text
-	}
-	return string(append(out, data...))
+	made, rest := s.replace(nil, []byte(text))
+	return string(append(made, rest...))
 }
 
 // has reports whether a text holds what is to be hidden, in upper or lower case.
@@ -124,7 +124,7 @@ func (s swaps) held(data []byte) (from int, most bool) {
 const holdTime = time.Second
 
 // maxChunk is how much of a body is looked at at once.
-const maxChunk = 64 << 10
+const maxChunk = 32 << 10
 
 // A rewriter is a body in which swaps are made as it is read. What comes is
 // handed on at once, but for what may be the beginning of a value. Its memory
@@ -216,21 +216,12 @@ func (r *rewriter) more() {
 
 // look moves what is decided from pending to out.
 func (r *rewriter) look(err error) {
-	r.out = r.out[:0]
-	rest := r.pending
-	for {
-		at, found := r.swaps.next(rest)
-		if at < 0 {
-			break
-		}
-		r.out = append(append(r.out, rest[:at]...), found.to...)
-		rest = rest[at+len(found.from):]
-	}
+	made, rest := r.swaps.replace(r.out[:0], r.pending)
 	from := len(rest)
 	if err == nil {
 		from, _ = r.swaps.held(rest)
 	}
-	r.out = append(r.out, rest[:from]...)
+	r.out = append(made, rest[:from]...)
 	r.pending = append(r.pending[:0], rest[from:]...)
 	if err != nil {
 		if r.atEnd != nil {

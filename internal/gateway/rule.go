@@ -39,8 +39,11 @@ func ParseRule(s string) (Rule, error) {
 	if r.name, r.addr, err = parseHost(below); err != nil {
 		return Rule{}, invalid(s, err)
 	}
-	if wild && r.addr.IsValid() {
+	switch {
+	case wild && r.addr.IsValid():
 		return Rule{}, invalid(s, errors.New("there are no names below an address"))
+	case r.addr.IsUnspecified() || r.addr.IsMulticast():
+		return Rule{}, invalid(s, errors.New("not the address of one host"))
 	}
 	return r, nil
 }

@@ -62,6 +62,8 @@ func TestParseRule(t *testing.T) {
 		"[10.0.0.1]:80":                       "not an IP address of version 6",
 		"[::1:80":                             "not an IP",
 		"::1:80":                              "in brackets",
+		"0.0.0.0:80":                          "not the address of one host",
+		"[ff02::1]:80":                        "not the address of one host",
 		"[::1]":                               "has no port",
 		"a\u202eb.example:80":                 "not a host name",
 		strings.Repeat("a", 64) + ".com:80":   "not a host name",

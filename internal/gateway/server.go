@@ -20,7 +20,7 @@ import (
 // Bounds of what one attempt's programs can keep busy.
 const (
 	maxConns    = 1024 // connections from inside
-	maxRequests = 1024 // HTTP requests at once
+	maxRequests = 512  // HTTP requests at once
 )
 
 // defaultHeaderTimeout is long because some services answer with what they had

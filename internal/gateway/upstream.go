@@ -170,8 +170,9 @@ func (h *upstream) setTransport(u *Upstream) error {
 
 // A visit is one request to an upstream.
 type visit struct {
-	name   string // of the proxy
-	hidden swaps  // what must not be read in the answer
+	name   string      // of the proxy
+	set    http.Header // by the operator
+	hidden swaps       // what must not be read in the answer
 }
 
 type visitKey struct{}
@@ -186,12 +187,12 @@ func (h *upstream) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		deny(w, http.StatusForbidden, clip(r.Host)+": the operator does not let this path pass")
 		return
 	}
-	hidden, err := h.authorize(r)
+	v, err := h.prepare(r)
 	if err != nil {
 		deny(w, http.StatusBadGateway, "the credentials for "+clip(r.Host)+" could not be read; its operator has to look")
 		return
 	}
-	h.proxy.ServeHTTP(w, r.WithContext(context.WithValue(r.Context(), visitKey{}, &visit{name: r.Host, hidden: hidden})))
+	h.proxy.ServeHTTP(w, r.WithContext(context.WithValue(r.Context(), visitKey{}, v)))
 }
 
 // passes reports whether a path may be asked for.
@@ -225,15 +226,10 @@ func cleanPath(u *url.URL) bool {
 	return true
 }
 
-// authorize sets the operator's headers in a request. It returns what must not
-// be read in the answer.
-func (h *upstream) authorize(r *http.Request) (swaps, error) {
-	if len(h.methods) > 0 {
-		for _, key := range []string{"X-Http-Method-Override", "X-Http-Method", "X-Method-Override"} {
-			r.Header.Del(key)
-		}
-	}
-	var hidden swaps
+// prepare returns what the operator's headers are for a request, and what must
+// not be read in its answer.
+func (h *upstream) prepare(r *http.Request) (*visit, error) {
+	v := &visit{name: r.Host, set: http.Header{}}
 	for _, c := range h.headers {
 		value, err := c.value.read()
 		if err != nil {
@@ -241,22 +237,20 @@ func (h *upstream) authorize(r *http.Request) (swaps, error) {
 		}
 		text := c.prefix + value
 		if c.username != "" {
-			pair := base64.StdEncoding.EncodeToString([]byte(c.username + ":" + value))
-			text = "Basic " + pair
+			text = "Basic " + base64.StdEncoding.EncodeToString([]byte(c.username+":"+value))
 		}
 		if !httpguts.ValidHeaderFieldValue(text) {
 			return nil, errors.New("a value can't stand in a header")
 		}
-		r.Header[c.header] = []string{text}
+		v.set[c.header] = []string{text}
 		if c.hide {
-			hidden = append(hidden, hide(value)...)
+			v.hidden = append(v.hidden, hide(value)...)
 		}
 	}
-	if len(hidden) > 0 {
-		r.Header.Set("Accept-Encoding", "identity")
-		r.Header.Del("Sec-Websocket-Extensions")
+	if len(v.hidden) > 0 {
+		v.set["Accept-Encoding"] = []string{"identity"}
 	}
-	return hidden.sorted(), nil
+	return v, nil
 }
 
 // leastHidden is the length from which on a part of a value is a secret: shorter
@@ -275,14 +269,31 @@ func hide(value string) swaps {
 	return list
 }
 
+// rewrite makes the request that the service gets. The operator's headers are
+// set last: what a task sends takes none of them away.
 func (h *upstream) rewrite(r *httputil.ProxyRequest) {
-	host := r.In.Header.Get("Host") // set by the operator
-	asItCame(r)
+	v := r.In.Context().Value(visitKey{}).(*visit)
+	r.Out.URL.RawQuery = r.In.URL.RawQuery
 	r.SetURL(h.base)
-	r.Out.Header.Del("Host")
-	if host != "" {
+	onlyWebsockets(r.Out.Header)
+	for _, key := range overrides {
+		r.Out.Header.Del(key)
+	}
+	if len(v.hidden) > 0 {
+		r.Out.Header.Del("Sec-Websocket-Extensions") // compression among them
+	}
+	for key, values := range v.set {
+		r.Out.Header[key] = values
+	}
+	if host := v.set.Get("Host"); host != "" {
 		r.Out.Host = host
 	}
+}
+
+// overrides are headers by which some services take a request for another one
+// than it looks like.
+var overrides = [...]string{
+	"X-Http-Method-Override", "X-Http-Method", "X-Method-Override", "X-Original-Url", "X-Rewrite-Url", "X-Real-Ip",
 }
 
 // clean takes credentials out of an answer, and makes redirections within the

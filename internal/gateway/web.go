@@ -18,7 +18,8 @@ import (
 // Bounds of HTTP from inside.
 const (
 	maxHeader     = 64 << 10
-	maxStreams    = 100 // of one connection of HTTP/2
+	maxStreams    = 100       // of one connection of HTTP/2
+	maxUnread     = 256 << 10 // bytes of one connection that wait for a handler
 	idleTimeout   = 2 * time.Minute
 	headerTimeout = 30 * time.Second
 	// closeGrace is how long handlers are waited for after their requests' contexts
@@ -45,7 +46,7 @@ func newWeb(v *serving) *web {
 		ReadHeaderTimeout:            headerTimeout,
 		IdleTimeout:                  idleTimeout,
 		MaxHeaderBytes:               maxHeader,
-		HTTP2:                        &http.HTTP2Config{MaxConcurrentStreams: maxStreams},
+		HTTP2:                        &http.HTTP2Config{MaxConcurrentStreams: maxStreams, MaxReceiveBufferPerConnection: maxUnread, MaxReceiveBufferPerStream: maxUnread},
 		DisableGeneralOptionsHandler: true,
 		ErrorLog:                     slog.NewLogLogger(v.server.opts.Logger.Handler(), slog.LevelDebug),
 		BaseContext:                  func(net.Listener) context.Context { return v.ctx },
@@ -199,7 +200,8 @@ func (s *Server) route(rw http.ResponseWriter, r *http.Request, c *client) {
 		return
 	}
 	if c.proxy != nil {
-		r.Host = c.proxy.name
+		r.Host, r.URL.Scheme, r.URL.Host = c.proxy.name, "", ""
+		r.RequestURI = r.URL.RequestURI()
 		c.proxy.handler.ServeHTTP(rw, r)
 		return
 	}
