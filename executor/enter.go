@@ -5,6 +5,7 @@ package executor
 import (
 	"context"
 	"errors"
+	"fmt"
 	"io/fs"
 	"time"
 
@@ -40,7 +41,8 @@ func (x *Executor) entered(ctx context.Context, id string) (engine.Sandbox, erro
 			return nil, err
 		}
 		if w.record.Task.Keep == 0 || w.record.composite() {
-			return x.running(ctx, t.ID)
+			sb, err := x.running(ctx, t.ID)
+			return sb, hintKeep(err)
 		}
 		ended, err := state.Exists(w.task.Result())
 		switch {
@@ -74,6 +76,14 @@ func (x *Executor) runningOrKept(ctx context.Context, id string) (engine.Sandbox
 		return x.keptSandbox(ctx, w)
 	}
 	return x.running(ctx, id)
+}
+
+// hintKeep says what would have helped who comes too late.
+func hintKeep(err error) error {
+	if !errors.Is(err, caisson.ErrEnded) {
+		return err
+	}
+	return fmt.Errorf("%w; with --keep 10m it can be entered after its end", err)
 }
 
 // settled reports whether a program runs, and has done so for a moment.

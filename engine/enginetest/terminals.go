@@ -3,6 +3,7 @@ package enginetest
 import (
 	"fmt"
 	"io"
+	"time"
 
 	"github.com/caissonrun/caisson"
 	"github.com/caissonrun/caisson/engine"
@@ -141,12 +142,19 @@ func terminalHangUp(t *T) {
 		t.Errorf("after Close the program ended with %+v, want a signal", exit)
 	}
 	t.kind(s.Resize(t.ctx, engine.Size{Cols: 5, Rows: 5}), "Resize after Close", caisson.ErrEnded)
-	s = b.terminal(engine.Size{}, b.t.inside(b.spec, words([]string{"trap 1 ; say ready ; await 1 ; write /work/told x ; hold"})...)...)
-	s.reads("ready")
-	t.ok(s.Close(), "Close")
-	t.eventually("the program is told of the hang-up", func() bool {
-		out, _, _ := b.exec("read /work/told").finish()
-		return out == "x"
+	// It has a moment to do something about it, which may be too short on a busy
+	// machine.
+	t.eventually("a program is told of the hang-up", func() bool {
+		s := b.terminal(engine.Size{}, t.inside(b.spec, words([]string{"trap 1 ; say ready ; await 1 ; write /work/told x ; hold"})...)...)
+		s.reads("ready")
+		t.ok(s.Close(), "Close")
+		for range 100 {
+			if out, _, _ := b.exec("read /work/told").finish(); out == "x" {
+				return true
+			}
+			time.Sleep(5 * time.Millisecond)
+		}
+		return false
 	})
 }
 
