@@ -328,7 +328,7 @@ func TestAllowPinned(t *testing.T) {
 }
 
 // listen serves connections of the outside.
-func listen(t *testing.T, serve func(net.Conn)) string {
+func listen(t testing.TB, serve func(net.Conn)) string {
 	t.Helper()
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {

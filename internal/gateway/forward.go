@@ -11,6 +11,7 @@ import (
 	"net/http/httputil"
 	"os"
 	"strings"
+	"sync"
 	"syscall"
 	"time"
 )
@@ -62,6 +63,7 @@ func (s *Server) forward(d *dest) http.Handler {
 func (s *Server) reverse(d *dest) *httputil.ReverseProxy {
 	return &httputil.ReverseProxy{
 		FlushInterval: -1,
+		BufferPool:    &s.buffers,
 		ErrorLog:      log.New(io.Discard, "", 0),
 		Rewrite: func(r *httputil.ProxyRequest) {
 			asItCame(r)
@@ -102,6 +104,28 @@ func onlyWebsockets(h http.Header) {
 		h.Del("Upgrade")
 		h.Del("Connection")
 		h.Del("Http2-Settings")
+	}
+}
+
+// buffers are for the bodies of answers: each is used by one at a time. They are
+// larger than the reverse proxy's own, as most of what it costs to pass a body on
+// is the number of pieces.
+type buffers struct{ pool sync.Pool }
+
+const bufferSize = 128 << 10
+
+// Get implements httputil.BufferPool.
+func (b *buffers) Get() []byte {
+	if buf, ok := b.pool.Get().(*[bufferSize]byte); ok {
+		return buf[:]
+	}
+	return make([]byte, bufferSize)
+}
+
+// Put implements httputil.BufferPool.
+func (b *buffers) Put(buf []byte) {
+	if len(buf) == bufferSize {
+		b.pool.Put((*[bufferSize]byte)(buf))
 	}
 }
 

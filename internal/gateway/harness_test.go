@@ -24,7 +24,7 @@ import (
 // A box stands for a sandbox: connections from "inside" are made to any address
 // that a test names, and arrive at the server as if they had been.
 type box struct {
-	t      *testing.T
+	t      testing.TB
 	server *gateway.Server
 	opts   gateway.Options
 	stop   context.CancelFunc
@@ -40,7 +40,7 @@ type box struct {
 }
 
 // open serves a policy.
-func open(t *testing.T, p *gateway.Policy, change ...func(*gateway.Options)) *box {
+func open(t testing.TB, p *gateway.Policy, change ...func(*gateway.Options)) *box {
 	t.Helper()
 	b := &box{
 		t: t, ended: make(chan struct{}), inside: &inside{conns: make(chan net.Conn), closed: make(chan struct{})},
@@ -232,7 +232,7 @@ func (b *box) noDials() {
 	}
 }
 
-func eventually(t *testing.T, what string, ok func() bool, state func() string) {
+func eventually(t testing.TB, what string, ok func() bool, state func() string) {
 	t.Helper()
 	for end := time.Now().Add(10 * time.Second); time.Now().Before(end); time.Sleep(5 * time.Millisecond) {
 		if ok() {
@@ -272,7 +272,7 @@ func (a *arrived) LocalAddr() net.Addr { return a.to }
 // for one of packets.
 type streamOnly struct{ net.Conn }
 
-func rules(t *testing.T, list ...string) []gateway.Rule {
+func rules(t testing.TB, list ...string) []gateway.Rule {
 	t.Helper()
 	r, err := gateway.ParseRules(list)
 	if err != nil {
@@ -281,13 +281,13 @@ func rules(t *testing.T, list ...string) []gateway.Rule {
 	return r
 }
 
-func allow(t *testing.T, list ...string) *gateway.Policy {
+func allow(t testing.TB, list ...string) *gateway.Policy {
 	t.Helper()
 	return &gateway.Policy{Everything: true, Allow: rules(t, list...)}
 }
 
 // web starts a server of the outside.
-func web(t *testing.T, h http.HandlerFunc) string {
+func web(t testing.TB, h http.HandlerFunc) string {
 	t.Helper()
 	s := httptest.NewServer(h)
 	t.Cleanup(s.Close)

@@ -2,11 +2,15 @@ package gateway
 
 import (
 	"bytes"
+	"context"
 	"fmt"
 	"io"
+	"net"
+	"net/netip"
 	"strings"
 	"testing"
 	"testing/iotest"
+	"time"
 )
 
 func TestFirstBytes(t *testing.T) {
@@ -154,5 +158,52 @@ func TestRewriterClose(t *testing.T) {
 	body.Close()
 	if _, err := body.Read(make([]byte, 10)); err == nil {
 		t.Error("a closed body can be read")
+	}
+}
+
+// An answer that no longer leads anywhere is asked for anew, and checked again.
+func TestConnectAgain(t *testing.T) {
+	old, private, next := netip.MustParseAddr("93.184.216.34"), netip.MustParseAddr("10.1.2.3"), netip.MustParseAddr("93.184.216.35")
+	found, alive := old, old
+	lookups := 0
+	s, err := New(&Policy{Everything: true, Allow: []Rule{{name: "example.com", port: 80}}}, &Options{
+		Lookup: func(context.Context, string) ([]netip.Addr, error) { lookups++; return []netip.Addr{found}, nil },
+		Dial: func(_ context.Context, to netip.AddrPort) (net.Conn, error) {
+			if to.Addr() != alive {
+				return nil, io.ErrUnexpectedEOF
+			}
+			conn, _ := net.Pipe()
+			return conn, nil
+		},
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	d, err := s.dest(endpoint{name: "example.com", port: 80})
+	if err != nil {
+		t.Fatal(err)
+	}
+	later := func() { d.pinned = time.Now().Add(-time.Minute) }
+	for i, step := range []struct {
+		before  func()
+		err     bool
+		lookups int
+	}{
+		{func() {}, false, 1},
+		{func() { later(); found = private }, false, 1},       // it answers: no reason to ask
+		{func() { alive = next }, true, 2},                    // it does not, and leads to a private one
+		{func() { found = next }, false, 3},                   // to a public one again
+		{func() { alive = old }, true, 3},                     // asked too lately
+		{func() { later(); found = private }, true, 4},        // checked again
+		{func() { found, alive = private, private }, true, 5}, // even where it would answer
+	} {
+		step.before()
+		conn, err := s.connect(t.Context(), d)
+		if (err != nil) != step.err || lookups != step.lookups {
+			t.Errorf("step %d: %v after %d lookups, want error %v after %d", i, err, lookups, step.err, step.lookups)
+		}
+		if conn != nil {
+			conn.Close()
+		}
 	}
 }

@@ -56,6 +56,7 @@ type Server struct {
 	leaves   map[endpoint]*tls.Certificate // of brokers with TLS
 	conns    chan struct{}                 // a place for each connection
 	requests chan struct{}                 // and for each request
+	buffers  buffers
 
 	mu    sync.Mutex
 	dests map[endpoint]*dest

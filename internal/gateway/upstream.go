@@ -54,6 +54,7 @@ func (u *Upstream) Handler() (http.Handler, error) {
 	h.proxy = &httputil.ReverseProxy{
 		Transport:      silent{h.transport},
 		FlushInterval:  -1,
+		BufferPool:     &h.buffers,
 		ErrorLog:       log.New(io.Discard, "", 0),
 		Rewrite:        h.rewrite,
 		ModifyResponse: h.clean,
@@ -72,6 +73,7 @@ type upstream struct {
 	headers   []credential
 	transport *http.Transport
 	proxy     *httputil.ReverseProxy
+	buffers   buffers
 }
 
 // A credential is a header that is set in each request.
