@@ -85,6 +85,11 @@ func gatewayCases() []Case {
 			body: gatewayEnds,
 		},
 		{
+			Name: "gateway/ended-and-kept", Rules: []int{70, 93}, Needs: []string{"gateway", "keep", "exec"},
+			Rule: "who looks into a kept sandbox is refused by its gateway at once, and not left waiting",
+			body: gatewayEndedAndKept,
+		},
+		{
 			Name: "gateway/everything", Rules: []int{94}, Attacks: []int{36}, Needs: []string{"gateway", "networks.allow"},
 			Rule: "with everything, who connects to any address of IPv4 or IPv6 arrives with that address, and at other ports is refused at once",
 			body: gatewayEverything,
@@ -688,6 +693,18 @@ func gatewayEnds(t *T) {
 	_, err = unstarted.(engine.Gatekeeper).Sockets(t.ctx)
 	t.kind(err, "Sockets after Destroy", caisson.ErrAborted)
 	t.ok(open[0].Close(), "Close")
+}
+
+func gatewayEndedAndKept(t *T) {
+	spec := t.gated([]string{proxyAt}, "ask", "tcp", proxyAt, "while it runs\n")
+	spec.Keep = caisson.Duration(defaultDeadline)
+	b := t.served(spec, "answer")
+	b.prints("answer while it runs " + proxyAt)
+	if out, _, _ := b.exec("try", "ask", "tcp", proxyAt, "afterwards\n").finish(); out != "ask ECONNREFUSED\n" {
+		t.Errorf("an exec after the end is told %q", out)
+	}
+	_, err := b.Sandbox.(engine.Gatekeeper).Sockets(t.ctx)
+	t.kind(err, "Sockets of a kept sandbox", caisson.ErrEnded)
 }
 
 func gatewayEverything(t *T) {
