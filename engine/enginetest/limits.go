@@ -32,7 +32,7 @@ func limitCases() []Case {
 			body: limitPIDs,
 		},
 		{
-			Name: "limits/cpus", Rules: []int{128}, Attacks: []int{30}, Needs: []string{"limits.cpus"},
+			Name: "limits/cpus", Rules: []int{128}, Attacks: []int{30}, Needs: []string{"limits.cpus"}, wants: []facility{system},
 			Rule: "processes together get no more processor time than the limit",
 			body: limitCPUs,
 		},

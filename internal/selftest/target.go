@@ -110,6 +110,10 @@ func (r *target) spec(dir string, args []string) (*engine.Spec, error) {
 	if r.base != "" {
 		return spec, errors.Join(err, r.use(spec, r.base, false))
 	}
+	if !r.features.Command {
+		spec.Args = nil // an attack brings its own module
+		return spec, err
+	}
 	if !r.features.Mounts.Bind {
 		// Programs see the host's own files: there is nothing to bind into.
 		spec.Args = append([]string{r.inside}, onHost(spec.Work, args)...)
