@@ -25,7 +25,7 @@ import (
 // told there, and ends with the file stop.
 const asking = `echo ready
 while [ ! -e /work/stop ]; do
-	if [ -e /work/ask ]; then nc $(cat /work/ask) </dev/null || echo refused; rm /work/ask; fi
+	if [ -e /work/ask ]; then mv /work/ask /tmp/ask; nc $(cat /tmp/ask) </dev/null || echo refused; fi
 	sleep 0.01
 done`
 
@@ -37,7 +37,7 @@ func askingImage(t testing.TB) string {
 		t.Fatalf("busybox-static is needed: %v", err)
 	}
 	more := map[string]string{}
-	for _, name := range []string{"nc", "cat", "rm"} {
+	for _, name := range []string{"nc", "cat", "mv"} {
 		more["bin/"+name] = string(busybox)
 	}
 	return imageOf(t, withShell(t, more))
