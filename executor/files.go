@@ -166,8 +166,10 @@ func (a *attendant) readOutput(work *safefs.Root) (string, error) {
 }
 
 // redact takes the values of the task's secrets out of texts.
-func (a *attendant) redact(texts ...*string) error {
-	values := redactable(a.secrets)
+func (a *attendant) redact(texts ...*string) error { return redactAll(redactable(a.secrets), texts...) }
+
+// redactAll takes values, in all their forms, out of texts.
+func redactAll(values [][]byte, texts ...*string) error {
 	if len(values) == 0 {
 		return nil
 	}

@@ -3,6 +3,7 @@
 package executor
 
 import (
+	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
@@ -21,6 +22,7 @@ import (
 	"github.com/caissonrun/caisson/internal/atomicfile"
 	"github.com/caissonrun/caisson/internal/gateway"
 	"github.com/caissonrun/caisson/internal/safefs"
+	"github.com/caissonrun/caisson/keeper/redact"
 )
 
 // A task's proxies, allow-list and brokered secrets are served by whoever attends
@@ -403,7 +405,7 @@ func (a *attendant) noteBlocked() error {
 	a.gate.news = nil
 	a.gate.mu.Unlock()
 	for _, b := range news {
-		if err := a.redact(&b.Host, &b.Why); err != nil {
+		if err := a.redactBlocked(&b); err != nil {
 			return err
 		}
 		if len(a.h.blocked) >= caisson.MaxBlocked || a.h.wasBlocked(&b) != nil {
@@ -415,6 +417,21 @@ func (a *attendant) noteBlocked() error {
 		}
 	}
 	return nil
+}
+
+// redactBlocked takes the values of secrets out of what was blocked. Names are in
+// lower case, and so is a secret that one was made of.
+func (a *attendant) redactBlocked(b *caisson.Blocked) error {
+	const longest = 253 // a name can't be longer
+	values := redactable(a.secrets)
+	for _, value := range slices.Clone(values) {
+		for _, form := range append(redact.Forms(value), value) {
+			if lower := bytes.ToLower(form); len(lower) <= longest && !bytes.Equal(lower, form) {
+				values = append(values, lower)
+			}
+		}
+	}
+	return redactAll(values, &b.Host, &b.Why)
 }
 
 // wasBlocked returns what is known of the same thing, or nil.
@@ -437,7 +454,7 @@ func (a *attendant) blocked() []caisson.Blocked {
 	counted, _ := a.gate.server.Blocked()
 	counts := history{blocked: list}
 	for _, b := range counted {
-		if a.redact(&b.Host, &b.Why) != nil {
+		if a.redactBlocked(&b) != nil {
 			continue
 		}
 		if known := counts.wasBlocked(&b); known != nil {

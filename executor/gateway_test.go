@@ -4,6 +4,7 @@ package executor
 
 import (
 	"context"
+	"encoding/base64"
 	"fmt"
 	"io"
 	"net"
@@ -203,6 +204,25 @@ func TestGatewayBlocked(t *testing.T) {
 		t.Errorf("log %q tells nobody what to do", log[:min(len(log), 500)])
 	}
 	r.clean()
+}
+
+// TestRedactBlocked holds that a secret is not told by a name made of it, which
+// is in lower case.
+func TestRedactBlocked(t *testing.T) {
+	a := &attendant{secrets: map[string][]byte{"TOKEN": []byte("MiXed-Value\n")}}
+	for _, host := range []string{
+		"mixed-value.evil.example", "x.MiXed-Value.evil.example", strings.ToLower(base64.RawURLEncoding.EncodeToString([]byte("MiXed-Value"))) + ".evil.example",
+	} {
+		b := caisson.Blocked{Host: host, Why: "asked for on a connection to " + host}
+		if err := a.redactBlocked(&b); err != nil {
+			t.Fatal(err)
+		}
+		for _, text := range []string{b.Host, b.Why} {
+			if !strings.Contains(text, "[redacted]") || !strings.Contains(text, "evil.example") {
+				t.Errorf("%s becomes %q", host, text)
+			}
+		}
+	}
 }
 
 // TestGatewayBlockedTwice holds that another attendant tells nothing again.
