@@ -425,6 +425,7 @@ func (a *attendant) redactBlocked(b *caisson.Blocked) error {
 	const longest = 253 // a name can't be longer
 	values := redactable(a.secrets)
 	for _, value := range slices.Clone(values) {
+		value = bytes.TrimRight(value, "\r\n")
 		for _, form := range append(redact.Forms(value), value) {
 			if lower := bytes.ToLower(form); len(lower) <= longest && !bytes.Equal(lower, form) {
 				values = append(values, lower)
