@@ -319,8 +319,11 @@ func (b *sandbox) shut() {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	for _, fd := range b.held {
-		// Whoever has a duplicate learns it. One for datagrams refuses.
-		_ = unix.Shutdown(fd, unix.SHUT_RDWR)
+		// Whoever accepts connections at a duplicate learns it. Who reads datagrams
+		// would be given empty ones.
+		if kind, err := unix.GetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_TYPE); err == nil && kind == unix.SOCK_STREAM {
+			_ = unix.Shutdown(fd, unix.SHUT_RDWR)
+		}
 		unix.Close(fd)
 	}
 	b.held = nil
