@@ -3,11 +3,13 @@ package gateway_test
 import (
 	"bufio"
 	"compress/gzip"
+	"crypto/tls"
 	"crypto/x509"
 	"encoding/base64"
 	"encoding/hex"
 	"fmt"
 	"io"
+	"net"
 	"net/http"
 	"strings"
 	"testing"
@@ -362,5 +364,59 @@ func TestBrokerHostDown(t *testing.T) {
 	b.host("", public, 443, server)
 	if status, body := get(t, c, "https://example.com/"); status != 504 || body != "caisson: example.com:443: gave no answer in time\n" {
 		t.Errorf("hanging: %d %q", status, body)
+	}
+}
+
+// Inside of TLS that ends here, requests are for the host that TLS was for; also
+// where only that told which one it is.
+func TestBrokerHostOfAnotherSite(t *testing.T) {
+	other := token()
+	other.Name, other.Placeholder, other.Value, other.Host = "OTHER", placeholder2, "another value", "api.example.com"
+	v := openVault(t, func(w http.ResponseWriter, r *http.Request) { fmt.Fprint(w, r.Host) }, []string{"plain.example:443"}, token(), other)
+	roots := v.client.Transport.(*http.Transport).TLSClientConfig.RootCAs
+	for _, to := range []string{v.to("example.com", 443), "127.65.9.9:443"} {
+		for _, c := range []struct {
+			host   string
+			status int
+		}{
+			{"example.com", 200},
+			{"example.com:443", 200},
+			{"api.example.com", 403},
+			{"plain.example", 403},
+			{"evil.example", 403},
+			{"example.com:80", 403},
+		} {
+			conn := tls.Client(v.connect(to), &tls.Config{ServerName: "example.com", RootCAs: roots})
+			res, _, _ := requestOn(t, conn, "GET / HTTP/1.1\r\nHost: "+c.host+"\r\n\r\n")
+			if body := text(res); res.StatusCode != c.status {
+				t.Errorf("to %s for %q: %d %q, want %d", to, c.host, res.StatusCode, body, c.status)
+			}
+			conn.Close()
+		}
+	}
+	v.wasBlocked("api.example.com:443: asked for on a connection to example.com:443")
+}
+
+// A server that begins anew does not know which name an address was for: TLS
+// tells, and has to be for one that is allowed.
+func TestAllowAfterRestart(t *testing.T) {
+	b := open(t, allow(t, "*.example.com:443", "*.example.com:25"))
+	b.host("a.example.com", public, 443, listen(t, func(conn net.Conn) { io.WriteString(conn, "hello"); io.Copy(io.Discard, conn) }))
+	conn := b.connect("127.65.9.9:443")
+	conn.Write(clientHello(t, "a.example.com"))
+	if text, err := io.ReadAll(io.LimitReader(conn, 5)); string(text) != "hello" {
+		t.Errorf("an allowed name: %q, %v", text, err)
+	}
+	for _, name := range []string{"evil.example", "example.com"} {
+		conn := b.connect("127.65.9.9:443")
+		conn.Write(clientHello(t, name))
+		if text, _ := io.ReadAll(conn); len(text) != 7 || text[6] != 49 {
+			t.Errorf("%s: %q, want an alert", name, text)
+		}
+	}
+	conn = b.connect("127.65.9.9:25")
+	io.WriteString(conn, "EHLO x\r\n")
+	if text, _ := io.ReadAll(conn); len(text) > 0 {
+		t.Errorf("what tells no name: %q", text)
 	}
 }
