@@ -82,6 +82,7 @@ type door struct {
 
 	mu       sync.Mutex
 	names    map[string][]netip.Addr // what names lead to
+	later    map[string][]netip.Addr // and from the second look on
 	lookedUp []string
 	dialled  []netip.AddrPort
 	arrived  []string // what servers outside were sent: the first line, or the name that TLS asked for
@@ -106,7 +107,11 @@ func (d *door) lookUp(_ context.Context, name string) ([]netip.Addr, error) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	name = strings.TrimSuffix(name, ".")
+	again := slices.Contains(d.lookedUp, name)
 	d.lookedUp = append(d.lookedUp, name)
+	if found := d.later[name]; found != nil && again {
+		return found, nil
+	}
 	if found := d.names[name]; found != nil {
 		return found, nil
 	}
@@ -466,20 +471,28 @@ func allowPrivate(t *Trial) {
 		allow = append(allow, name+":443", name+":80")
 		args = append(args, "try", "raw", name+":443", hello(name), ";", "try", "ask", "tcp", name+":80", get(name), ";")
 	}
-	d := t.newDoor(append(allow, "turns.allowed.example:80")...)
+	d := t.newDoor(append(allow, "turns.allowed.example:80", "later.allowed.example:80", "later.allowed.example:443")...)
 	for i, address := range bad {
 		d.names[fmt.Sprintf("n%d.allowed.example", i)] = []netip.Addr{netip.MustParseAddr(address)}
 	}
-	// A name that is good at first. Both are given at once, too.
-	d.names["turns.allowed.example"] = []netip.Addr{netip.MustParseAddr("169.254.169.254"), goodAddr}
+	// A name that is good, and bad at the same time or afterwards.
+	metadata := netip.MustParseAddr("169.254.169.254")
+	d.names["turns.allowed.example"] = []netip.Addr{metadata, goodAddr}
+	d.names["later.allowed.example"] = []netip.Addr{goodAddr}
+	d.later = map[string][]netip.Addr{"later.allowed.example": {metadata}}
 	for range 3 {
-		args = append(args, "try", "ask", "tcp", "turns.allowed.example:80", get("turns.allowed.example"), ";")
+		for _, name := range []string{"turns.allowed.example", "later.allowed.example"} {
+			args = append(args, "try", "ask", "tcp", name+":80", get(name), ";")
+		}
+		args = append(args, "try", "raw", "later.allowed.example:443", hello("later.allowed.example"), ";")
 	}
 	args = append(args, "ask", "tcp", "good.example:80", get("good.example"))
 	d.run(args...)
 	d.mu.Lock()
-	// Whether the good one of both is used is the gateway's to decide.
-	d.arrived = slices.DeleteFunc(d.arrived, func(what string) bool { return what == "http turns.allowed.example /plain" })
+	// Whether what is good of both is used is the gateway's to decide.
+	d.arrived = slices.DeleteFunc(d.arrived, func(what string) bool {
+		return what == "http turns.allowed.example /plain" || strings.Contains(what, " later.allowed.example")
+	})
 	d.mu.Unlock()
 	d.outside("http good.example /plain")
 }
