@@ -290,6 +290,30 @@ func flawsOfEnds() []flaw {
 			other.Env = map[string]string{"MORE": "1"}
 			return s.full.Exec(ctx, &other)
 		}},
+		{
+			name: "a sandbox is not kept", find: "keep/enter", how: "Exec",
+			create: func(e *broken, ctx context.Context, spec *engine.Spec) (engine.Sandbox, error) {
+				other := *spec
+				other.Keep = 0
+				return e.wrap(spec)(e.Engine.Create(ctx, &other))
+			},
+		},
+		{
+			name: "keep is not declared and not refused", find: "refusals/keep", how: "Create succeeded",
+			probe: func(f *engine.Features) { f.Keep = false },
+		},
+		{name: "an exec after the time is unavailable", find: "keep/over", exec: func(s *brokenSandbox, ctx context.Context, spec *engine.ExecSpec) (engine.Session, error) {
+			session, err := s.full.Exec(ctx, spec)
+			if err != nil {
+				err = caisson.ErrUnavailable
+			}
+			return session, err
+		}},
+		{name: "an exec after the end has another folder", find: "keep/same-as-main", exec: func(s *brokenSandbox, ctx context.Context, spec *engine.ExecSpec) (engine.Session, error) {
+			other := *spec
+			other.Workdir = "/"
+			return s.full.Exec(ctx, &other)
+		}},
 		{name: "a terminal has no size", find: "terminal/size", exec: func(s *brokenSandbox, ctx context.Context, spec *engine.ExecSpec) (engine.Session, error) {
 			other := *spec
 			other.Size = engine.Size{Cols: 1, Rows: 1}

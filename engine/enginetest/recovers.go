@@ -61,7 +61,7 @@ func recoverCases() []Case {
 			body: sweepOther,
 		},
 		{
-			Name: "recover/lost", Rules: []int{122}, wants: []facility{system, lose}, Needs: []string{"share_work"},
+			Name: "recover/lost", Rules: []int{70, 122}, wants: []facility{system, lose}, Needs: []string{"share_work"},
 			Rule: "when what keeps a sandbox dies, nothing of the program runs on, its reason is lost, and the next sandbox works",
 			body: recoverLost,
 		},
@@ -325,8 +325,12 @@ func recoverLost(t *T) {
 		dead()
 	}
 	t.restart()
-	if exit := t.found(b).wait(); exit.Reason != caisson.ReasonLost {
+	found := t.found(b)
+	if exit := found.wait(); exit.Reason != caisson.ReasonLost {
 		t.Errorf("after a restart Wait = %+v, want reason lost", exit)
+	}
+	if t.features.Exec {
+		found.refusesExec("in a sandbox that is lost", caisson.ErrEnded)
 	}
 	dead()
 	ok, _ := t.run("exit 0")
