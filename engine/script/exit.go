@@ -1,12 +1,9 @@
 package script
 
 import (
-	"bytes"
 	"errors"
 	"fmt"
-	"io"
 	"strings"
-	"unicode"
 
 	"github.com/caissonrun/caisson"
 	"github.com/caissonrun/caisson/keeper/tasklog"
@@ -20,9 +17,6 @@ const (
 	internal  = 3 // the program could not do its part
 	fatal     = 4 // nor will it for other tasks
 )
-
-// maxMessage is the most of the program's message that an exit has, in bytes.
-const maxMessage = 1 << 10
 
 // Judge implements engine.Judge. What Caisson itself has ended, or a limit, is
 // the task's; so is what no status says: the program was killed by nobody else.
@@ -52,42 +46,9 @@ func explain(exit *caisson.Exit, log string) {
 	if exit.Reason != caisson.ReasonExited || exit.Code == succeeded || exit.Message != "" {
 		return
 	}
-	said := lastLine(log)
+	said := tasklog.LastLine(log, tasklog.Stderr)
 	if exit.Code == malformed {
 		said = strings.TrimSuffix("malformed payload: "+said, ": ")
 	}
 	exit.Message = said
-}
-
-// lastLine returns the last line in a log that the program has written to its
-// standard error and that is not empty, made fit to be shown.
-func lastLine(log string) string {
-	r, err := tasklog.Open(log, 0)
-	if err != nil {
-		return ""
-	}
-	defer r.Close()
-	var end []byte
-	for {
-		rec, err := r.Next()
-		if err != nil {
-			if !errors.Is(err, io.EOF) {
-				return ""
-			}
-			break
-		}
-		if rec.Stream != tasklog.Stderr {
-			continue
-		}
-		end = append(end, rec.Data...)
-		end = end[max(0, len(end)-maxMessage):]
-	}
-	end = bytes.TrimSpace(end)
-	end = end[bytes.LastIndexByte(end, '\n')+1:]
-	return strings.Map(func(c rune) rune {
-		if !unicode.IsPrint(c) {
-			return unicode.ReplacementChar
-		}
-		return c
-	}, strings.ToValidUTF8(string(end), string(unicode.ReplacementChar)))
 }

@@ -259,7 +259,7 @@ func TestUnusable(t *testing.T) {
 		"SchemaNotJSON": {script.Options{Program: []string{program}, Schema: file(t, "s", "{")}, "schema"},
 		"SchemaBroken":  {script.Options{Program: []string{program}, Schema: file(t, "s", `{"type": "objekt"}`)}, "schema"},
 		"SchemaOutside": {script.Options{Program: []string{program}, Schema: file(t, "s", `{"$ref": "file:///etc/hostname"}`)}, "schema"},
-		"Check":         {script.Options{Program: []string{program}, Schema: schema, Check: []string{"--check"}}, "status 4"},
+		"Check":         {script.Options{Program: []string{program}, Schema: schema, Check: []string{"--check"}}, "status 4: no key"},
 		"NoSecret": {script.Options{
 			Program: []string{program}, Schema: schema, Check: []string{"-"}, Secrets: map[string]string{"key": "/nowhere/key"},
 		}, "no such file"},

@@ -117,6 +117,9 @@ func (c *command) attacked(ctx context.Context, f *selftestFlags) (reports []sel
 	// The runtime folder stays: user ids of live sandboxes are told apart there,
 	// and paths of sockets in it are short.
 	cfg.State = filepath.Join(dir, "state")
+	if err := ownProgram(cfg, dir); err != nil {
+		return nil, err
+	}
 	host, err := c.openOwn(ctx, cfg)
 	if err != nil {
 		return nil, err
@@ -140,6 +143,19 @@ func (c *command) attacked(ctx context.Context, f *selftestFlags) (reports []sel
 		}
 	}()
 	return selftest.Run(ctx, opts)
+}
+
+// ownProgram gives the engine of an operator's program one that attacks are tried
+// with, in the place of the user's: that does what it does.
+func ownProgram(cfg *config.Config, dir string) error {
+	program, form := filepath.Join(dir, "program"), filepath.Join(dir, "program.schema.json")
+	err := errors.Join(
+		os.WriteFile(program, []byte(attack.PayloadProgram), 0o700), os.Chmod(program, 0o755),
+		os.WriteFile(form, []byte(attack.PayloadSchema), 0o644),
+	)
+	script := &cfg.Engine.Script
+	script.Program, script.Schema, script.Check, script.Files, script.Secrets, script.Network = []string{program}, form, nil, nil, nil, ""
+	return err
 }
 
 // openOwn wires the parts for a configuration that is not the user's.

@@ -93,7 +93,7 @@ func Run(ctx context.Context, opts *Options) ([]Report, error) {
 // Check returns an error for a word of only that is neither the id nor the
 // name of an attack.
 func Check(only []string) error {
-	known := slices.Concat(attack.All(), attack.Modules(), tasks(nil, nil), data(nil))
+	known := slices.Concat(attack.All(), attack.Modules(), attack.Payloads(), tasks(nil, nil), data(nil))
 	for _, word := range only {
 		if !slices.ContainsFunc(known, func(a attack.Attack) bool { return a.ID == word || a.Name == word }) {
 			return &caisson.Error{
@@ -123,7 +123,7 @@ func (s *suite) engine(ctx context.Context, e engine.Engine) Report {
 		report.Unusable = features.Missing[0].What + ": " + features.Missing[0].Why
 	case !features.Usable:
 		report.Unusable = "it does not work on this host; see caisson engines"
-	case !features.Command && !features.Module:
+	case !features.Command && !features.Module && !features.OptionsOnly:
 		report.Unusable = "attacks are commands, and it runs none; its own tests attack it"
 	}
 	if report.Unusable != "" {
@@ -140,6 +140,9 @@ func (s *suite) engine(ctx context.Context, e engine.Engine) Report {
 	}
 	if features.Module {
 		all = append(all, attack.Modules()...)
+	}
+	if features.OptionsOnly {
+		all = append(all, attack.Payloads()...)
 	}
 	report.Results = s.try(ctx, e.Name(), all, r.place)
 	if err := s.forget(ctx, e); err != nil {

@@ -14,6 +14,7 @@ import (
 	"github.com/caissonrun/caisson"
 	"github.com/caissonrun/caisson/engine"
 	"github.com/caissonrun/caisson/internal/lockfile"
+	"github.com/caissonrun/caisson/keeper/tasklog"
 )
 
 // probeTime bounds the sandbox of a probe, which takes some 30 ms.
@@ -65,12 +66,21 @@ func (s *sandbox) enteredAfterEnd(ctx context.Context) bool {
 func (b *Sandboxes) TryWith(
 	ctx context.Context, args []string, create func(context.Context, *engine.Spec) (engine.Sandbox, error),
 ) (works Works, err error) {
-	return b.try(ctx, args, create, func(ctx context.Context, s *sandbox) error {
+	log := ""
+	noting := func(ctx context.Context, spec *engine.Spec) (engine.Sandbox, error) {
+		log = spec.Log
+		return create(ctx, spec)
+	}
+	return b.try(ctx, args, noting, func(ctx context.Context, s *sandbox) error {
 		exit, err := (&process{s}).Wait(ctx)
-		if err == nil && exit.Status() != 0 {
-			err = errors.New(strings.TrimSuffix(fmt.Sprintf("its program ended with status %d: %s", exit.Status(), exit.Message), ": "))
+		if err != nil || exit.Status() == 0 {
+			return err
 		}
-		return err
+		said := exit.Message
+		if said == "" {
+			said = tasklog.LastLine(log, tasklog.Stderr)
+		}
+		return errors.New(strings.TrimSuffix(fmt.Sprintf("its program ended with status %d: %s", exit.Status(), said), ": "))
 	}, &works)
 }
 
