@@ -72,7 +72,7 @@ func (o *outside) dial(ctx context.Context, to netip.AddrPort) (net.Conn, error)
 	return new(net.Dialer).DialContext(ctx, "tcp", at)
 }
 
-// gated returns an app whose engine native can have gateways.
+// gated returns an app whose engine, native unless changed, can have gateways.
 func gated(t *testing.T, opts *app.Options) *app.App {
 	return gatedConfig(t, opts, func(*app.Config) {})
 }
@@ -99,9 +99,9 @@ func gatedConfig(t *testing.T, opts *app.Options, change func(*app.Config)) *app
 		t.Fatal(err)
 	}
 	for _, e := range list {
-		if e.Name == "native" && !e.Features.Gateway {
+		if e.Name == cfg.Executor.Prefer[0] && !e.Features.Gateway {
 			if os.Geteuid() == 0 {
-				t.Fatalf("native has no gateways: %+v", e.Features.Missing)
+				t.Fatalf("%s has no gateways: %s %+v", e.Name, e.Error, e.Features.Missing)
 			}
 			t.Skip("this user can make no network namespaces")
 		}

@@ -37,6 +37,9 @@ type Info struct {
 	Task       *caisson.Task    `json:"task,omitempty"`   // Inspect only; secrets never in it
 	Result     *caisson.Result  `json:"result,omitempty"` // once it has ended
 	Dir        string           `json:"dir,omitempty"`    // Inspect only: the task's folder
+	// Blocked is what programs of the newest attempt might not reach, until there
+	// is a result that tells it; Inspect only.
+	Blocked []caisson.Blocked `json:"blocked,omitempty"`
 	// KeptUntil is until when the sandbox of a task that has ended is kept, or its
 	// files.
 	KeptUntil time.Time `json:"kept_until,omitzero"`
@@ -113,6 +116,9 @@ func (x *Executor) Inspect(ctx context.Context, id string) (*Info, error) {
 		info.Progress = max(info.Progress, v)
 	}
 	info.Parts = x.parts(h)
+	if info.Result == nil {
+		info.Blocked = h.blocked
+	}
 	info.PID = x.pid(ctx, t, info, h)
 	info.Networks = x.networks(ctx, t, info, h)
 	return info, ctx.Err()

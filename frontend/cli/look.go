@@ -191,6 +191,9 @@ func printInfo(w io.Writer, info *executor.Info) error {
 	for _, n := range info.Networks {
 		line("network", networkText(&n))
 	}
+	for _, b := range info.Blocked {
+		line("blocked", blockedText(b))
+	}
 	line("part of", partText(info))
 	line("command", commandText(info.Task))
 	for _, p := range info.Parts {

@@ -1,0 +1,120 @@
+package app_test
+
+import (
+	"context"
+	"fmt"
+	"net/http"
+	"net/netip"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	v1 "github.com/google/go-containerregistry/pkg/v1"
+
+	"github.com/caissonrun/caisson"
+	"github.com/caissonrun/caisson/app"
+	"github.com/caissonrun/caisson/internal/testimage"
+)
+
+// TestGatewaysAlike holds that proxies, allow-lists and brokered secrets are the
+// same for images, in every engine and runtime that declares them, also where
+// steps share a network. It runs what busybox has.
+func TestGatewaysAlike(t *testing.T) {
+	if os.Geteuid() != 0 {
+		t.Skip("an ordinary user's engines for images have no networks")
+	}
+	archive := filepath.Join(t.TempDir(), "busybox.tar")
+	const name = "caisson-test/gateways:1"
+	img, err := testimage.Busybox(v1.Config{})
+	if err == nil {
+		err = testimage.WriteArchive(img, archive, name)
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, c := range []struct{ name, engine, runtime, image string }{
+		{"builtin", "oci", "builtin", "docker-archive:" + archive},
+		{"crun", "oci", "crun", "docker-archive:" + archive},
+		{"runc", "oci", "runc", "docker-archive:" + archive},
+		{"docker", "docker", "", name},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			a := gatewayApp(t, func(cfg *app.Config) {
+				cfg.Executor.Prefer = []string{c.engine}
+				cfg.Engine.OCI.Runtime = c.runtime
+				if c.engine == "docker" {
+					cfg.Engine.Docker.Host = daemon(t, archive)
+				}
+			})
+			proxyAndBroker(t, a, c.image)
+			allowAlone(t, a, c.image)
+		})
+	}
+}
+
+// gatewayApp returns an app whose upstream tells its path, and whose broker's
+// host is api.example.
+func gatewayApp(t *testing.T, change func(*app.Config)) *app.App {
+	t.Helper()
+	api := listen(t, "127.0.0.1:0", func(w http.ResponseWriter, r *http.Request) {
+		fmt.Fprintf(w, "right value: %v, you said %s\n", r.Header.Get("X-Key") == token, r.Header.Get("X-Key"))
+	})
+	api.Start()
+	o := newOutside()
+	o.add("api.example", "93.184.215.40:80", api.Listener)
+	o.add("good.example", "93.184.215.41:80", api.Listener)
+	return gatedConfig(t, &app.Options{
+		Lookup:  func(ctx context.Context, name string) ([]netip.Addr, error) { return o.lookup(ctx, name) },
+		Dial:    o.dial,
+		Proxies: map[string]http.Handler{"mine": says("mine")},
+	}, change)
+}
+
+// proxyAndBroker runs steps beside each other without any network.
+func proxyAndBroker(t *testing.T, a *app.App, image string) {
+	t.Helper()
+	get := func(path string) []caisson.Step {
+		return []caisson.Step{{Program: caisson.Program{Run: "wget -qO- http://app/" + path}}}
+	}
+	out, result := runGated(t, a, &caisson.Task{
+		Program: caisson.Program{Image: image, Run: `
+wget -qO- http://app/main
+wget -qO- --header "X-Key: $TOKEN" http://api.example/
+wget -qO- http://93.184.215.40/ 2>/dev/null && echo "there is another way"
+env | grep -q ` + token + ` && echo "the value is inside"
+while [ ! -e seen ]; do sleep 0.1; done`},
+		Pre: get("pre"), Post: get("post"),
+		Sidecars: []caisson.Step{{Program: caisson.Program{Run: "wget -qO- http://app/sidecar && touch seen; sleep 100"}}},
+		Proxies:  map[string]caisson.Proxy{"app": {Upstream: "mine"}},
+		Secrets:  map[string]caisson.Secret{"TOKEN": {From: "env:X", Broker: &caisson.Broker{Host: "http://api.example", Header: "X-Key"}}},
+	})
+	if !result.Success {
+		t.Errorf("result %+v", result)
+	}
+	wantLines(t, out, "mine app /pre\n", "mine app /main\n", "mine app /sidecar\n", "mine app /post\n", "right value: true, you said CAISSON_PLACEHOLDER_")
+	for _, wrong := range []string{"another way", "is inside", token} {
+		if strings.Contains(out, wrong) {
+			t.Errorf("it said\n%s", out)
+		}
+	}
+}
+
+// allowAlone reaches one name and nothing else.
+func allowAlone(t *testing.T, a *app.App, image string) {
+	t.Helper()
+	out, result := runGated(t, a, &caisson.Task{
+		Program: caisson.Program{Image: image, Run: `
+wget -qO- http://good.example/
+for url in http://api.example/ http://93.184.215.41/ http://[2001:db8::1]/; do
+  wget -qO- $url 2>/dev/null && echo "$url is reached"
+done; true`},
+		Network: caisson.Network{Mode: caisson.NetworkAllow, Allow: []string{"good.example:80"}},
+	})
+	if !result.Success || strings.Contains(out, "is reached") {
+		t.Errorf("it said\n%s\nresult %+v", out, result)
+	}
+	wantLines(t, out, "right value: false, you said \n")
+	const why = ": not in network.allow"
+	wantBlocked(t, result, "api.example:80"+why, "93.184.215.41:80"+why, "[2001:db8::1]:80"+why)
+}
