@@ -42,6 +42,9 @@ func (x *Executor) Attend(ctx context.Context, id string, detach bool) error {
 	}
 	lock, err := x.lock(t)
 	if errors.Is(err, caisson.ErrExists) && detach {
+		if ended, existsErr := state.Exists(t.Result()); ended && existsErr == nil {
+			return nil // what is kept of it is seen to
+		}
 		limited, cancel := context.WithTimeout(ctx, takeOver)
 		defer cancel()
 		lock, err = lockfile.Acquire(limited, t.Lock())
