@@ -486,3 +486,21 @@ func TestMergeHosts(t *testing.T) {
 		t.Error("a file that is not there was made")
 	}
 }
+
+// Without a way into containers there is no gateway, and it says why.
+func TestFeaturesUngated(t *testing.T) {
+	f := &found{ungated: errors.New("it can't be entered")}
+	out := new(Options).features(f)
+	if out.Gateway || out.Networks.Allow || out.Networks.Inside {
+		t.Errorf("features are %+v, %+v", out, out.Networks)
+	}
+	for _, what := range []string{engine.WhatGateway, engine.WhatAllowList} {
+		if !slices.ContainsFunc(out.Missing, func(m engine.Missing) bool { return m.What == what && m.Why == "it can't be entered" }) {
+			t.Errorf("missing are %+v, without %s", out.Missing, what)
+		}
+	}
+	spec := &engine.Spec{Gateway: new(engine.Gateway)}
+	if err := out.Check(spec); caisson.KindOf(err) != caisson.ErrUnsupported || !strings.Contains(err.Error(), "it can't be entered") {
+		t.Errorf("Check = %v, want ErrUnsupported with the reason", err)
+	}
+}
