@@ -24,7 +24,11 @@ const (
 // logs what it ended in. Finally steps, and what can't be removed, do not change
 // that.
 func (a *attendant) endAttempt(ctx context.Context, out *outcome) error {
+	if err := a.settleGate(); err != nil {
+		return err
+	}
 	result := a.verdict(out)
+	a.gate = nil
 	ev := &caisson.Event{Type: caisson.EventAttemptEnd, Result: result}
 	if a.keeps(result) {
 		if err := a.beginKeep(ctx, out); err != nil {

@@ -382,6 +382,15 @@ func (a *attendant) unserve(folder string) {
 	delete(a.gate.open, folder)
 }
 
+// settleGate ends all serving of an attempt and logs what else was blocked: names
+// that were only looked up are known to be that at the end.
+func (a *attendant) settleGate() error {
+	gate := a.gate
+	a.closeGate()
+	a.gate = gate
+	return a.noteBlocked()
+}
+
 // closeGate ends all serving.
 func (a *attendant) closeGate() {
 	if a.gate == nil {

@@ -206,6 +206,19 @@ func TestGatewayBlocked(t *testing.T) {
 	r.clean()
 }
 
+// TestGatewayLookedUp holds that a name is told, too, that was looked up for a
+// port that nobody listens at.
+func TestGatewayLookedUp(t *testing.T) {
+	r := gatedRig(t, nil)
+	p := r.process()
+	result := p.run(allowing("get http://unheard.example:22/; true", "good.example:80"))
+	want := []caisson.Blocked{{Host: "unheard.example", Why: "not in network.allow", Count: 1}}
+	if !slices.Equal(result.Blocked, want) {
+		t.Errorf("blocked %+v, want %+v", result.Blocked, want)
+	}
+	r.clean()
+}
+
 // TestRedactBlocked holds that a secret is not told by a name made of it, which
 // is in lower case.
 func TestRedactBlocked(t *testing.T) {
