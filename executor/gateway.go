@@ -167,6 +167,7 @@ func (b *blueprint) policy() (*gateway.Policy, error) {
 	task := b.record.Task
 	p := &gateway.Policy{
 		Everything: task.Network.Mode == caisson.NetworkAllow || len(task.Network.Allow) > 0,
+		PublicOnly: !b.record.Trusted,
 		Proxies:    make(map[string]http.Handler, len(task.Proxies)),
 	}
 	var err error

@@ -42,10 +42,17 @@ type dest struct {
 
 // errPrivate is what a name leads to that may not be reached; its text is told
 // to the task and in its result.
-type errPrivate struct{ addr netip.Addr }
+type errPrivate struct {
+	addr  netip.Addr
+	never bool // no list could change that
+}
 
 func (e *errPrivate) Error() string {
-	return fmt.Sprintf("leads to %s, which is not a public address: list the address itself to allow it", e.addr)
+	text := fmt.Sprintf("leads to %s, which is not a public address", e.addr)
+	if !e.never {
+		text += ": list the address itself to allow it"
+	}
+	return text
 }
 
 var errTooMany = errors.New("too many different hosts were reached")
@@ -121,7 +128,7 @@ func (s *Server) reachable(d *dest, found []netip.Addr) ([]netip.Addr, error) {
 	for _, addr := range found {
 		addr = addr.Unmap()
 		if !s.mayLead(d, addr, own) {
-			refused = &errPrivate{addr}
+			refused = &errPrivate{addr: addr, never: s.plan.publicOnly}
 			continue
 		}
 		if len(addrs) < maxAddrs && !slices.Contains(addrs, addr) {
@@ -143,6 +150,9 @@ func (s *Server) mayLead(d *dest, addr netip.Addr, own []netip.Addr) bool {
 	}
 	if netguard.Public(addr) && !slices.Contains(own, addr) {
 		return true
+	}
+	if s.plan.publicOnly {
+		return false
 	}
 	if d.broker != nil && !d.broker.plain {
 		return true

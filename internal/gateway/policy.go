@@ -15,6 +15,7 @@ import (
 
 	"github.com/caissonrun/caisson"
 	"github.com/caissonrun/caisson/engine"
+	"github.com/caissonrun/caisson/internal/netguard"
 	"github.com/caissonrun/caisson/keeper/redact"
 )
 
@@ -26,6 +27,10 @@ type Policy struct {
 	// Otherwise Allow is empty.
 	Everything bool
 	Allow      []Rule
+	// PublicOnly says that nothing but the public Internet is reached, even where
+	// the policy names an address that is not of it: the task is somebody's whom
+	// this host's own networks are no business of. Proxies are the operator's.
+	PublicOnly bool
 	// Proxies are by name, [a-z]{3,22}: http://NAME/ inside. Handlers see NAME as
 	// the request's host.
 	Proxies map[string]http.Handler
@@ -135,6 +140,7 @@ type secret struct {
 // A plan is a policy that was checked, with the addresses inside.
 type plan struct {
 	everything bool
+	publicOnly bool
 	rules      []Rule
 	proxies    map[netip.Addr]proxyTarget
 	brokers    map[endpoint]*brokerHost
@@ -152,7 +158,7 @@ type proxyTarget struct {
 // compile checks a policy and lays out its addresses.
 func compile(p *Policy) (*plan, error) {
 	c := &plan{
-		everything: p.Everything, rules: p.Allow,
+		everything: p.Everything, publicOnly: p.PublicOnly, rules: p.Allow,
 		proxies: map[netip.Addr]proxyTarget{}, brokers: map[endpoint]*brokerHost{}, hosts: map[string]netip.Addr{},
 		inside: map[netip.Addr]string{},
 	}
@@ -160,11 +166,34 @@ func compile(p *Policy) (*plan, error) {
 	if len(p.Allow) > 0 && !p.Everything {
 		errs = append(errs, wrong("allow", "is only for a network that has nothing else"))
 	}
-	errs = append(errs, c.addProxies(p.Proxies), c.addBrokers(p))
+	errs = append(errs, c.addProxies(p.Proxies), c.addBrokers(p), c.checkPublic())
 	if n := len(c.gateway().Sockets); n > maxSockets {
 		errs = append(errs, wrong("network", "needs %d sockets, at most %d can be: fewer ports or proxies", n, maxSockets))
 	}
 	return c, errors.Join(errs...)
+}
+
+// checkPublic refuses addresses that the policy may not name.
+func (c *plan) checkPublic() error {
+	if !c.publicOnly {
+		return nil
+	}
+	var errs []error
+	check := func(item, text string, addr netip.Addr) {
+		if addr.IsValid() && !netguard.Public(addr) {
+			errs = append(errs, &caisson.Error{
+				Op: caisson.OpValidate, Item: item, Kind: caisson.ErrDenied,
+				Err: fmt.Errorf("%s: %w", text, netguard.ErrPrivate),
+			})
+		}
+	}
+	for _, r := range c.rules {
+		check("network.allow", r.String(), r.addr)
+	}
+	for _, s := range c.secrets {
+		check("secrets."+clip(s.Name)+".broker", s.at.String(), s.at.addr)
+	}
+	return errors.Join(errs...)
 }
 
 func wrong(item, format string, args ...any) error {

@@ -147,3 +147,29 @@ func TestHostRoots(t *testing.T) {
 		t.Error("the host's bundle has no certificate")
 	}
 }
+
+// Who is not trusted reaches nothing of this host's networks, by whatever rule.
+func TestPolicyPublicOnly(t *testing.T) {
+	s := token()
+	s.Host = "http://127.0.0.1:80"
+	p := gateway.Policy{Everything: true, PublicOnly: true, Allow: rules(t, "10.1.2.3:80", "1.1.1.1:443", "[64:ff9b::7f00:1]:80"), Brokered: []gateway.Brokered{s}}
+	err := p.Check()
+	if !errors.Is(err, caisson.ErrDenied) || strings.Count(err.Error(), "not a public address") != 3 || strings.Contains(err.Error(), "1.1.1.1") {
+		t.Errorf("Check = %v, want three addresses denied", err)
+	}
+
+	server, roots := secureWeb(t, func(http.ResponseWriter, *http.Request) { t.Error("a request arrived") })
+	s = token()
+	a, err := gateway.NewAuthority([]string{s.Host})
+	if err != nil {
+		t.Fatal(err)
+	}
+	b := open(t, &gateway.Policy{Everything: true, PublicOnly: true, Brokered: []gateway.Brokered{s}, Authority: a}, func(o *gateway.Options) { o.Roots = roots })
+	b.host("example.com", "10.1.2.3", 443, server)
+	trusted := x509.NewCertPool()
+	trusted.AppendCertsFromPEM(a.Bundle(nil))
+	if status, body := get(t, b.client(trusted), "https://example.com/"); status != 403 || !strings.Contains(body, "not a public address") {
+		t.Errorf("a host at a private address: %d %q, want 403", status, body)
+	}
+	b.noDials()
+}
