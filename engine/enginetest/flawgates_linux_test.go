@@ -145,6 +145,10 @@ func flawsOfGateways() []flaw {
 			open, _ := s.full.Sockets(ctx)
 			return open, nil
 		}},
+		{name: "a kept sandbox has sockets", find: "gateway/ended-and-kept", how: "Sockets of a kept sandbox", sockets: func(s *brokenSandbox, ctx context.Context) ([]engine.OpenSocket, error) {
+			open, _ := s.full.Sockets(ctx)
+			return open, nil
+		}},
 		{name: "everything is loopback alone", find: "gateway/everything", how: "it printed", create: gatewayWith(func(g *engine.Gateway) { g.Everything = false })},
 		{name: "everything is for any network", find: "gateway/everything", how: "Create succeeded", create: changed(func(s *engine.Spec) {
 			if s.Network.Mode == "" {

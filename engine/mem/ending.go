@@ -35,6 +35,7 @@ func (b *box) mainEnded(p *Proc) {
 	}
 	b.mu.Unlock()
 
+	b.closeGateway()
 	if err := b.log.close(); err != nil && exit.Message == "" {
 		exit.Message = "log: " + err.Error()
 	}
