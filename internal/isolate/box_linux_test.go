@@ -547,6 +547,50 @@ func TestFreeze(t *testing.T) {
 	reportOf(t, box)
 }
 
+// Halted programs stay so, and others run beside them.
+func TestHalt(t *testing.T) {
+	box := begin(t, baseSpec(t))
+	p := spawn(t, box, "tree")
+	p.ready(t)
+	for range 2 {
+		if err := box.Halt(); err != nil {
+			t.Fatalf("Halt = %v", err)
+		}
+	}
+	state := func() byte {
+		text, _ := os.ReadFile(fmt.Sprintf("/proc/%d/stat", p.PID))
+		return text[bytes.LastIndexByte(text, ')')+2]
+	}
+	if !poll(func() bool { return state() == 'T' }) {
+		t.Errorf("the program is in state %c", state())
+	}
+	for range 2 {
+		reportOf(t, box)
+	}
+	if !box.Alive() {
+		t.Error("Alive = false while halted")
+	}
+	if err := box.Kill(); err != nil {
+		t.Fatalf("Kill while halted = %v", err)
+	}
+	<-p.read
+	reportOf(t, box)
+
+	// One that is frozen is halted, too.
+	p = spawn(t, box, "tree")
+	p.ready(t)
+	if err := box.Freeze(true); err != nil {
+		t.Fatal(err)
+	}
+	if err := box.Halt(); err != nil {
+		t.Fatalf("Halt while frozen = %v", err)
+	}
+	reportOf(t, box)
+	if err := begin(t, plainSpec()).Halt(); !errors.Is(err, caisson.ErrUnsupported) {
+		t.Errorf("Halt without isolation = %v, want ErrUnsupported", err)
+	}
+}
+
 // TestParentDies kills the process that holds the box.
 func TestParentDies(t *testing.T) {
 	for _, kind := range []string{"sandbox", "none"} {

@@ -55,7 +55,7 @@ func TestCgroup(t *testing.T) {
 // which init is born in the group.
 func TestUnified(t *testing.T) {
 	needRoot(t)
-	cmd := exec.Command(self(t), "unified", "-test.v", "-test.run=^Test(InGroup|Freeze|PlainInGroup)$")
+	cmd := exec.Command(self(t), "unified", "-test.v", "-test.run=^Test(InGroup|Freeze|Halt|HaltInGroup|PlainInGroup)$")
 	cmd.SysProcAttr = &syscall.SysProcAttr{Cloneflags: unix.CLONE_NEWNS}
 	out, err := cmd.CombinedOutput()
 	if err != nil || !bytes.Contains(out, []byte("--- PASS: TestInGroup")) {
@@ -114,6 +114,43 @@ func TestInGroup(t *testing.T) {
 	}
 	if err := box.Close(); err != nil {
 		t.Errorf("Close while frozen = %v", err)
+	}
+	<-p.read
+}
+
+// In a group of version 2 what is halted is frozen: a SIGCONT changes nothing.
+func TestHaltInGroup(t *testing.T) {
+	needRoot(t)
+	spec := baseSpec(t)
+	spec.Cgroup = &isolate.Cgroup{Name: fmt.Sprintf("isolate-test-%d", os.Getpid())}
+	box := begin(t, spec)
+	p := spawn(t, box, "tree")
+	p.ready(t)
+	if err := box.Halt(); err != nil {
+		t.Fatalf("Halt = %v", err)
+	}
+	groups, _ := os.ReadFile(fmt.Sprintf("/proc/%d/cgroup", p.PID))
+	init, _ := os.ReadFile(fmt.Sprintf("/proc/%d/cgroup", box.PID()))
+	frozen := strings.Contains(string(groups), spec.Cgroup.Name+"/halted")
+	if inside := strings.Contains(string(init), "0::") && strings.Contains(string(init), spec.Cgroup.Name); inside != frozen {
+		t.Errorf("init is in the group: %v, and what is halted is frozen: %v", inside, frozen)
+	}
+	reportOf(t, box)
+	if stats, err := box.Stats(); err != nil || stats.PIDs < 1 {
+		t.Errorf("Stats = %+v, %v, want those that are halted", stats, err)
+	}
+	if err := box.Kill(); err != nil {
+		t.Fatalf("Kill = %v", err)
+	}
+	<-p.read
+	reportOf(t, box)
+	p = spawn(t, box, "tree")
+	p.ready(t)
+	if err := box.Halt(); err != nil {
+		t.Fatalf("Halt again = %v", err)
+	}
+	if err := box.Close(); err != nil {
+		t.Errorf("Close while halted = %v", err)
 	}
 	<-p.read
 }

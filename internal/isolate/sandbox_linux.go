@@ -399,20 +399,27 @@ func (b *sandbox) freeze(on bool) error {
 }
 
 // halt implements backend. It is done by init, which a signal to all does not
-// reach, in one step: nothing can fork out of it.
+// reach, in one step: nothing can fork out of it. Then, where there is a group of
+// version 2, they are frozen in it, so that none can order itself a SIGCONT.
 func (b *sandbox) halt() error {
 	if b.inside {
 		if err := b.freeze(false); err != nil {
 			return err
 		}
 	}
-	_, err := b.ask(frameStop, nil, nil)
-	if err == nil {
-		b.mu.Lock()
-		b.frozen = false
-		b.mu.Unlock()
+	if _, err := b.ask(frameStop, nil, nil); err != nil {
+		return err
 	}
-	return err
+	b.mu.Lock()
+	b.frozen = false
+	b.mu.Unlock()
+	if !b.inside {
+		return nil
+	}
+	if err := b.group.Halt(b.init); !errors.Is(err, caisson.ErrUnsupported) {
+		return err
+	}
+	return nil
 }
 
 // stats implements backend.
