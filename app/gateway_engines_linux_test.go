@@ -81,7 +81,7 @@ func proxyAndBroker(t *testing.T, a *app.App, image string) {
 		Program: caisson.Program{Image: image, Run: `
 wget -qO- http://app/main
 wget -qO- --header "X-Key: $TOKEN" http://api.example/
-wget -qO- http://93.184.215.40/ 2>/dev/null && echo "there is another way"
+timeout 5 wget -qO- http://93.184.215.40/ 2>/dev/null && echo "there is another way"
 env | grep -q ` + token + ` && echo "the value is inside"
 while [ ! -e seen ]; do sleep 0.1; done`},
 		Pre: get("pre"), Post: get("post"),
@@ -107,7 +107,7 @@ func allowAlone(t *testing.T, a *app.App, image string) {
 		Program: caisson.Program{Image: image, Run: `
 wget -qO- http://good.example/
 for url in http://api.example/ http://93.184.215.41/ http://[2001:db8::1]/; do
-  wget -qO- $url 2>/dev/null && echo "$url is reached"
+  timeout 5 wget -qO- $url 2>/dev/null && echo "$url is reached"
 done; true`},
 		Network: caisson.Network{Mode: caisson.NetworkAllow, Allow: []string{"good.example:80"}},
 	})

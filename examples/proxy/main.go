@@ -41,8 +41,9 @@ func main() {
 		fmt.Fprintln(os.Stderr, "usage: proxy [-listen ADDRESS] COMMAND...")
 		os.Exit(2)
 	}
-	// ^C is for the command, which ends by it, and then so does this.
-	signal.Ignore(os.Interrupt)
+	// ^C is for the command, which ends by it, and then so does this. A signal that
+	// were ignored would be ignored by the command, too.
+	signal.Notify(make(chan os.Signal, 1), os.Interrupt)
 	err := serve(*listen, flag.Args())
 	var ended *exec.ExitError
 	if errors.As(err, &ended) {
