@@ -15,7 +15,7 @@ func asking() *engine.Spec {
 		Args: []string{"true"}, Run: "true", Image: "i", RootFS: &engine.RootFS{Path: "/r"}, Module: "m", Machine: &caisson.Machine{}, Options: []byte("{}"),
 		User: "1", Group: "1", Hostname: "h", Privileged: true, Devices: []caisson.Device{{}}, GPUs: "all", Registry: &caisson.Registry{},
 		Secrets: []engine.Secret{{}}, Displays: []caisson.Display{{}}, Ports: []caisson.Port{{}}, DNS: &caisson.DNS{},
-		Gateway: new(engine.Gateway), Limits: caisson.Limits{CPUs: 1, Memory: 1, PIDs: 1, Disk: 1, Log: 1, Files: 1},
+		Gateway: &engine.Gateway{For: []string{"proxies.app"}}, Limits: caisson.Limits{CPUs: 1, Memory: 1, PIDs: 1, Disk: 1, Log: 1, Files: 1},
 		Network: caisson.Network{Mode: caisson.NetworkAllow, Attach: []caisson.NetworkAttach{{Name: "lan"}}},
 		Mounts:  []engine.Mount{{Type: engine.MountBind, ReadOnly: true}, {Type: engine.MountTmpfs}},
 	}
@@ -28,7 +28,7 @@ func TestCheckNamesEverything(t *testing.T) {
 	}
 	for _, field := range []string{
 		"cmd", "run", "image", "module", "machine", "options", "user", "group", "hostname", "privileged", "devices", "gpus",
-		"registry", "secrets", "displays", "ports", "dns", "gateway", "limits.cpus", "limits.memory", "limits.pids", "limits.disk",
+		"registry", "secrets", "displays", "ports", "dns", "proxies.app", "limits.cpus", "limits.memory", "limits.pids", "limits.disk",
 		"limits.log", "limits.files", "network.allow", `network: "lan"`, "mounts[0].type: bind", "mounts[0].readonly", "mounts[1].type: tmpfs",
 	} {
 		if !strings.Contains(err.Error(), field) {

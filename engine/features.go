@@ -68,7 +68,6 @@ type Features struct {
 	Gateway  bool `json:"gateway"`  // Gatekeeper
 	Keep     bool `json:"keep"`     // Spec.Keep: Exec after the program's end
 	Prepare  bool `json:"prepare"`  // Preparer, on the Engine
-	Volumes  bool `json:"volumes"`  // VolumeMaker, on the Engine
 	Events   bool `json:"events"`   // EventSource
 
 	// Isolation lists what separates the task from the host, such as "pid
@@ -78,10 +77,9 @@ type Features struct {
 	Missing []Missing `json:"missing,omitempty"`
 
 	// JSON Schemas (draft 2020-12) of the engine's section of the
-	// configuration, of a task's options and of a volume's options; nil: none.
+	// configuration and of a task's options; nil: none.
 	ConfigSchema  json.RawMessage `json:"config_schema,omitempty"`
 	OptionsSchema json.RawMessage `json:"options_schema,omitempty"`
-	VolumeSchema  json.RawMessage `json:"volume_schema,omitempty"`
 	// Doc is the engine's documentation for users, in Markdown.
 	Doc string `json:"doc,omitempty"`
 }

@@ -173,15 +173,6 @@ type Pruner interface {
 	Prune(ctx context.Context, age time.Duration) (removed []string, err error)
 }
 
-// A VolumeMaker is an Engine whose volumes are not folders of the host:
-// Features.Volumes.
-type VolumeMaker interface {
-	// MakeVolume makes a volume from a tar stream, or an empty one if r is nil.
-	MakeVolume(ctx context.Context, name string, r io.Reader) error
-	// RemoveVolume removes it. Errors: ErrNotFound; ErrExists while it is used.
-	RemoveVolume(ctx context.Context, name string) error
-}
-
 // An EventSource is a Sandbox that tells what happens in it: Features.Events.
 type EventSource interface {
 	// Events calls f for each event, in order, until ctx or the sandbox ends.

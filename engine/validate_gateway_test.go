@@ -52,7 +52,7 @@ func TestValidateGatewayErr(t *testing.T) {
 		`gateway.names."10.0.0.1": not a host name`:     func(g *engine.Gateway) { g.Names["10.0.0.1"] = "127.64.0.1" },
 		`gateway.names."far": "192.0.2.1" is no`:        func(g *engine.Gateway) { g.Names["far"] = "192.0.2.1" },
 		`gateway.resolver: "127.0.0.1\nx" is no`:        func(g *engine.Gateway) { g.Resolver = "127.0.0.1\nx" },
-		`gateway.sockets: there are 300, at most 253 c`: func(g *engine.Gateway) { g.Sockets = make([]engine.Socket, 300) },
+		`gateway.sockets: there are 300, at most 200 c`: func(g *engine.Gateway) { g.Sockets = make([]engine.Socket, 300) },
 	} {
 		s := gated()
 		change(s.Gateway)

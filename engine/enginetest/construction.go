@@ -77,7 +77,7 @@ func featuresAgree(t *T) {
 		"stats": is[engine.StatsReader](sb), "pause": is[engine.Pauser](sb),
 		"snapshot": is[engine.Snapshotter](sb), "displays": is[engine.Displayer](sb),
 		"events":  is[engine.EventSource](sb),
-		"prepare": is[engine.Preparer](t.engine), "volumes": is[engine.VolumeMaker](t.engine),
+		"prepare": is[engine.Preparer](t.engine),
 	} {
 		if want, _ := declared(&t.features, feature); has != want {
 			t.Errorf("feature %s is declared: %v; its interface is there: %v", feature, want, has)
@@ -97,7 +97,6 @@ func is[I any](v any) bool {
 func schemas(t *T) {
 	for name, schema := range map[string]json.RawMessage{
 		"ConfigSchema": t.features.ConfigSchema, "OptionsSchema": t.features.OptionsSchema,
-		"VolumeSchema": t.features.VolumeSchema,
 	} {
 		if schema == nil {
 			continue

@@ -51,7 +51,7 @@ const (
 	byRedact   = "keeper/redact"
 	bySelftest = "caisson selftest"
 	withVM     = "written with the first engine of virtual machines"
-	withImages = "written with the first engine of images"
+	byImage    = "package image"
 	byGateway  = "internal/gateway"
 	withFront  = "written with the first front door of several users"
 	withScreen = "written with the first engine of displays"
@@ -89,7 +89,7 @@ func ruleTexts() []Rule {
 		numbered("Creation", 9,
 			rule("destroying before the start releases everything, repeatedly and from several callers"),
 			rule("destroying while the start is under way ends in one consistent outcome, and nothing remains"),
-			rule("a cancelled preparation returns soon and leaves nothing, not even a spoilt cache", withImages),
+			rule("a cancelled preparation returns soon and leaves nothing, not even a spoilt cache", byImage),
 			rule("a second start is refused and does not disturb the first"),
 			rule("a spec is one value: concurrent use of it has no races, and all of it takes effect"),
 			rule("a failure while starting has the right kind and one clear line, releases everything, and the next task runs", byExecutor),
@@ -232,7 +232,7 @@ func ruleTexts() []Rule {
 			rule("user ids of live sandboxes do not overlap"),
 			rule("devices are there only when declared and permitted"),
 			rule("nothing that a task prints, names or writes can crash the worker", "fuzz tests of keeper/tasklog, document and "+bySafefs),
-			rule("images and caches are fetched once, checked while they are unpacked, and collected only when unused", withImages),
+			rule("images and caches are fetched once, checked while they are unpacked, and collected only when unused", byImage),
 		),
 	)
 }
