@@ -321,6 +321,7 @@ func (b *box) destroy(ctx context.Context) error {
 	case <-ctx.Done():
 		return ctx.Err()
 	}
+	b.endKeep()
 	b.mu.Lock()
 	if b.destroyed {
 		b.mu.Unlock()
@@ -340,7 +341,7 @@ func (b *box) destroy(ctx context.Context) error {
 			return ctx.Err()
 		}
 	}
-	b.endKeep()
+	b.endKeep() // it may have begun meanwhile
 	if err := b.awaitEmpty(ctx); err != nil {
 		return err
 	}
