@@ -586,9 +586,6 @@ func TestHalt(t *testing.T) {
 		t.Fatalf("Halt while frozen = %v", err)
 	}
 	reportOf(t, box)
-	if err := begin(t, plainSpec()).Halt(); !errors.Is(err, caisson.ErrUnsupported) {
-		t.Errorf("Halt without isolation = %v, want ErrUnsupported", err)
-	}
 }
 
 // TestParentDies kills the process that holds the box.

@@ -211,6 +211,12 @@ func TestPlainFreeze(t *testing.T) {
 	<-p.read
 }
 
+func TestPlainHalt(t *testing.T) {
+	if err := begin(t, plainSpec()).Halt(); !errors.Is(err, caisson.ErrUnsupported) {
+		t.Errorf("Halt = %v, want ErrUnsupported", err)
+	}
+}
+
 func TestPlainTerminal(t *testing.T) { testTerminal(t, begin(t, plainSpec()), inside(t)) }
 
 func TestPlainCgroup(t *testing.T) {
