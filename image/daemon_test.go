@@ -186,3 +186,18 @@ func TestRegistryDown(t *testing.T) {
 	_, err = get(t, pullStore(t, sources(t, nil)), host+"/app:1")
 	wantError(t, err, caisson.ErrUnavailable, host, "refused")
 }
+
+// TestModuleRealRegistry holds that a registry's own program serves modules.
+func TestModuleRealRegistry(t *testing.T) {
+	host, pool := daemon(t)
+	s := pullStore(t, image.Sources{AuthFile: authFile(t, `{}`), RootCAs: pool, AllowPrivate: true})
+	dir := t.TempDir()
+	img := imagetest.Module(t, "wasm", wasmType, wasmConfig)
+	imagetest.Layout(t, filepath.Join(dir, "layout"), map[string]v1.Image{"v1": img})
+	skopeo(t, "--dest-tls-verify=false", "oci:"+filepath.Join(dir, "layout")+":v1", "docker://"+host+"/team/module:1")
+	for _, ref := range []string{host + "/team/module:1", host + "/team/module@" + digestOf(t, img), "oci:" + filepath.Join(dir, "layout") + ":v1"} {
+		if got, err := module(t, s, &image.Request{Ref: ref, Trusted: true}); err != nil || got != "wasm" {
+			t.Errorf("%s: %q, %v", ref, got, err)
+		}
+	}
+}
