@@ -2,10 +2,12 @@ package wasm
 
 import (
 	"bytes"
+	"crypto/rand"
 	"errors"
 	"fmt"
 	"os"
 	"strconv"
+	"strings"
 
 	"golang.org/x/sys/unix"
 
@@ -123,7 +125,8 @@ func (s *share) close() error {
 // canShare says why a thread's processor time can't be bounded here; nil: it
 // can.
 func canShare() error {
-	s, err := newShare(fmt.Sprintf("caissonwasm-probe-%d", os.Getpid()), 500)
+	// One that is left by a kill goes with those of package cgroup's own probes.
+	s, err := newShare(fmt.Sprintf("probe-%d-%s", os.Getpid(), strings.ToLower(rand.Text())), 500)
 	if err != nil {
 		return err
 	}
