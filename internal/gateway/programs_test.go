@@ -25,8 +25,11 @@ import (
 func need(t *testing.T, name string) string {
 	t.Helper()
 	path, err := exec.LookPath(name)
+	if err != nil && os.Geteuid() == 0 {
+		t.Fatalf("%s is not installed; scripts/setup does it", name)
+	}
 	if err != nil {
-		t.Skipf("%s is not installed here", name)
+		t.Skipf("%s is not installed here, and this is an ordinary user", name)
 	}
 	return path
 }
