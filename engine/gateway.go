@@ -12,7 +12,7 @@ type Gateway struct {
 	// For lists what of the task it is there for, as errors call it:
 	// "proxies.git". Empty: the gateway itself.
 	For []string `json:"for,omitempty"`
-	// Sockets listen from Create on until the sandbox is gone. With
+	// Sockets listen from Create on until the main program has ended. With
 	// Spec.SharedNetwork the same sockets may be asked for by every sandbox on
 	// it; whichever gets a connection serves it.
 	Sockets []Socket `json:"sockets"`
@@ -43,7 +43,7 @@ type Socket struct {
 // with none.
 type Gatekeeper interface {
 	// Sockets returns the sockets of Spec.Gateway, in that order, from the return
-	// of Create or Recover on until the sandbox is gone; also in another process
+	// of Create or Recover on until the main program has ended; also in another process
 	// than the one that created it, and again in the same. They stay open inside
 	// while nobody serves them: whoever connects waits. The caller closes what it
 	// gets, which does not close the socket for anybody else.
