@@ -18,9 +18,10 @@ setup: ## install what tests need from Debian's packages (as root)
 	sh scripts/setup
 
 .PHONY: build
-build: keeper inside ## build bin/caisson, static, with the small programs inside, and the example's component
+build: keeper inside ## build bin/caisson, static, with the small programs inside, and what examples run
 	$(GO) build -trimpath -ldflags '$(LDFLAGS)' -o bin/caisson ./cmd/caisson
 	$(GO) build -trimpath -ldflags '-s -w' -o examples/components/registry/aggregate/aggregate ./examples/components/registry/aggregate
+	GOOS=wasip1 GOARCH=wasm $(GO) build -trimpath -o examples/wasm/wordcount.wasm ./examples/wasm
 	cp -f examples/components/population/storage/in/c-example/*.csv examples/components/registry/datasets/
 
 .PHONY: keeper
@@ -83,4 +84,4 @@ fmt-check:
 
 .PHONY: clean
 clean: ## remove what make has built
-	rm -rf bin examples/components/registry/aggregate/aggregate examples/components/registry/datasets/*.csv keeper/embedded/caisson-keeper-* internal/selftest/embedded/caisson-inside-*
+	rm -rf bin examples/wasm/*.wasm examples/components/registry/aggregate/aggregate examples/components/registry/datasets/*.csv keeper/embedded/caisson-keeper-* internal/selftest/embedded/caisson-inside-*
