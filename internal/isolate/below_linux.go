@@ -33,12 +33,33 @@ func signalBelow(sig unix.Signal) error {
 // below returns the pids of all descendants of this process that are not
 // dead. Only this process reaps those whose parents have ended, so a pid found
 // here belongs to a descendant for as long as its parents stand still.
+//
+// One look can miss a process: the children of one that ends meanwhile become
+// this process's, whose list was read before. So it looks again until it finds
+// nobody new: then all that were known and are dead had left their children
+// before the last look.
 func below() []int {
+	seen := map[int]bool{}
+	for {
+		news := false
+		all := descendants(func(pid int) {
+			news = news || !seen[pid]
+			seen[pid] = true
+		})
+		if !news {
+			return all
+		}
+	}
+}
+
+// descendants looks once, and tells of all that it meets, dead or not.
+func descendants(met func(pid int)) []int {
 	var all []int
 	next := childrenOf(os.Getpid())
 	for len(next) > 0 {
 		pid := next[len(next)-1]
 		next = next[:len(next)-1]
+		met(pid)
 		if dead(pid) {
 			continue
 		}
@@ -57,14 +78,36 @@ func childrenOf(pid int) []int {
 	}
 	var all []int
 	for _, t := range threads {
-		text, err := os.ReadFile(dir + "/" + t.Name() + "/children")
+		all = append(all, childrenIn(dir+"/"+t.Name()+"/children")...)
+	}
+	return all
+}
+
+// rereads bounds how often a list is read again while its processes come and go.
+const rereads = 100
+
+// childrenIn reads a list of children. The kernel leaves one out where another
+// before it is reaped meanwhile (proc_pid_children(5)), so it is read again until
+// all that it names are still there.
+func childrenIn(file string) []int {
+	var all []int
+	for range rereads {
+		text, err := os.ReadFile(file)
 		if err != nil {
-			continue
+			return nil
 		}
+		all = all[:0]
+		whole := true
 		for _, field := range strings.Fields(string(text)) {
-			if child, err := strconv.Atoi(field); err == nil {
-				all = append(all, child)
+			child, err := strconv.Atoi(field)
+			if err != nil {
+				continue
 			}
+			all = append(all, child)
+			whole = whole && unix.Kill(child, 0) != unix.ESRCH
+		}
+		if whole {
+			break
 		}
 	}
 	return all

@@ -218,11 +218,12 @@ func TestSweepFinishes(t *testing.T) {
 		t.Errorf("List = %v, %v", list, err)
 	}
 	swept := make(chan error, 1)
-	must(t, s.Create(t.Context(), "w", &volume.CreateOptions{Tar: readerFunc(func([]byte) (int, error) {
+	archive := bytes.NewReader(make([]byte, 1024)) // a tar's end
+	must(t, s.Create(t.Context(), "w", &volume.CreateOptions{Tar: readerFunc(func(p []byte) (int, error) {
 		if len(swept) == 0 {
 			swept <- volume.New(s).Sweep(t.Context(), func(string, int) bool { return true })
 		}
-		return 0, io.EOF
+		return archive.Read(p)
 	})}))
 	must(t, <-swept)
 	entries, err := os.ReadDir(dir)
