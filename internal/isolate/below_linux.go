@@ -15,7 +15,7 @@ func signalBelow(sig unix.Signal) error {
 	sent := map[int]bool{}
 	for {
 		more := false
-		for _, pid := range below() {
+		for _, pid := range descendants(func(int) {}) {
 			if sent[pid] {
 				continue
 			}
@@ -35,9 +35,9 @@ func signalBelow(sig unix.Signal) error {
 // here belongs to a descendant for as long as its parents stand still.
 //
 // One look can miss a process: the children of one that ends meanwhile become
-// this process's, whose list was read before. So it looks again until it finds
-// nobody new: then all that were known and are dead had left their children
-// before the last look.
+// this process's, whose list was read before. So where it finds none it looks
+// again until it meets nobody new: then all that were known and are dead had left
+// their children before the last look.
 func below() []int {
 	seen := map[int]bool{}
 	for {
@@ -46,7 +46,7 @@ func below() []int {
 			news = news || !seen[pid]
 			seen[pid] = true
 		})
-		if !news {
+		if len(all) > 0 || !news {
 			return all
 		}
 	}
@@ -113,13 +113,22 @@ func childrenIn(file string) []int {
 	return all
 }
 
-// dead reports whether a process is gone, or only waits to be reaped.
+// threadsField is where the number of threads is in /proc/PID/stat, counted
+// from the state (proc_pid_stat(5)).
+const threadsField = 17
+
+// dead reports whether a process is gone, or only waits to be reaped. One whose
+// first thread has ended before others waits for these, who may have children.
 func dead(pid int) bool {
 	text, err := os.ReadFile("/proc/" + strconv.Itoa(pid) + "/stat")
 	if err != nil {
 		return true
 	}
 	// The state follows the name, which may itself hold parentheses.
-	rest := string(text[strings.LastIndexByte(string(text), ')')+1:])
-	return strings.HasPrefix(rest, " Z") || strings.HasPrefix(rest, " X")
+	fields := strings.Fields(string(text[strings.LastIndexByte(string(text), ')')+1:]))
+	if len(fields) <= threadsField {
+		return true
+	}
+	threads, err := strconv.Atoi(fields[threadsField])
+	return (fields[0] == "Z" || fields[0] == "X") && (err != nil || threads <= 1)
 }
