@@ -10,18 +10,7 @@ import (
 	"github.com/klauspost/compress/gzip"
 
 	"github.com/caissonrun/caisson"
-)
-
-// Where things are in a guest's first root file system. Package early reads them
-// there.
-const (
-	// GuestDir is the folder with all but /init, and Modules are its files of
-	// that name, whose order is in the file ModuleOrder, one name a line.
-	GuestDir    = "/caisson"
-	ModulesDir  = GuestDir + "/modules"
-	ModuleOrder = ModulesDir + "/order"
-	// ConfigFile has what the init is to know.
-	ConfigFile = GuestDir + "/config.json"
+	"github.com/caissonrun/caisson/internal/machine/early"
 )
 
 // maxConfig bounds an initramfs's configuration.
@@ -75,7 +64,7 @@ func (i *Initramfs) write(w io.Writer) error {
 	if err := addInit(a, i.Init); err != nil {
 		return err
 	}
-	a.bytes(inArchive(ConfigFile), 0o600, i.Config)
+	a.bytes(inArchive(early.ConfigFile), 0o600, i.Config)
 	var order strings.Builder
 	for _, m := range i.Modules {
 		data, err := m.Read()
@@ -84,9 +73,9 @@ func (i *Initramfs) write(w io.Writer) error {
 		}
 		name := m.Name + ".ko"
 		fmt.Fprintln(&order, name)
-		a.bytes(inArchive(path.Join(ModulesDir, name)), 0o600, data)
+		a.bytes(inArchive(path.Join(early.ModulesDir, name)), 0o600, data)
 	}
-	a.bytes(inArchive(ModuleOrder), 0o600, []byte(order.String()))
+	a.bytes(inArchive(early.ModuleOrder), 0o600, []byte(order.String()))
 	return a.close()
 }
 
