@@ -15,6 +15,7 @@ import (
 	"io"
 	"net"
 	"sync"
+	"syscall"
 	"time"
 
 	"github.com/caissonrun/caisson"
@@ -366,7 +367,7 @@ func (c *Client) bounded(ctx context.Context, data []byte, send sender) (int, er
 
 // gone says that QEMU can't be talked to.
 func gone(err error) error {
-	if errors.Is(err, io.EOF) || errors.Is(err, net.ErrClosed) {
+	if errors.Is(err, io.EOF) || errors.Is(err, net.ErrClosed) || errors.Is(err, syscall.EPIPE) || errors.Is(err, syscall.ECONNRESET) {
 		err = errors.New("it has ended, or the connection to it")
 	}
 	return &caisson.Error{Item: "qemu", Kind: caisson.ErrUnavailable, Err: err}
