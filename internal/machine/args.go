@@ -21,6 +21,11 @@ const (
 	mebibyte  = caisson.Bytes(1 << 20)
 )
 
+// CodeCache is how much memory TCG may take for translated code, besides the
+// guest's: whoever bounds QEMU's memory must count it. QEMU's own default is a
+// gigabyte.
+const CodeCache = caisson.Bytes(128 << 20)
+
 // namePattern is for what becomes part of an option: nothing in it means anything
 // to QEMU. A serial number has at most 20 letters.
 var namePattern = regexp.MustCompile(`^[a-z][a-z0-9-]{0,19}$`)
@@ -124,7 +129,11 @@ func (b *builder) processor() error {
 	if s.Memory < minMemory || s.Memory > maxMemory || s.Memory%mebibyte != 0 {
 		return invalid("memory", "%d bytes are no whole number of MiB from %d on", s.Memory, minMemory/mebibyte)
 	}
-	b.add("-accel", s.Accel, "-cpu", model, "-smp", strconv.Itoa(max(s.CPUs, 1)), "-m", fmt.Sprintf("%dM", s.Memory/mebibyte))
+	accel := s.Accel
+	if accel == TCG {
+		accel += fmt.Sprintf(",tb-size=%d", CodeCache/mebibyte)
+	}
+	b.add("-accel", accel, "-cpu", model, "-smp", strconv.Itoa(max(s.CPUs, 1)), "-m", fmt.Sprintf("%dM", s.Memory/mebibyte))
 	return nil
 }
 
