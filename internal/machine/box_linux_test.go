@@ -168,7 +168,7 @@ func spawn(t *testing.T, b *isolate.Box, q *QEMU, in *Spec) *spawned {
 	if p.qmp, err = qmp.New(within(t), control, nil); err != nil {
 		t.Fatalf("%v; QEMU says %q", err, p.stderr.last())
 	}
-	if err := agent.SetDeadline(time.Now().Add(2 * time.Minute)); err != nil {
+	if err := agent.SetDeadline(time.Now().Add(5 * time.Minute)); err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { p.qmp.Close(); agent.Close() })

@@ -32,7 +32,7 @@ func live(t *testing.T, s *Spec) *process {
 
 // within is a context that ends long after what it is for.
 func within(t *testing.T) context.Context {
-	ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
+	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Minute)
 	t.Cleanup(cancel)
 	return ctx
 }
@@ -147,7 +147,7 @@ func TestCommands(t *testing.T) {
 	}
 	select {
 	case <-p.done:
-	case <-time.After(10 * time.Second):
+	case <-time.After(time.Minute):
 		t.Error("QEMU lives on after Quit")
 	}
 	if err := c.Pause(within(t)); !errors.Is(err, caisson.ErrUnavailable) {
@@ -176,7 +176,7 @@ func viewer(t *testing.T, c *qmp.Client) {
 // greets holds that there is a VNC server at the other end.
 func greets(t *testing.T, conn net.Conn) {
 	t.Helper()
-	if err := conn.SetDeadline(time.Now().Add(10 * time.Second)); err != nil {
+	if err := conn.SetDeadline(time.Now().Add(time.Minute)); err != nil {
 		t.Fatal(err)
 	}
 	hello := make([]byte, 12)

@@ -30,6 +30,9 @@ type process struct {
 	agent  net.Conn
 	stderr tail
 	done   chan struct{} // closed when it has ended
+
+	mu     sync.Mutex
+	reaped bool // its number may be another's
 }
 
 // start starts a QEMU with its two connections, and greets it. ctx bounds the
@@ -58,10 +61,7 @@ func start(ctx context.Context, path string, args []string) (_ *process, err err
 		agent.Close()
 		return nil, qemuError(path, fileKind(err), plainCause(err))
 	}
-	go func() {
-		defer close(p.done)
-		_ = p.cmd.Wait()
-	}()
+	go p.wait()
 	// Its own ends must be closed here for an end to be seen.
 	theirControl.Close()
 	theirAgent.Close()
@@ -75,9 +75,23 @@ func start(ctx context.Context, path string, args []string) (_ *process, err err
 	return p, nil
 }
 
+// wait waits for the end.
+func (p *process) wait() {
+	defer close(p.done)
+	awaitEnd(p.cmd.Process)
+	p.mu.Lock()
+	p.reaped = true
+	p.mu.Unlock()
+	_ = p.cmd.Wait()
+}
+
 // stop ends it, and returns when nothing of it is left.
 func (p *process) stop() {
-	_ = p.cmd.Process.Kill()
+	p.mu.Lock()
+	if !p.reaped {
+		end(p.cmd.Process)
+	}
+	p.mu.Unlock()
 	<-p.done
 	p.agent.Close()
 	if p.qmp != nil {
