@@ -2,6 +2,7 @@ package machine
 
 import (
 	"bytes"
+	"context"
 	"errors"
 	"fmt"
 	"io"
@@ -41,35 +42,48 @@ func emptyBox() *isolate.Spec {
 
 // TestInBox boots a guest whose QEMU is confined as the engine's is: no user of
 // the host's, no capabilities, two filters, and nothing of the host but what the
-// machine needs.
+// machine needs. Its state goes through a descriptor into another such QEMU, where
+// the guest goes on without noticing.
 func TestInBox(t *testing.T) {
 	if testing.Short() {
 		t.Skip("it boots a guest")
 	}
 	k, q := testKernel(t), testQEMU(t)
 	s := boxed(t, k)
-	box := emptyBox()
-	in, err := q.Confine(box, s, nil)
+	state, err := os.Create(filepath.Join(t.TempDir(), "state"))
 	if err != nil {
 		t.Fatal(err)
 	}
-	b, err := isolate.Start(box)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer func() {
-		if err := b.Close(); err != nil {
-			t.Errorf("Close() = %v", err)
-		}
-	}()
-	p := spawn(t, b, q, in)
+	defer state.Close()
 
+	began := time.Now()
+	p := confine(t, q, s)
 	release, err := readHello(p.agent)
 	if err != nil || release != k.Version {
 		t.Fatalf("the guest says %q, %v, want %s; QEMU says %q", release, err, k.Version, p.stderr.last())
 	}
+	boot := time.Since(began)
 	confined(t, p.proc.PID)
 	viewer(t, p.qmp)
+	if err := p.qmp.Pause(within(t)); err != nil {
+		t.Fatal(err)
+	}
+	move(t, p.qmp, state, p.qmp.Migrate)
+	if err := p.box.Close(); err != nil {
+		t.Errorf("Close() = %v", err)
+	}
+
+	if _, err := state.Seek(0, io.SeekStart); err != nil {
+		t.Fatal(err)
+	}
+	began = time.Now()
+	s.Incoming = true
+	p = confine(t, q, s)
+	move(t, p.qmp, state, p.qmp.Incoming)
+	if err := p.qmp.Continue(within(t)); err != nil {
+		t.Fatal(err)
+	}
+	t.Logf("booted within %s, loaded within %s", boot, time.Since(began))
 	if _, err := io.WriteString(p.agent, "x"); err != nil {
 		t.Fatal(err)
 	}
@@ -79,6 +93,20 @@ func TestInBox(t *testing.T) {
 	<-p.drained
 	if !bytes.Contains(p.stderr.data, []byte("the host has answered")) {
 		t.Errorf("the console's last words = %q, want the guest's", p.stderr.last())
+	}
+}
+
+// move has QEMU write its machine's state to a file, or read it.
+func move(t *testing.T, c *qmp.Client, state *os.File, begin func(context.Context, string) error) {
+	t.Helper()
+	if err := c.SendFile(within(t), "state", state); err != nil {
+		t.Fatal(err)
+	}
+	if err := begin(within(t), "fd:state"); err != nil {
+		t.Fatal(err)
+	}
+	if err := c.AwaitMigration(within(t)); err != nil {
+		t.Fatal(err)
 	}
 }
 
@@ -119,6 +147,7 @@ func boxed(t *testing.T, k *Kernel) *Spec {
 
 // A spawned is a QEMU in a box.
 type spawned struct {
+	box     *isolate.Box
 	proc    *isolate.Proc
 	qmp     *qmp.Client
 	agent   io.ReadWriter
@@ -126,10 +155,15 @@ type spawned struct {
 	drained chan struct{}
 }
 
-// spawn starts QEMU in the box with its two connections, and reads what it and
+// confine starts a confined QEMU with its two connections, and reads what it and
 // the guest's console say.
-func spawn(t *testing.T, b *isolate.Box, q *QEMU, in *Spec) *spawned {
+func confine(t *testing.T, q *QEMU, s *Spec) *spawned {
 	t.Helper()
+	spec := emptyBox()
+	in, err := q.Confine(spec, s, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
 	args, err := q.Args(in)
 	if err != nil {
 		t.Fatal(err)
@@ -153,12 +187,20 @@ func spawn(t *testing.T, b *isolate.Box, q *QEMU, in *Spec) *spawned {
 		}
 	}
 	p := &spawned{agent: agent, drained: make(chan struct{})}
+	if p.box, err = isolate.Start(spec); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := p.box.Close(); err != nil {
+			t.Errorf("Close() = %v", err)
+		}
+	})
 	go func() {
 		defer close(p.drained)
 		_, _ = io.Copy(&p.stderr, r)
 		r.Close()
 	}()
-	p.proc, err = b.Spawn(&isolate.Program{Args: append([]string{q.Path}, args...)}, theirControl, theirAgent, w)
+	p.proc, err = p.box.Spawn(&isolate.Program{Args: append([]string{q.Path}, args...)}, theirControl, theirAgent, w)
 	for _, f := range []*os.File{theirControl, theirAgent, w} {
 		f.Close()
 	}
