@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"net"
 	"os"
 	"path/filepath"
 	"regexp"
@@ -150,7 +151,7 @@ type spawned struct {
 	box     *isolate.Box
 	proc    *isolate.Proc
 	qmp     *qmp.Client
-	agent   io.ReadWriter
+	agent   net.Conn
 	stderr  tail
 	drained chan struct{}
 }

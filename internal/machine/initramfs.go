@@ -22,7 +22,7 @@ type Initramfs struct {
 	Init string
 	// Modules are what Init is to load, in this order.
 	Modules []Module
-	// Config is for Init, which knows what it means.
+	// Config is for Init, which knows what it means. Nil: there is none.
 	Config []byte
 	// Raw leaves out the compression by gzip: the file is larger, and an emulated
 	// processor has less to do.
@@ -64,18 +64,18 @@ func (i *Initramfs) write(w io.Writer) error {
 	if err := addInit(a, i.Init); err != nil {
 		return err
 	}
-	a.bytes(inArchive(early.ConfigFile), 0o600, i.Config)
-	var order strings.Builder
-	for _, m := range i.Modules {
+	if i.Config != nil {
+		a.bytes(inArchive(early.ConfigFile), 0o600, i.Config)
+	}
+	for n, m := range i.Modules {
 		data, err := m.Read()
 		if err != nil {
 			return err
 		}
-		name := m.Name + ".ko"
-		fmt.Fprintln(&order, name)
+		// As many digits as keep names in the order of numbers.
+		name := fmt.Sprintf("%04d-%s.ko", n, m.Name)
 		a.bytes(inArchive(path.Join(early.ModulesDir, name)), 0o600, data)
 	}
-	a.bytes(inArchive(early.ModuleOrder), 0o600, []byte(order.String()))
 	return a.close()
 }
 

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"net"
 	"os"
 	"path/filepath"
 	"runtime"
@@ -31,10 +32,12 @@ const probeMemory = caisson.Bytes(256 << 20)
 type ProbeOptions struct {
 	QEMU   *QEMU
 	Kernel *Kernel
-	// Init is the file of a static program that says hello as package early has
-	// it when it is /init: program hello, or an agent that Config tells to.
+	// Init is the file of a static program that becomes /init, and Config is for
+	// it. Greet talks to it at the port, whose deadline is set, and returns the
+	// kernel's release as the guest has seen it. Nil: it is program hello.
 	Init   string
 	Config []byte
+	Greet  func(port net.Conn) (release string, err error)
 	// Types and Accels are what to try. Nil: all that there are, KVM first.
 	Types, Accels []string
 	// Limit is how long a guest may take until it says hello. Zero: 10 seconds
@@ -192,11 +195,15 @@ func boot(ctx context.Context, o *ProbeOptions, kind, accel, initrd string) (str
 		return "", err
 	}
 	defer p.stop()
-	stop := context.AfterFunc(ctx, func() { _ = p.agent.SetReadDeadline(time.Unix(1, 0)) })
+	stop := context.AfterFunc(ctx, func() { _ = p.agent.SetDeadline(time.Unix(1, 0)) })
 	defer stop()
-	line, err := readHello(p.agent)
+	greet := o.Greet
+	if greet == nil {
+		greet = readHello
+	}
+	release, err := greet(p.agent)
 	if err == nil {
-		return line, nil
+		return release, nil
 	}
 	if ctx.Err() == nil {
 		// QEMU has ended, or the guest has broken off. What QEMU said is whole once
@@ -210,8 +217,8 @@ func boot(ctx context.Context, o *ProbeOptions, kind, accel, initrd string) (str
 }
 
 // readHello reads what a guest says first, and no more than a line of it.
-func readHello(r io.Reader) (string, error) {
-	line, err := bufio.NewReader(io.LimitReader(r, 256)).ReadString('\n')
+func readHello(port net.Conn) (string, error) {
+	line, err := bufio.NewReader(io.LimitReader(port, 256)).ReadString('\n')
 	if err != nil {
 		if errors.Is(err, io.EOF) {
 			err = errors.New("it has ended without a word")

@@ -6,17 +6,13 @@
 // It is linked into programs that run in guests, so that it needs next to nothing.
 package early
 
-// Where things are in a guest's first root file system.
+// Where things are in a guest's first root file system, besides /init.
 const (
-	// Dir is the folder with everything but /init.
-	Dir = "/caisson"
-	// ModulesDir has the kernel's modules.
-	ModulesDir = Dir + "/modules"
-	// ModuleOrder has the names of the files in ModulesDir, one a line, in the
-	// order in which they are to be loaded.
-	ModuleOrder = ModulesDir + "/order"
-	// ConfigFile has what the init is to know.
-	ConfigFile = Dir + "/config.json"
+	// ModulesDir has the kernel's modules. Their order by name is the one in which
+	// they are to be loaded.
+	ModulesDir = "/modules"
+	// ConfigFile has what the init is to know, where there is anything.
+	ConfigFile = "/caisson.json"
 )
 
 // AgentPort is the name of the virtio-serial port at which guest and host meet.

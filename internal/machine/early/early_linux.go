@@ -1,11 +1,9 @@
 package early
 
 import (
-	"bytes"
 	"errors"
 	"fmt"
 	"os"
-	"path"
 	"path/filepath"
 	"strings"
 	"time"
@@ -27,15 +25,15 @@ func Mount() error {
 // Load loads the modules of the initramfs in their order. It goes on after one
 // that can't be, and returns all the errors: a guest may do without some.
 func Load() error {
-	order, err := os.ReadFile(ModuleOrder)
+	files, err := filepath.Glob(ModulesDir + "/*.ko")
 	if err != nil {
 		return err
 	}
+	// Glob sorts.
 	var errs []error
-	for line := range bytes.Lines(order) {
-		name := string(bytes.TrimSpace(line))
-		if err := load(path.Join(ModulesDir, name)); err != nil {
-			errs = append(errs, fmt.Errorf("module %s: %w", name, err))
+	for _, file := range files {
+		if err := load(file); err != nil {
+			errs = append(errs, fmt.Errorf("module %s: %w", filepath.Base(file), err))
 		}
 	}
 	return errors.Join(errs...)
