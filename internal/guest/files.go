@@ -30,9 +30,6 @@ const (
 	maxNameLen = 255
 	// maxPath bounds a link's target.
 	maxPath = 4096
-	// unsized is how much is read of a file whose size is said to be 0: the kernel's own
-	// files in /proc are like that.
-	unsized = 1 << 20
 )
 
 // FS returns the guest's files. Links are followed as programs there would. Each
@@ -268,12 +265,8 @@ func (f *FS) Open(name string) (fs.File, error) {
 		call.Cancel()
 		return &folder{fs: f, name: name, info: info}, nil
 	}
-	left := info.Size()
-	if left == 0 {
-		left = unsized
-	}
 	stop := context.AfterFunc(f.ctx, call.Cancel)
-	return &file{fs: f, name: name, info: info, call: call, left: left, stop: stop}, nil
+	return &file{fs: f, name: name, info: info, call: call, left: info.Size(), stop: stop}, nil
 }
 
 // opened reads what the agent says about a file that it has opened.

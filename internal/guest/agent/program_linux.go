@@ -56,7 +56,7 @@ func (s *session) start(c *wire.Call) (*program, error) {
 		return nil, err
 	}
 	p := &program{
-		keep: spec.Keep, session: s, terminal: spec.Terminal,
+		keep: spec.Keep, session: s, terminal: spec.Program.Terminal,
 		out: [2]*wire.Outlet{c.Out[1], c.Out[2]}, exited: make(chan struct{}),
 	}
 	if p.keep {

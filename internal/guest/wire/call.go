@@ -102,12 +102,12 @@ func (c *Call) Carry(stream int, o *Outlet, offset int64) error {
 func (c *Call) Next(ctx context.Context) (body []byte, last bool, err error) {
 	select {
 	case n := <-c.notes:
-		return n.read()
+		return c.read(n)
 	default:
 	}
 	select {
 	case n := <-c.notes:
-		return n.read()
+		return c.read(n)
 	case <-ctx.Done():
 		return nil, false, ctx.Err()
 	case <-c.over:
@@ -115,7 +115,7 @@ func (c *Call) Next(ctx context.Context) (body []byte, last bool, err error) {
 	// What came before the end counts.
 	select {
 	case n := <-c.notes:
-		return n.read()
+		return c.read(n)
 	default:
 	}
 	if err := c.mux.Why(); err != nil {
@@ -124,11 +124,12 @@ func (c *Call) Next(ctx context.Context) (body []byte, last bool, err error) {
 	return nil, true, ErrEnded
 }
 
-// read returns what an answer says.
-func (n *note) read() (body []byte, last bool, err error) {
+// read returns what an answer says. One that can't be read ends the session.
+func (c *Call) read(n note) (body []byte, last bool, err error) {
 	var a Answer
 	if err := json.Unmarshal(n.body, &a); err != nil {
-		return nil, true, fmt.Errorf("%w: an answer that can't be read: %q", ErrSession, cut(string(n.body)))
+		c.mux.Stop(fmt.Errorf("an answer that can't be read: %q", cut(string(n.body))))
+		return nil, true, c.mux.Why()
 	}
 	if a.Error != nil {
 		return nil, true, a.Error
@@ -270,7 +271,7 @@ func (c *Call) take(f *Frame) error {
 		}
 		return in.add(f.Body)
 	case KindConsumed, KindStop:
-		return c.read(f)
+		return c.progress(f)
 	case KindDatagram:
 		c.mu.Lock()
 		take := c.packets
@@ -284,8 +285,8 @@ func (c *Call) take(f *Frame) error {
 	return nil
 }
 
-// read handles what the other side says about its reading.
-func (c *Call) read(f *Frame) error {
+// progress handles what the other side says about its reading.
+func (c *Call) progress(f *Frame) error {
 	out := c.Out[f.Stream]
 	switch {
 	case out == nil:

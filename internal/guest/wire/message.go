@@ -100,7 +100,7 @@ type Setup struct {
 
 // A Program is to be started.
 type Program struct {
-	isolate.Program
+	Program isolate.Program `json:"program"`
 	// Keep has the program, with what is left of its output, outlive the session, to
 	// be attached to in another one. All others are killed with their session, or when
 	// their call is given up.
