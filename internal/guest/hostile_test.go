@@ -565,8 +565,10 @@ func TestEndlessArchive(t *testing.T) {
 func FuzzClient(f *testing.F) {
 	for _, frame := range []*wire.Frame{
 		answer(wire.KindNote, 1, `{"result":{"id":1,"pid":2}}`), answer(wire.KindEnd, 2, `{"error":{"message":"x"}}`),
-		{Kind: wire.KindData, Call: 1, Stream: 1, Body: []byte("text")}, {Kind: wire.KindEOF, Call: 3, Stream: 1},
-		{Kind: wire.KindConsumed, Call: 1, Body: make([]byte, 8)}, {Kind: wire.KindStop, Call: 1},
+		{Kind: wire.KindData, Call: 1, Stream: 1, Body: []byte("text")},
+		{Kind: wire.KindEOF, Call: 3, Stream: 1},
+		{Kind: wire.KindConsumed, Call: 1, Body: make([]byte, 8)},
+		{Kind: wire.KindStop, Call: 1},
 		answer(wire.KindOpen, 1<<31+1, `{"op":"accept","params":{"key":1,"local":"1.2.3.4:5","remote":"1.2.3.4:5"}}`),
 		{Kind: wire.KindDatagram, Call: 4, Body: make([]byte, 30)},
 		{Kind: wire.KindData, Call: 2, Stream: 1, Body: []byte(entry("a", 0, 1) + "\n")},

@@ -2,8 +2,6 @@ package kept
 
 import (
 	"context"
-	"errors"
-	"fmt"
 	"io"
 	"io/fs"
 	"runtime"

@@ -25,8 +25,8 @@ type Call struct {
 	Request Request // of a call that the other side has opened
 	// In and Out are the call's streams, by number; nil where Shapes gives it none in
 	// that direction.
-	In  [Streams]*Inlet
-	Out [Streams]*Outlet
+	In    [Streams]*Inlet
+	Out   [Streams]*Outlet
 	notes chan note
 	over  chan struct{} // closed when nothing more can be answered or heard
 
@@ -187,7 +187,7 @@ func (c *Call) answer(kind Kind, result any, failure error) error {
 	if err != nil {
 		return err
 	}
-	return c.mux.message(nil, kind, c.id, data)
+	return c.mux.message(context.Background(), kind, c.id, data)
 }
 
 // Cancel gives the call up: the other side stops what it does for it.

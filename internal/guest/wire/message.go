@@ -92,10 +92,10 @@ type Info struct {
 type Setup struct {
 	// User is who programs run as. Nil or 0: root, with all capabilities; anybody else
 	// has none.
-	User   *isolate.User    `json:"user,omitempty"`
-	Files  int64            `json:"files,omitempty"` // as isolate.Spec's
-	Limits []isolate.Limit  `json:"limits,omitempty"`
-	Group  *isolate.Cgroup  `json:"group,omitempty"` // nil: nothing is bounded or counted
+	User   *isolate.User   `json:"user,omitempty"`
+	Files  int64           `json:"files,omitempty"` // as isolate.Spec's
+	Limits []isolate.Limit `json:"limits,omitempty"`
+	Group  *isolate.Cgroup `json:"group,omitempty"` // nil: nothing is bounded or counted
 }
 
 // A Program is to be started.

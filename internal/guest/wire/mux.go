@@ -49,15 +49,15 @@ type Mux struct {
 
 	owned sync.WaitGroup // goroutines of the session
 
-	mu      sync.Mutex
-	err     error
-	calls   map[uint32]*Call
-	next    uint32 // the number of this side's next call
-	last    uint32 // that of the other side's last one
-	theirs  int    // calls of the other side that are open
-	part    *Frame // a request of which more is to come; its body is what there is
-	unread  map[*Inlet]struct{}
-	aside   []*Frame // ends of calls, which whoever ends them does not wait with
+	mu     sync.Mutex
+	err    error
+	calls  map[uint32]*Call
+	next   uint32 // the number of this side's next call
+	last   uint32 // that of the other side's last one
+	theirs int    // calls of the other side that are open
+	part   *Frame // a request of which more is to come; its body is what there is
+	unread map[*Inlet]struct{}
+	aside  []*Frame // ends of calls, which whoever ends them does not wait with
 }
 
 // NewMux returns a session that Run serves; calls can be made at once.
@@ -65,7 +65,7 @@ func NewMux(w io.Writer, opts MuxOptions) *Mux {
 	m := &Mux{
 		opts: opts, w: w, done: make(chan struct{}), out: make(chan []byte, queue), news: make(chan struct{}, 1),
 		opening: make(chan struct{}, 1),
-		calls: map[uint32]*Call{}, unread: map[*Inlet]struct{}{}, next: 1, last: agentIDs,
+		calls:   map[uint32]*Call{}, unread: map[*Inlet]struct{}{}, next: 1, last: agentIDs,
 	}
 	if opts.Agent {
 		m.next, m.last = m.last+1, 0
@@ -235,16 +235,12 @@ func (m *Mux) wake() {
 	}
 }
 
-// send queues a frame. A nil ctx bounds nothing but the session's end does.
+// send queues a frame. Besides ctx the session's end bounds it.
 func (m *Mux) send(ctx context.Context, f *Frame) error {
-	var cancelled <-chan struct{}
-	if ctx != nil {
-		cancelled = ctx.Done()
-	}
 	select {
 	case m.out <- f.Append(nil):
 		return nil
-	case <-cancelled:
+	case <-ctx.Done():
 		return ctx.Err()
 	case <-m.done:
 		return m.Why()

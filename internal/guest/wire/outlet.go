@@ -1,6 +1,7 @@
 package wire
 
 import (
+	"context"
 	"errors"
 	"io"
 	"os"
@@ -185,7 +186,7 @@ func (o *Outlet) carry(c *Call) {
 		if len(chunk) == 0 {
 			frame.Kind = KindEOF
 		}
-		if c.mux.send(nil, frame) != nil {
+		if c.mux.send(context.Background(), frame) != nil {
 			return
 		}
 		if frame.Kind == KindEOF {
