@@ -41,6 +41,12 @@ type fake struct {
 // newFake starts a fake that answers the greeting and then does as act says.
 func newFake(t *testing.T, act func(f *fake)) *guest.Client {
 	t.Helper()
+	return newPatientFake(t, time.Minute, act)
+}
+
+// newPatientFake starts one whose host has that much patience.
+func newPatientFake(t *testing.T, patience time.Duration, act func(f *fake)) *guest.Client {
+	t.Helper()
 	host, theirs := net.Pipe()
 	f := &fake{t: t, conn: theirs, r: wire.NewReader(theirs)}
 	f.done.Go(func() {
@@ -50,7 +56,7 @@ func newFake(t *testing.T, act func(f *fake)) *guest.Client {
 	})
 	ctx, cancel := context.WithTimeout(context.Background(), 30*time.Second)
 	defer cancel()
-	c, err := guest.Dial(ctx, host, &guest.Options{Patience: soon})
+	c, err := guest.Dial(ctx, host, &guest.Options{Patience: patience})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -412,7 +418,7 @@ func (f *fake) stream(text string) {
 
 // TestEndlessListing ends by the number of entries, or by the time.
 func TestEndlessListing(t *testing.T) {
-	c := newFake(t, func(f *fake) { f.endless(func(i int) string { return entry(fmt.Sprint(i), 0, 0) + "\n" }) })
+	c := newPatientFake(t, soon, func(f *fake) { f.endless(func(i int) string { return entry(fmt.Sprint(i), 0, 0) + "\n" }) })
 	files, err := c.FS(context.Background())
 	if err != nil {
 		t.Fatal(err)
@@ -488,7 +494,7 @@ func TestFalseFile(t *testing.T) {
 		})
 	}
 	t.Run("silent", func(t *testing.T) {
-		c := newFake(t, func(f *fake) {
+		c := newPatientFake(t, time.Second, func(f *fake) {
 			_, id := f.opened()
 			f.send(answer(wire.KindEnd, id, "{}"))
 			_, id = f.opened()

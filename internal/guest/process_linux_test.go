@@ -331,7 +331,7 @@ func TestAttach(t *testing.T) {
 	ctx := testContext(t)
 	// The agent can't tell whose greeting it hears: all sessions use one stream.
 	first := dial(t, lent{host})
-	p := shell("i=0; while [ $i -lt 40000 ]; do echo line $i; i=$((i+1)); done; read x; echo $x; exit 5")
+	p := shell("i=0; while [ $i -lt 12000 ]; do echo line $i; i=$((i+1)); done; read x; echo $x; exit 5")
 	p.Keep = true
 	proc, err := first.Spawn(ctx, p)
 	if err != nil {
@@ -372,7 +372,7 @@ func TestAttach(t *testing.T) {
 		t.Fatal(err)
 	}
 	var want strings.Builder
-	for i := range 40000 {
+	for i := range 12000 {
 		fmt.Fprintln(&want, "line", i)
 	}
 	want.WriteString("end\n")
