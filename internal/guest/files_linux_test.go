@@ -167,6 +167,12 @@ func TestTarAndPut(t *testing.T) {
 			out, _, _, _ := run(t, c, shell("stat -c %u:%g "+dir+"/to/from/sub/b"), "")
 			contains(t, out, "777:888")
 		}
+		if owner != nil {
+			// Whose rights do not suffice is refused.
+			if err := c.Put(ctx, name+"/from", bytes.NewReader(stream.Bytes()), owner); !errors.Is(err, caisson.ErrDenied) {
+				t.Errorf("Put as another user = %v", err)
+			}
+		}
 		// The same onto the host.
 		root, err := safefs.Open(t.TempDir(), nil)
 		if err != nil {

@@ -323,6 +323,21 @@ func TestSetup(t *testing.T) {
 	})
 }
 
+// TestReaping has the first process reap what nobody else does.
+func TestReaping(t *testing.T) {
+	inEveryWay(t, func(t *testing.T, c *guest.Client) {
+		out, _, _, _ := run(t, c, shell("for i in 1 2 3 4 5; do (sh -c 'sleep 0.02; echo $$' &) ; done"), "")
+		pids := strings.Fields(out)
+		if len(pids) != 5 {
+			t.Fatalf("got %q", out)
+		}
+		eventually(t, "none of them is left", func() bool {
+			left, _, _, _ := run(t, c, shell("for p in "+strings.Join(pids, " ")+"; do [ -e /proc/$p ] && echo $p; done; true"), "")
+			return left == ""
+		})
+	})
+}
+
 // TestAttach has a program go on from one session to the next, with no byte of its
 // output lost or doubled.
 func TestAttach(t *testing.T) {

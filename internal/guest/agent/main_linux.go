@@ -152,7 +152,7 @@ func links() {
 
 // servePort serves who is at the port, until nobody is.
 func (a *agent) servePort() {
-	f, err := os.OpenFile(findPort(), os.O_RDWR|unix.O_NONBLOCK|unix.O_NOCTTY, 0)
+	f, err := os.OpenFile(findPort("/"), os.O_RDWR|unix.O_NONBLOCK|unix.O_NOCTTY, 0)
 	if err != nil {
 		return
 	}
@@ -160,26 +160,31 @@ func (a *agent) servePort() {
 	_ = a.serve(f)
 }
 
-// findPort returns the file of the port; a name that is not there where there is
-// none yet.
-func findPort() string {
-	line, _ := os.ReadFile("/proc/cmdline")
+// findPort returns the file of the port, by what is below a root; a name that is not
+// there where there is none yet.
+func findPort(root string) string {
+	line, _ := os.ReadFile(filepath.Join(root, "proc/cmdline"))
 	name := portName
 	for _, word := range strings.Fields(string(line)) {
 		if path, ok := strings.CutPrefix(word, portOption); ok {
-			if _, err := os.Stat(path); err == nil {
+			if path = filepath.Join(root, path); exists(path) {
 				return path
 			}
 			// Without udev there are no names but the kernel's.
 			name = filepath.Base(path)
 		}
 	}
-	names, _ := filepath.Glob("/sys/class/virtio-ports/*/name")
+	names, _ := filepath.Glob(filepath.Join(root, "sys/class/virtio-ports/*/name"))
 	for _, file := range names {
 		text, err := os.ReadFile(file)
 		if err == nil && strings.TrimSpace(string(text)) == name {
-			return "/dev/" + filepath.Base(filepath.Dir(file))
+			return filepath.Join(root, "dev", filepath.Base(filepath.Dir(file)))
 		}
 	}
-	return "/dev/no-port"
+	return filepath.Join(root, "dev/no-port")
+}
+
+func exists(path string) bool {
+	_, err := os.Stat(path)
+	return err == nil
 }
