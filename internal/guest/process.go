@@ -147,8 +147,10 @@ func (p *Process) Resize(ctx context.Context, cols, rows uint16) error {
 	return p.client.ask(ctx, caisson.OpExec, wire.OpResize, &wire.Target{ID: p.id, Cols: cols, Rows: rows}, nil)
 }
 
-// Close lets go of the program: one that is not kept is killed, with its group, and
-// the streams end. It may be called again.
+// Close lets go of the program: the streams end, and one that is not kept is killed,
+// with its group, also where only others of the group still hold its output. What was
+// left behind by a program that has ended, with all its output, is not touched. It
+// may be called again.
 func (p *Process) Close() error {
 	p.once.Do(p.call.Cancel)
 	return nil

@@ -323,6 +323,48 @@ func TestSetup(t *testing.T) {
 	})
 }
 
+// TestHangUp has what a program has started end with its Process, unless that was done
+// with it.
+func TestHangUp(t *testing.T) {
+	inEveryWay(t, func(t *testing.T, c *guest.Client) {
+		ctx := testContext(t)
+		for script, survives := range map[string]bool{
+			"sleep 1000": false, "sleep 1000 & exit 0": false, "sleep 1000 >/dev/null 2>&1 & exit 0": true,
+		} {
+			proc, err := c.Spawn(ctx, shell(script))
+			if err != nil {
+				t.Fatal(err)
+			}
+			if script != "sleep 1000" {
+				if _, _, err := proc.Wait(ctx); err != nil {
+					t.Fatal(err)
+				}
+			}
+			if survives {
+				_, _ = io.ReadAll(proc.Stdout)
+				_, _ = io.ReadAll(proc.Stderr)
+				eventually(t, "the agent is done with it", func() bool {
+					list, err := c.Programs(ctx)
+					return len(list) == 0 && err == nil
+				})
+			}
+			proc.Close()
+			if survives {
+				if alive, err := c.Alive(ctx); !alive || err != nil {
+					t.Errorf("%s: alive %v, %v", script, alive, err)
+				}
+				if err := c.Kill(ctx); err != nil {
+					t.Error(err)
+				}
+			}
+			eventually(t, script+": nothing is left", func() bool {
+				alive, err := c.Alive(ctx)
+				return !alive && err == nil
+			})
+		}
+	})
+}
+
 // TestReaping has the first process reap what nobody else does.
 func TestReaping(t *testing.T) {
 	inEveryWay(t, func(t *testing.T, c *guest.Client) {

@@ -41,7 +41,8 @@ func (s *session) spawn(c *wire.Call) {
 		p.follow(c)
 	}
 	if p != nil && !p.keep {
-		_ = s.forget(&wire.Target{ID: p.id})
+		p.release()
+		s.remove(p.id)
 	}
 }
 
@@ -198,33 +199,45 @@ func (p *program) follow(c *wire.Call) {
 		}
 		return
 	}
-	if c.Note(&p.exit) != nil {
-		return
-	}
+	_ = c.Note(&p.exit)
 	for _, o := range p.out {
 		o.Drained(c)
 	}
-	_ = c.End(nil, nil)
-	if !p.keep {
-		p.hangUp()
+	select {
+	case <-c.Over():
+		// Something still holds the output, and nobody waits for it.
+		if !p.keep {
+			p.hangUp()
+		}
+	default:
+		_ = c.End(nil, nil)
 	}
 }
 
-// hangUp ends what the program still runs, and its terminal.
+// hangUp kills what the program still runs: its group.
 func (p *program) hangUp() {
 	p.hang.Do(func() {
 		select {
 		case <-p.exited:
+			// As long as anybody is in the group nobody else gets its number. If somebody
+			// has it, nobody is.
+			if unix.Kill(p.proc.PID, 0) == unix.ESRCH {
+				_ = unix.Kill(-p.proc.PID, unix.SIGKILL)
+			}
 		default:
-			// It leads a group of its own. While it is not reaped nobody else has its number.
 			_ = unix.Kill(-p.proc.PID, unix.SIGKILL)
 			_ = p.proc.Signal(int(unix.SIGKILL))
 		}
-		for _, o := range p.out {
-			o.Fail(os.ErrClosed)
-		}
-		p.input.Close()
 	})
+	p.release()
+}
+
+// release closes what leads to the program. It may be called again.
+func (p *program) release() {
+	for _, o := range p.out {
+		o.Fail(os.ErrClosed)
+	}
+	p.input.Close()
 }
 
 // attach serves wire.OpAttach. It does not wait.
@@ -293,10 +306,15 @@ func (s *session) forget(t *wire.Target) error {
 		return err
 	}
 	p.hangUp()
+	s.remove(t.ID)
+	return nil
+}
+
+// remove takes a program off the list.
+func (s *session) remove(id uint64) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	delete(s.programs, t.ID)
-	return nil
+	delete(s.programs, id)
 }
 
 // signal serves wire.OpSignal.
