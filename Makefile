@@ -52,7 +52,7 @@ test: setup build check ## install what tests need, then check and test everythi
 
 .PHONY: race
 race: ## the tests of what runs in parallel, under the race detector
-	CGO_ENABLED=1 $(GO) test -race ./executor/... ./engine/mem/... ./keeper/... ./stage/... ./mount/...
+	CGO_ENABLED=1 $(GO) test -race ./executor/... ./engine/mem/... ./keeper/... ./stage/... ./mount/... ./internal/guest/...
 
 .PHONY: conformance
 conformance: build ## run the conformance suite on every engine and print the table of rules

@@ -150,15 +150,23 @@ func TestLayers(t *testing.T) {
 
 // TestKeeperStaysSmall holds what the small program must not link: each of
 // these costs memory in every sandbox.
-func TestKeeperStaysSmall(t *testing.T) {
-	out, err := exec.Command("go", "list", "-deps", module+"/cmd/caisson-keeper").Output()
+func TestKeeperStaysSmall(t *testing.T) { staysSmall(t, "cmd/caisson-keeper") }
+
+// TestGuestStaysSmall holds the same for the agent, which every machine loads.
+func TestGuestStaysSmall(t *testing.T) { staysSmall(t, "cmd/caisson-guest") }
+
+func staysSmall(t *testing.T, program string) {
+	t.Helper()
+	cmd := exec.Command("go", "list", "-deps", module+"/"+program)
+	cmd.Env = append(cmd.Environ(), "GOOS=linux")
+	out, err := cmd.Output()
 	if err != nil {
 		t.Fatalf("go list: %v", err)
 	}
 	for _, dep := range strings.Fields(string(out)) {
 		switch dep {
 		case "net", "net/http", "crypto/tls", "os/exec", "text/template", "regexp":
-			t.Errorf("cmd/caisson-keeper links %s: every sandbox pays for it in memory", dep)
+			t.Errorf("%s links %s: every sandbox pays for it in memory", program, dep)
 		}
 	}
 }

@@ -144,7 +144,7 @@ func (b *plain) fill(c *child, p *Program) error {
 			c.groups = append(c.groups, uint32(g))
 		}
 	}
-	if err := c.setLimits(b.spec.Files, nil); err != nil {
+	if err := c.setLimits(b.spec.Files, b.spec.Limits); err != nil {
 		return err
 	}
 	return c.setProgram(p)

@@ -10,7 +10,7 @@ type Spec struct {
 	ID string `json:"id"`
 
 	// None asks for no isolation: programs are plain children of the caller,
-	// each in its own session. Only User, Cgroup and Files count then.
+	// each in its own session. Only User, Cgroup, Files and Limits count then.
 	None bool `json:"none,omitempty"`
 
 	// UIDs and GIDs are the maps of the sandbox's user namespace. As root each

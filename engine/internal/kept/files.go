@@ -2,11 +2,8 @@ package kept
 
 import (
 	"context"
-	"errors"
-	"fmt"
 	"io"
 	"io/fs"
-	"path"
 	"runtime"
 	"strings"
 
@@ -14,9 +11,6 @@ import (
 	"github.com/caissonrun/caisson/engine"
 	"github.com/caissonrun/caisson/internal/safefs"
 )
-
-// maxLinks is how many links a name may lead through, as in the kernel.
-const maxLinks = 40
 
 // FS implements engine.Filer. It also shows what is mounted in the sandbox.
 func (f filed) FS(ctx context.Context) (engine.FS, error) {
@@ -59,7 +53,7 @@ func (s *sandbox) at(ctx context.Context, name string, do func(root *safefs.Root
 		err = checkName(clean)
 	}
 	if err == nil {
-		clean, err = resolve(root.FS(), clean)
+		clean, err = root.FS().Resolve(clean)
 	}
 	if err == nil {
 		err = do(root, clean)
@@ -93,43 +87,6 @@ func (s *sandbox) root(ctx context.Context) (*safefs.Root, error) {
 	}
 	root, err := safefs.FromFile(file, &safefs.Options{CrossMounts: true})
 	return root, s.said(caisson.OpFiles, err)
-}
-
-// resolve follows the links in name inside of the root, so that none is left.
-// The task may change them again at once; then what uses the result fails,
-// because it follows none.
-func resolve(files engine.FS, name string) (string, error) {
-	done, rest := "", name
-	if rest == "." {
-		return rest, nil
-	}
-	for links := 0; rest != ""; {
-		element, after, _ := strings.Cut(rest, "/")
-		rest = after
-		next := path.Join(done, element)
-		target, err := files.ReadLink(next)
-		switch {
-		case errors.Is(err, fs.ErrNotExist):
-			return "", err
-		case err != nil:
-			// It is no link.
-			done = next
-			continue
-		}
-		if links++; links > maxLinks {
-			return "", &fs.PathError{Op: "open", Path: name, Err: fmt.Errorf("more than %d links", maxLinks)}
-		}
-		if !path.IsAbs(target) {
-			target = path.Join("/", done, target)
-		}
-		// What comes after a link begins at its target again, in which there
-		// may be more links.
-		done, rest = "", strings.Trim(path.Join("/", target, rest), "/")
-	}
-	if done == "" {
-		return ".", nil
-	}
-	return done, nil
 }
 
 // onThread calls f on an OS thread of its own, which ends with it: whatever f
