@@ -3,7 +3,6 @@
 package ext4
 
 import (
-	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -273,7 +272,7 @@ func (w *treeWriter) contents(e *safefs.Entry, n *node) error {
 		if int64(got) > left {
 			return safefs.ErrChanged
 		}
-		if err := writeSparse(w.f, w.buf[:got], at); err != nil {
+		if _, err := safefs.WriteSparse(w.f, w.buf[:got], at); err != nil {
 			return err
 		}
 		at, left = at+int64(got), left-int64(got)
@@ -287,32 +286,6 @@ func (w *treeWriter) contents(e *safefs.Entry, n *node) error {
 			return err
 		}
 	}
-}
-
-var zeros [blockSize]byte
-
-// writeSparse writes data at offset but for blocks of zeros.
-func writeSparse(f *os.File, data []byte, offset int64) error {
-	for len(data) > 0 {
-		run := 0
-		for run < len(data) && !isZero(data[run:]) {
-			run = min(run+blockSize, len(data))
-		}
-		if run > 0 {
-			if _, err := f.WriteAt(data[:run], offset); err != nil {
-				return err
-			}
-		}
-		next := min(run+blockSize, len(data))
-		data, offset = data[next:], offset+int64(next)
-	}
-	return nil
-}
-
-// isZero reports whether the first block of data is.
-func isZero(data []byte) bool {
-	block := data[:min(blockSize, len(data))]
-	return bytes.Equal(block, zeros[:len(block)])
 }
 
 // shorten keeps a name from filling a line.
