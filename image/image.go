@@ -112,6 +112,8 @@ const (
 	ModeOverlay Mode = "overlay" // the unpacked folder itself, for an overlay's lower one
 	ModeReflink Mode = "reflink" // a copy that shares its blocks
 	ModeCopy    Mode = "copy"
+
+	modeDisk Mode = "disk" // of a lease for Store.Disk
 )
 
 // A Lease says who uses an unpacked image. It is durable: until Unlease, or

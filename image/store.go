@@ -369,7 +369,7 @@ func (s *Store) describe(r *record, leased map[string]int) (*Record, *Image, err
 		return nil, nil, err
 	}
 	rec.ID, rec.Size, rec.Created = img.ID, img.Size, img.Created
-	if info, err := treeInfoOf(s.path(treesDir, s.treeKey(img))); err == nil {
+	if info, err := treeSize(s.path(treesDir, s.treeKey(img))); err == nil {
 		rec.Unpacked, rec.UnpackedSize, rec.Skipped = true, info.Bytes, info.Skipped
 	}
 	return rec, img, nil

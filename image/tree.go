@@ -35,6 +35,7 @@ const (
 	rootName   = "rootfs"
 	treeFile   = "tree.json"
 	treeFormat = 1 // counts up when the unpacker makes something else of a layer
+	userFormat = 2 // likewise, where all files are the caller's
 )
 
 // ratioFree is what a layer may become however small it is sent.
@@ -56,7 +57,11 @@ type treeInfo struct {
 // says of its layers does not count, or it would give access to others' trees.
 func treeKey(m *v1.Manifest, owned, setID bool) string {
 	sum := sha256.New()
-	fmt.Fprintf(sum, "%d %t %t\n", treeFormat, owned, setID)
+	format := treeFormat
+	if !owned {
+		format = userFormat
+	}
+	fmt.Fprintf(sum, "%d %t %t\n", format, owned, setID)
 	for i := range m.Layers {
 		fmt.Fprintln(sum, m.Layers[i].Digest)
 	}
@@ -161,6 +166,11 @@ func (s *Store) unpackLayers(ctx context.Context, img *Image, trees *safefs.Root
 	data, err := json.Marshal(info)
 	if err != nil {
 		return err
+	}
+	if u.owners != nil {
+		if err := trees.WriteFile(temp+"/"+ownersFile, u.owners, 0o600, nil); err != nil {
+			return sorted(img.Name, err)
+		}
 	}
 	return sorted(img.Name, trees.WriteFile(temp+"/"+treeFile, append(data, '\n'), 0o600, nil))
 }

@@ -94,7 +94,11 @@ func makeTree(t *testing.T) string {
 	content := bytes.Repeat([]byte("0123456789abcdef"), 70_000)
 	must(t, os.WriteFile(at("a/large"), content, 0o444), os.Link(at("a/large"), at("a/b/again")), os.Link(at("a/large"), at("a/c")))
 	must(t, os.WriteFile(at("hole"), []byte("begin"), 0o600), os.Truncate(at("hole"), 9_000_001))
-	must(t, os.WriteFile(at("empty"), nil, 0o000))
+	unreadable := os.FileMode(0o000)
+	if os.Geteuid() != 0 {
+		unreadable = 0o400 // or nobody can
+	}
+	must(t, os.WriteFile(at("empty"), nil, unreadable))
 	must(t, os.Symlink("/etc/passwd", at("short")), os.Symlink(strings.Repeat("../x/", 40), at("long")),
 		os.Symlink(strings.Repeat("y", 59), at("59")), os.Symlink(strings.Repeat("z", 60), at("60")), os.Link(at("short"), at("short too")))
 	must(t, syscall.Mkfifo(at("fifo"), 0o620))
@@ -179,12 +183,13 @@ func TestWriteTreeChange(t *testing.T) {
 	dir := t.TempDir()
 	must(t, os.WriteFile(filepath.Join(dir, "su"), []byte("x"), 0o700), os.Mkdir(filepath.Join(dir, "lost+found"), 0o700))
 	f := newDisk(t)
-	opts := &ext4.TreeOptions{Change: func(path string, info *safefs.Info) {
+	opts := &ext4.TreeOptions{Change: func(path string, info *safefs.Info) error {
 		info.UID, info.GID = 0, 0
 		if path == "su" {
 			info.UID, info.GID = 70_000, 123_456_789
 			info.Mode = 0o755 | os.ModeSetuid
 		}
+		return nil
 	}}
 	_, err := ext4.WriteTree(t.Context(), f, openTree(t, dir), opts)
 	must(t, err)
@@ -263,15 +268,23 @@ func TestWriteTreeErrors(t *testing.T) {
 			t.Errorf("WriteTree = %v, want canceled", err)
 		}
 	})
+	t.Run("Change", func(t *testing.T) {
+		no := errors.New("no")
+		opts := &ext4.TreeOptions{Change: func(string, *safefs.Info) error { return no }}
+		if _, err := ext4.WriteTree(t.Context(), newDisk(t), root, opts); !errors.Is(err, no) {
+			t.Errorf("WriteTree = %v, want %v", err, no)
+		}
+	})
 	t.Run("Changed", func(t *testing.T) {
 		// Who changes the tree meanwhile gets an error, and no file with another
 		// one's contents.
 		dir := t.TempDir()
 		must(t, os.WriteFile(filepath.Join(dir, "file"), []byte("12345"), 0o600))
-		opts := &ext4.TreeOptions{Change: func(path string, _ *safefs.Info) {
+		opts := &ext4.TreeOptions{Change: func(path string, _ *safefs.Info) error {
 			if path == "file" {
 				must(t, os.WriteFile(filepath.Join(dir, path), []byte("1"), 0o600))
 			}
+			return nil
 		}}
 		if _, err := ext4.WriteTree(t.Context(), newDisk(t), openTree(t, dir), opts); !errors.Is(err, safefs.ErrChanged) || !errors.Is(err, caisson.ErrInvalid) {
 			t.Errorf("WriteTree = %v, want ErrChanged", err)

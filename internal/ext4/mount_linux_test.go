@@ -16,12 +16,16 @@ import (
 	"github.com/caissonrun/caisson/internal/safefs"
 )
 
-// mount has the kernel read a disk. Only root can.
-func mount(t *testing.T, file, opts string) string {
+func needRoot(t *testing.T) {
 	t.Helper()
 	if os.Geteuid() != 0 {
 		t.Skip("needs root")
 	}
+}
+
+// mount has the kernel read a disk. Only root can.
+func mount(t *testing.T, file, opts string) string {
+	t.Helper()
 	dir := filepath.Join(t.TempDir(), "mounted")
 	must(t, os.Mkdir(dir, 0o700))
 	if out, err := exec.Command("mount", "-t", "ext4", "-o", opts, file, dir).CombinedOutput(); err != nil {
@@ -80,10 +84,9 @@ func describe(t *testing.T, dir string) []string {
 // TestMountTree compares a tree with what the kernel finds on the disk that was
 // made of it.
 func TestMountTree(t *testing.T) {
+	needRoot(t)
 	dir := makeTree(t)
-	if os.Geteuid() == 0 {
-		must(t, os.Lchown(filepath.Join(dir, "short"), 1000, 1001), os.Lchown(filepath.Join(dir, "a/large"), 65535, 70000))
-	}
+	must(t, os.Lchown(filepath.Join(dir, "short"), 1000, 1001), os.Lchown(filepath.Join(dir, "a/large"), 65535, 70000))
 	value := bytes.Repeat([]byte("v"), 1001)
 	for _, set := range []struct {
 		name, attr string
@@ -113,6 +116,7 @@ func TestMountTree(t *testing.T) {
 
 // TestMountEmpty fills an empty disk up to its end.
 func TestMountEmpty(t *testing.T) {
+	needRoot(t)
 	const size = 200 * caisson.MiB
 	f := newDisk(t)
 	must(t, ext4.Format(f, size, nil))
@@ -144,6 +148,7 @@ func TestMountEmpty(t *testing.T) {
 
 // TestMountMany has more files than one group has inodes.
 func TestMountMany(t *testing.T) {
+	needRoot(t)
 	dir := t.TempDir()
 	must(t, os.Mkdir(filepath.Join(dir, "lost+found"), 0o700))
 	for d := range 9 {

@@ -27,8 +27,10 @@ type TreeOptions struct {
 	MaxBytes caisson.Bytes
 	// Change changes what a file of the tree has: its owner and the bits of its
 	// mode, and nothing else counts. A user's tree has one owner, and the files may
-	// have had others. It is called in the order of the tree. Nil: as it is.
-	Change func(path string, info *safefs.Info)
+	// have had others. It is called once for each name, in the order of
+	// safefs.Root.Walk; of several names of a file the first one counts. An error
+	// ends the writing. Nil: as it is.
+	Change func(path string, info *safefs.Info) error
 }
 
 // A Summary is what became of a tree.
@@ -124,7 +126,12 @@ func (w *treeWriter) walk(each func(*safefs.Entry) error) error {
 
 // note takes an entry into the table.
 func (w *treeWriter) note(e *safefs.Entry) error {
-	kind := kindOf(e.Mode)
+	kind, info := kindOf(e.Mode), e.Info
+	if w.opts.Change != nil {
+		if err := w.opts.Change(e.Path, &info); err != nil {
+			return err
+		}
+	}
 	if kind == 0 {
 		if len(w.sum.Skipped) < maxSkipped {
 			w.sum.Skipped = append(w.sum.Skipped, e.Path)
@@ -137,7 +144,7 @@ func (w *treeWriter) note(e *safefs.Entry) error {
 		w.name(e, index, kind)
 		return nil
 	}
-	n, err := w.node(e)
+	n, err := w.node(e, &info)
 	if err != nil {
 		return fmt.Errorf("%q: %w", shorten(e.Path), err)
 	}
@@ -188,12 +195,9 @@ func kindOf(mode fs.FileMode) byte {
 
 var nodeTypes = map[byte]uint16{kindFile: modeFile, kindDir: modeDir, kindLink: modeLink, kindFIFO: modeFIFO}
 
-// node returns what an entry's inode will say.
-func (w *treeWriter) node(e *safefs.Entry) (*node, error) {
-	info, kind := e.Info, kindOf(e.Mode)
-	if w.opts.Change != nil {
-		w.opts.Change(e.Path, &info)
-	}
+// node returns what an entry's inode will say. The owner and the mode are info's.
+func (w *treeWriter) node(e *safefs.Entry, info *safefs.Info) (*node, error) {
+	kind := kindOf(e.Mode)
 	n := &node{
 		host: e.Ino, links: 1, uid: uint32(info.UID), gid: uint32(info.GID), nsec: uint32(info.ModTime.Nanosecond()),
 		mode: nodeTypes[kind] | uint16(safefs.SysMode(info.Mode)),
