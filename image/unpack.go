@@ -61,7 +61,7 @@ type unpacker struct {
 	// caller's; nil otherwise. owners is that for all of the tree, at the end.
 	lost   map[uint64]ownership
 	owners []byte
-	buf      []byte
+	buf    []byte
 
 	// dir is the folder of the last entry, whose name was at.
 	dir *safefs.Root

@@ -4,6 +4,7 @@ package machine
 
 import (
 	"context"
+	"errors"
 	"hash"
 	"io"
 
@@ -17,6 +18,7 @@ type sentReader struct {
 	sum   hash.Hash
 	left  int64
 	limit caisson.Bytes
+	err   error // of what is read: it says nothing about the image
 }
 
 func (r *sentReader) Read(p []byte) (int, error) {
@@ -25,6 +27,9 @@ func (r *sentReader) Read(p []byte) (int, error) {
 	}
 	n, err := r.rd.Read(p)
 	r.sum.Write(p[:n])
+	if err != nil && !errors.Is(err, io.EOF) {
+		r.err = err
+	}
 	if r.left -= int64(n); r.left < 0 {
 		return n, invalid("more than %s were sent, the limit", r.limit)
 	}

@@ -5,6 +5,7 @@ package machine
 import (
 	"archive/tar"
 	"bufio"
+	"bytes"
 	"context"
 	"crypto/sha256"
 	"encoding/hex"
@@ -92,10 +93,10 @@ type Image struct {
 // any. Holes stay holes. On error no file is left; that the files are durable
 // is the caller's to see to.
 //
-// Errors: ErrInvalid for an image that is damaged, not complete, or not what
+// Errors: what rd says; ErrInvalid for an image that is damaged, not complete, or not what
 // wanted says, that has anything else in it, or is larger than the limits
-// permit; ErrUnsupported for one that is encrypted or newer; ErrExhausted for a
-// full disk.
+// permit; ErrUnsupported for one that is encrypted, newer, or of another
+// program; ErrExhausted for a full disk.
 func Unpack(ctx context.Context, rd io.Reader, dir *safefs.Root, wanted string, limits *Limits) (*Image, error) {
 	all := limits.withDefaults()
 	u := &unpacker{ctx: ctx, dir: dir, limits: all, img: new(Image), sent: &sentReader{ctx: ctx, rd: rd, left: int64(all.Sent), limit: all.Sent}}
@@ -103,6 +104,9 @@ func Unpack(ctx context.Context, rd io.Reader, dir *safefs.Root, wanted string, 
 	err := u.run()
 	if err == nil {
 		err = u.checkSum(wanted)
+	}
+	if u.sent.err != nil {
+		err = u.sent.err
 	}
 	if err != nil {
 		for _, name := range u.made {
@@ -124,17 +128,44 @@ type unpacker struct {
 
 func (u *unpacker) run() error {
 	rd := bufio.NewReaderSize(u.sent, chunkSize)
-	head, err := rd.Peek(len(zstdMagic))
+	head, err := rd.Peek(longestMagic)
 	if err != nil && !errors.Is(err, io.EOF) {
 		return err
 	}
 	switch {
-	case string(head) == zstdMagic:
+	case bytes.HasPrefix(head, []byte(zstdMagic)):
 		return u.archive(rd)
 	case qcow2.Is(head):
 		return u.alone(rd)
 	}
+	for _, other := range otherFormats() {
+		if bytes.HasPrefix(head, []byte(other.magic)) {
+			return &caisson.Error{Kind: caisson.ErrUnsupported, Err: fmt.Errorf("it is %s: want qcow2, raw, or an archive of a machine", other.what)}
+		}
+	}
 	return u.raw(rd)
+}
+
+// A format is told by how a file begins.
+type format struct{ magic, what string }
+
+const longestMagic = 24
+
+// otherFormats are what a disk would never begin with.
+func otherFormats() []format {
+	return []format{
+		{"\x1f\x8b", "compressed by gzip"},
+		{"\xfd7zXZ\x00", "compressed by xz"},
+		{"BZh", "compressed by bzip2"},
+		{"PK\x03\x04", "a zip archive"},
+		{"KDMV", "a disk of VMware"},
+		{"# Disk DescriptorFile", "a disk of VMware"},
+		{"vhdxfile", "a disk of Hyper-V"},
+		{"conectix", "a disk of Virtual PC"},
+		{"<<< ", "a disk of VirtualBox"},
+		{"QED\x00", "a disk in QEMU's old format"},
+		{"LUKS\xba\xbe", "encrypted"},
+	}
 }
 
 // checkSum compares the digest of everything that was read.

@@ -302,6 +302,8 @@ func TestUnpackErrors(t *testing.T) {
 		{"BehindStream", append(bytes.Clone(whole), "garbage"...), "damaged", caisson.ErrInvalid},
 		{"QcowLayer", good, "not a whole disk", caisson.ErrInvalid},
 		{"QcowCut", good[:90], "qcow2", caisson.ErrInvalid},
+		{"Gzip", append([]byte("\x1f\x8b"), raw[:510]...), "compressed by gzip", caisson.ErrUnsupported},
+		{"VMware", append([]byte("KDMV"), raw[:508]...), "VMware", caisson.ErrUnsupported},
 		{"RawEmpty", nil, "0 bytes", caisson.ErrInvalid},
 		{"RawRagged", raw[:777], "777 bytes", caisson.ErrInvalid},
 	} {
@@ -323,8 +325,8 @@ func TestUnpackErrors(t *testing.T) {
 		broken := errors.New("the line is cut")
 		root, _ := folder(t)
 		rd := io.MultiReader(bytes.NewReader(whole[:len(whole)/2]), errReader{broken})
-		if _, err := machine.Unpack(t.Context(), rd, root, "", nil); !errors.Is(err, broken) {
-			t.Errorf("Unpack = %v, want %v", err, broken)
+		if _, err := machine.Unpack(t.Context(), rd, root, "", nil); !errors.Is(err, broken) || errors.Is(err, caisson.ErrInvalid) {
+			t.Errorf("Unpack = %v, want %v without a kind", err, broken)
 		}
 	})
 	t.Run("Cancelled", func(t *testing.T) {

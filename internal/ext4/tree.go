@@ -12,6 +12,8 @@ import (
 	"path"
 	"strings"
 
+	"golang.org/x/sys/unix"
+
 	"github.com/caissonrun/caisson"
 	"github.com/caissonrun/caisson/internal/safefs"
 )
@@ -53,7 +55,8 @@ const (
 // a file system that can't be written to. Names, modes, owners, times, links
 // of both kinds, FIFOs, holes, file capabilities and users' extended attributes
 // are kept. Nothing is followed and no name leads out of the tree, whatever is
-// in it; nobody else may change it meanwhile.
+// in it; nobody else may change it meanwhile. After an error f holds nothing of
+// use.
 //
 // Errors: ErrInvalid if there is more than the options permit, or the tree
 // changes; ErrUnsupported for a file that ext4 can't have; ErrExhausted for a
@@ -226,6 +229,9 @@ func (w *treeWriter) node(e *safefs.Entry, info *safefs.Info) (*node, error) {
 // attributes takes the extended attributes of a file or folder.
 func (w *treeWriter) attributes(n *node, e *safefs.Entry) error {
 	all, err := w.root.Xattrs(e.Path, "")
+	if errors.Is(err, unix.ENOTSUP) {
+		return nil // nor has the file system any
+	}
 	if err != nil {
 		return err
 	}
