@@ -113,7 +113,8 @@ const (
 	ModeReflink Mode = "reflink" // a copy that shares its blocks
 	ModeCopy    Mode = "copy"
 
-	modeDisk Mode = "disk" // of a lease for Store.Disk
+	modeDisk    Mode = "disk"    // of a lease for Store.Disk
+	modeMachine Mode = "machine" // likewise, for Store.Machine
 )
 
 // A Lease says who uses an unpacked image. It is durable: until Unlease, or

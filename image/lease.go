@@ -63,6 +63,9 @@ func (s *Store) RootFS(ctx context.Context, img *Image, lease *Lease) (*RootFS, 
 // use makes the image's tree be there, and what more makes of it, and writes
 // the lease. It returns the lease that holds, and the tree's folder.
 func (s *Store) use(ctx context.Context, img *Image, lease *Lease, more func(tree string) error) (*leaseNote, string, error) {
+	if img.isMachine() != (lease.Mode == modeMachine) {
+		return nil, "", problem(img.Name, caisson.ErrUnsupported, errors.New("the image of a machine is no root file system, and the other way round"))
+	}
 	note, err := s.noteOf(img, lease)
 	if err != nil {
 		return nil, "", err
@@ -120,7 +123,7 @@ func (s *Store) noteOf(img *Image, lease *Lease) (*leaseNote, error) {
 	if note.Mode == "" || note.Mode == ModeOverlay {
 		note.Mode = modes[0]
 	}
-	if note.Mode == ModeOverlay || note.Mode == modeDisk {
+	if note.Mode == ModeOverlay || note.Mode == modeDisk || note.Mode == modeMachine {
 		note.Dir = ""
 	} else if note.Dir == "" {
 		note.Dir = s.path(copiesDir, strings.TrimSuffix(fileOf(lease.Owner), jsonEnd))

@@ -74,21 +74,21 @@ func (l *Limits) withDefaults() Limits {
 // one that has several is a chain, each a layer over the one before.
 type Image struct {
 	// Files are the names in the folder that make up the disk, the lowest first.
-	Files []string
+	Files []string `json:"files"`
 	// Format is that of the last file.
-	Format string
+	Format string `json:"format"`
 	// Size is that of the disk that a guest sees.
-	Size caisson.Bytes
+	Size caisson.Bytes `json:"size"`
 	// Machine is what the image says of its machine. Nil: nothing.
-	Machine *Machine
+	Machine *Machine `json:"machine,omitempty"`
 	// Written is what was written to this host's disk, holes left out.
-	Written caisson.Bytes
+	Written caisson.Bytes `json:"written"`
 	// SHA256 is the digest of what was read, in hex.
-	SHA256 string
+	SHA256 string `json:"sha256"`
 }
 
 // Unpack reads an image of any kind and writes its files to the empty folder
-// dir: an archive, a qcow2 image that stands alone, or anything else as a raw
+// dir, read-only: an archive, a qcow2 image that stands alone, or anything else as a raw
 // disk. Wanted is the digest that all of what is read must have, in hex; empty:
 // any. Holes stay holes. On error no file is left; that the files are durable
 // is the caller's to see to.
@@ -283,7 +283,7 @@ func (u *unpacker) file(name string, size int64, rd io.Reader) error {
 	if size > int64(u.limits.Disk) {
 		return u.tooLarge()
 	}
-	f, err := u.dir.Create(name, 0o600, nil)
+	f, err := u.dir.Create(name, 0o444, nil)
 	if err != nil {
 		return err
 	}
