@@ -62,7 +62,8 @@ type Request struct {
 	// nobody is told.
 	Progress func(Progress)
 
-	module bool // a WebAssembly module is meant
+	module  bool // a WebAssembly module is meant
+	machine bool // the image of a virtual machine is meant
 }
 
 // A Progress is how far one part of an image is. The parts of an image are its

@@ -211,7 +211,10 @@ func (s *Store) have(ctx context.Context, req *Request) (*Image, error) {
 
 // serves reports whether what is in the store is of the kind that is asked for.
 func (img *Image) serves(req *Request) bool {
-	if req.module {
+	switch {
+	case req.machine:
+		return img.isMachine()
+	case req.module:
 		return img.Layers == 1
 	}
 	return isImageConfig(img.manifest.Config.MediaType)

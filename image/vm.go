@@ -50,6 +50,42 @@ func machineKey(m *v1.Manifest) string {
 	return hex.EncodeToString(sum[:])
 }
 
+// GetMachine brings the image of a machine from a registry or a folder of this
+// host: an artifact of one layer of type application/vnd.caisson.machine.v1, which
+// is in any form that machine.Unpack knows. Policies, signatures and credentials
+// are those of images. Nothing is unpacked yet.
+//
+// Errors: as Get; ErrUnsupported for an artifact that is no such image.
+func (s *Store) GetMachine(ctx context.Context, req *Request) (*Image, error) {
+	own := *req
+	own.machine = true
+	return s.Get(ctx, &own)
+}
+
+// chooseMachine returns the manifest that a reference leads to if it is the
+// image of a machine, before any more of it is fetched.
+func (p *pulling) chooseMachine(ctx context.Context, doc *document) (*candidate, error) {
+	if doc.index != nil {
+		return nil, unsupported("it is an index of several: name the image of a machine by its own digest")
+	}
+	m := doc.image
+	if !isMachine(m) {
+		return nil, unsupported("it is not the image of a machine, which has one layer of type %q", string(machineType))
+	}
+	l := &m.Layers[0]
+	if _, err := parseDigest(l.Digest.String()); err != nil {
+		return nil, invalid("its layer: %w", err)
+	}
+	if l.Size < 0 || l.Size > int64(p.remote.limits.LayerBytes) {
+		return nil, invalid("its layer has %d bytes, and may have %s", l.Size, p.remote.limits.LayerBytes)
+	}
+	config, err := p.small(ctx, &m.Config, int64(p.remote.limits.ConfigBytes))
+	if err != nil {
+		return nil, fmt.Errorf("its configuration: %w", err)
+	}
+	return &candidate{doc: doc, config: config, platform: p.want}, nil
+}
+
 // KeepMachine keeps the image of a machine that is in a file, in any form that
 // machine.Unpack knows, until it is collected as images are. Ref is where it came
 // from, a URL or the absolute path of a file of this host, and sum its sha256 in

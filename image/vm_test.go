@@ -13,9 +13,13 @@ import (
 	"testing"
 
 	v1 "github.com/google/go-containerregistry/pkg/v1"
+	"github.com/google/go-containerregistry/pkg/v1/empty"
+	"github.com/google/go-containerregistry/pkg/v1/mutate"
+	"github.com/google/go-containerregistry/pkg/v1/types"
 
 	"github.com/caissonrun/caisson"
 	"github.com/caissonrun/caisson/image"
+	"github.com/caissonrun/caisson/image/imagetest"
 	"github.com/caissonrun/caisson/image/machine"
 )
 
@@ -140,4 +144,42 @@ func TestMachineErrors(t *testing.T) {
 			t.Error("Get gives a machine for an image")
 		}
 	})
+}
+
+// TestGetMachine brings the image of a machine from a registry.
+func TestGetMachine(t *testing.T) {
+	reg := imagetest.NewHTTPRegistry(t)
+	s := pullStore(t, image.Sources{AuthFile: authFile(t, `{}`), HTTP: []string{reg.Host}})
+	file, sum := machineFile(t)
+	data, err := os.ReadFile(file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	const kind, config types.MediaType = "application/vnd.caisson.machine.v1", "application/vnd.oci.empty.v1+json"
+	ref := reg.Push(t, "vm:1", imagetest.Module(t, string(data), kind, config))
+	img, err := s.GetMachine(t.Context(), &image.Request{Ref: ref})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if m, err := s.Machine(t.Context(), img, &image.Lease{Owner: "one"}); err != nil || m.SHA256 != sum || m.Size != caisson.Bytes(4096) {
+		t.Errorf("Machine = %+v, %v", m, err)
+	}
+	before := reg.Count("manifests")
+	if again, err := s.GetMachine(t.Context(), &image.Request{Ref: ref, Pull: image.PullNever}); err != nil || again.Digest != img.Digest || reg.Count("manifests") != before {
+		t.Errorf("from the store: %+v, %v", again, err)
+	}
+	if _, err := s.Get(t.Context(), &image.Request{Ref: ref}); !errors.Is(err, caisson.ErrUnsupported) {
+		t.Errorf("a machine as an image: %v, want ErrUnsupported", err)
+	}
+	for name, other := range map[string]v1.Image{
+		"image:1": imageOf(t, entries{}), "module:1": imagetest.Module(t, "x", wasmType, wasmConfig), "config:1": imagetest.Module(t, "x", kind, ""),
+	} {
+		if _, err := s.GetMachine(t.Context(), &image.Request{Ref: reg.Push(t, name, other)}); !errors.Is(err, caisson.ErrUnsupported) {
+			t.Errorf("%s: %v, want ErrUnsupported", name, err)
+		}
+	}
+	index := reg.PushIndex(t, "index:1", mutate.AppendManifests(empty.Index, mutate.IndexAddendum{Add: imagetest.Module(t, "x", kind, config)}))
+	if _, err := s.GetMachine(t.Context(), &image.Request{Ref: index}); !errors.Is(err, caisson.ErrUnsupported) {
+		t.Errorf("an index: %v, want ErrUnsupported", err)
+	}
 }
