@@ -3,12 +3,13 @@ package ext4_test
 import (
 	"bytes"
 	"fmt"
+	"math/rand/v2"
 	"os"
 	"os/exec"
 	"path/filepath"
-	"strings"
 	"testing"
 
+	"github.com/google/go-cmp/cmp"
 	"golang.org/x/sys/unix"
 
 	"github.com/caissonrun/caisson"
@@ -99,11 +100,8 @@ func TestMountTree(t *testing.T) {
 	must(t, err)
 	sound(t, f.Name())
 	on := mount(t, f.Name(), "loop,ro")
-	want, got := describe(t, dir), describe(t, on)
-	for i := range max(len(want), len(got)) {
-		if i >= len(want) || i >= len(got) || want[i] != got[i] {
-			t.Fatalf("on the disk, of %d and %d:\n%s\nin the tree:\n%s", len(got), len(want), strings.Join(got[min(i, len(got)):min(i+2, len(got))], "\n"), strings.Join(want[min(i, len(want)):min(i+2, len(want))], "\n"))
-		}
+	if diff := cmp.Diff(describe(t, dir), describe(t, on)); diff != "" {
+		t.Errorf("the disk differs:\n%s", diff)
 	}
 	attrs, err := openTree(t, on).Xattrs("a", "")
 	if err != nil || string(attrs["user.folder"]) != "x" {
@@ -111,6 +109,26 @@ func TestMountTree(t *testing.T) {
 	}
 	if err := unix.Mount("", on, "", unix.MS_REMOUNT, ""); err == nil {
 		t.Error("a disk that is only to be read was mounted to be written to")
+	}
+}
+
+// TestMountRandom compares random trees with their disks.
+func TestMountRandom(t *testing.T) {
+	needRoot(t)
+	seed := rand.Uint64()
+	t.Logf("seed %d", seed)
+	random := rand.New(rand.NewPCG(seed, 0))
+	data := make([]byte, 4000)
+	for i := range data {
+		data[i] = byte(random.Uint32())
+	}
+	dir := t.TempDir()
+	grow(t, dir, data)
+	f := newDisk(t)
+	_, err := ext4.WriteTree(t.Context(), f, openTree(t, dir), nil)
+	must(t, err)
+	if diff := cmp.Diff(describe(t, dir), describe(t, mount(t, f.Name(), "loop,ro"))); diff != "" {
+		t.Errorf("the disk differs:\n%s", diff)
 	}
 }
 
