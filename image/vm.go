@@ -136,13 +136,20 @@ func (s *Store) KeptMachine(_ context.Context, ref, sum string) (*Image, error) 
 
 // machineRecord is the name of a machine's image in the store.
 func machineRecord(ref, sum string) (string, error) {
-	if !filepath.IsAbs(ref) {
-		return moduleRecord(ref, sum)
+	const item = "image of a machine"
+	digest := "sha256:" + sum
+	if _, err := parseDigest(digest); err != nil {
+		return "", problem(item, caisson.ErrInvalid, err)
 	}
-	if _, err := parseDigest("sha256:" + sum); err != nil {
-		return "", problem(shorten(ref), caisson.ErrInvalid, err)
+	if filepath.IsAbs(ref) {
+		return filepath.Clean(ref) + "@" + digest, nil
 	}
-	return filepath.Clean(ref) + "@sha256:" + sum, nil
+	web, err := webModule(ref)
+	if err != nil {
+		return "", problem(item, caisson.ErrInvalid, fmt.Errorf("%q is neither a URL nor an absolute path", shorten(ref)))
+	}
+	web.Digest = digest
+	return web.String(), nil
 }
 
 // Machine unpacks the image of a machine unless that is done, and notes durably

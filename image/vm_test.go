@@ -106,6 +106,13 @@ func TestMachineErrors(t *testing.T) {
 			}
 		}
 	})
+	t.Run("Ref", func(t *testing.T) {
+		for _, ref := range []string{"", "image.qcow2", "https://"} {
+			if _, err := s.KeepMachine(t.Context(), ref, sum, good); !errors.Is(err, caisson.ErrInvalid) || !strings.Contains(err.Error(), "neither a URL") {
+				t.Errorf("KeepMachine of %q = %v, want ErrInvalid", ref, err)
+			}
+		}
+	})
 	t.Run("Absent", func(t *testing.T) {
 		if _, err := s.KeepMachine(t.Context(), good, sum, good+"x"); !errors.Is(err, caisson.ErrNotFound) {
 			t.Errorf("KeepMachine = %v, want ErrNotFound", err)
