@@ -11,6 +11,7 @@ import (
 	"path/filepath"
 
 	"github.com/caissonrun/caisson"
+	"github.com/caissonrun/caisson/internal/crash"
 	"github.com/caissonrun/caisson/internal/ext4"
 	"github.com/caissonrun/caisson/internal/lockfile"
 	"github.com/caissonrun/caisson/internal/safefs"
@@ -119,9 +120,11 @@ func (s *Store) makeDisk(ctx context.Context, tree string) (err error) {
 	if err := errors.Join(f.Sync(), f.Close()); err != nil {
 		return err
 	}
+	crash.Point(crash.DiskBefore)
 	if err := dir.Rename(temp, diskFile); err != nil {
 		return err
 	}
+	crash.Point(crash.DiskAfter)
 	return dir.Sync(".")
 }
 
