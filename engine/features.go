@@ -22,6 +22,7 @@ type Features struct {
 	Image   bool `json:"image"`   // pulls images by itself
 	RootFS  bool `json:"rootfs"`  // runs a root file system that the executor made ready
 	Overlay bool `json:"overlay"` // RootFS.Changes can be set
+	Disk    bool `json:"disk"`    // with RootFS: as RootFS.Disk
 	// ImageOnly says that every program needs an image.
 	ImageOnly bool `json:"image_only,omitempty"`
 	Module    bool `json:"module"` // with Args as its arguments

@@ -48,9 +48,11 @@ type Spec struct {
 	RootFS *RootFS `json:"rootfs,omitempty"` // for engines with Features.RootFS
 	// Module is the path on the host of a WebAssembly module, which the caller
 	// has fetched if it was elsewhere. Args are those after its name.
-	Module   string            `json:"module,omitempty"`
-	Machine  *caisson.Machine  `json:"machine,omitempty"`
-	Registry *caisson.Registry `json:"registry,omitempty"`
+	Module  string           `json:"module,omitempty"`
+	Machine *caisson.Machine `json:"machine,omitempty"`
+	// MachineImage is the disk of Machine, ready to be used.
+	MachineImage *MachineImage     `json:"machine_image,omitempty"`
+	Registry     *caisson.Registry `json:"registry,omitempty"`
 	// Options is what only this engine knows; it matches Features.OptionsSchema.
 	Options json.RawMessage `json:"options,omitempty"`
 
@@ -129,7 +131,29 @@ type RootFS struct {
 	// Changes, by an overlay (Features.Overlay). It lies on the same limited
 	// storage as Work, and its own file system takes an overlay's upper folder.
 	// Empty: Path belongs to this sandbox alone and is written directly.
+	// With Disk it is where the engine keeps the disk that the sandbox writes to.
 	Changes string `json:"changes,omitempty"`
+	// Disk is a raw disk with the root file system as ext4, in place of Path, for
+	// engines with Features.Disk. Many sandboxes share it and nobody writes to it.
+	Disk string `json:"disk,omitempty"`
+}
+
+// A MachineImage is the disk of a Machine, fetched and unpacked on this host.
+// Nothing in it is trusted; what is said of it here was checked.
+type MachineImage struct {
+	// Disk is the file that nobody may write to, and Format raw or qcow2. What a
+	// qcow2's header says lies below it is not followed.
+	Disk   string `json:"disk"`
+	Format string `json:"format"`
+	// Layer is a qcow2 file that lies on Disk, which every sandbox gets a copy of.
+	// Empty: each begins with an empty one.
+	Layer string        `json:"layer,omitempty"`
+	Size  caisson.Bytes `json:"size"` // of the disk that the guest sees
+	// Machine is the image's own wish (machine.json), under what the task says.
+	Machine json.RawMessage `json:"machine,omitempty"`
+	// Changes is an empty folder of the caller's for what this sandbox writes. It
+	// lies on the same limited storage as Work.
+	Changes string `json:"changes"`
 }
 
 // An Owner is who files belong to on disk.

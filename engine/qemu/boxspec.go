@@ -1,0 +1,64 @@
+package qemu
+
+import (
+	"github.com/caissonrun/caisson"
+	"github.com/caissonrun/caisson/internal/guest"
+	"github.com/caissonrun/caisson/internal/isolate"
+)
+
+// Kind is the engine's keeper.Foreign.Kind, whose boxes OpenBox makes.
+const Kind = Name
+
+// A boxSpec is what the keeper needs to make a machine. The engine has decided
+// everything; the keeper only does it.
+type boxSpec struct {
+	// Box is what QEMU runs in, and QEMU its command line, with the paths that
+	// files have in Box. It finds its protocol at descriptor 0, the agent's port at
+	// 1, and the console at 2.
+	Box  isolate.Spec    `json:"box"`
+	QEMU isolate.Program `json:"qemu"`
+	// State is a file, on this host, of the saved state that the machine goes on
+	// from. Empty: it boots. The guest is then told that it is a copy.
+	State string `json:"state,omitempty"`
+	// Patience is how long the guest may take until its agent answers.
+	Patience caisson.Duration `json:"patience"`
+	Guest    guestSpec        `json:"guest"`
+}
+
+// A guestSpec is what is done in the guest before its program starts, in this
+// order.
+type guestSpec struct {
+	Hostname string `json:"hostname,omitempty"`
+	// Mounts are made in the guest's first root, that of the initramfs. What is
+	// mounted at Root then becomes the root of everything. Empty: the guest has a
+	// system of its own, whose agent was started by it.
+	Mounts []guest.Mount `json:"mounts,omitempty"`
+	Root   string        `json:"root,omitempty"`
+	// Places are mounts that are made in the new root: binds of shares, memory.
+	Places []guest.Mount `json:"places,omitempty"`
+	// Files are written in the new root, as root: /etc/hosts, secrets.
+	Files []guestFile `json:"files,omitempty"`
+	// User and Group are the task's, as numbers or names of the image's; empty
+	// where Setup names the user.
+	User       string            `json:"user,omitempty"`
+	Group      string            `json:"group,omitempty"`
+	Setup      guest.Setup       `json:"setup"`
+	Interfaces []guest.Interface `json:"interfaces,omitempty"`
+	Gateway    *guestGateway     `json:"gateway,omitempty"`
+}
+
+// A guestFile is a file that is written into the guest, or a symbolic link.
+type guestFile struct {
+	Path string `json:"path"` // absolute, inside
+	Mode uint32 `json:"mode,omitempty"`
+	Data []byte `json:"data,omitempty"`
+	Link string `json:"link,omitempty"`
+	// Own says that it is the program's user's. Otherwise it is root's.
+	Own bool `json:"own,omitempty"`
+}
+
+// A guestGateway is sockets inside of the guest that the keeper holds.
+type guestGateway struct {
+	Sockets    []isolate.Socket `json:"sockets"`
+	Everything bool             `json:"everything,omitempty"`
+}
