@@ -46,6 +46,11 @@ type (
 	Mount     = wire.Mount
 	Interface = wire.Interface
 	Owner     = wire.Owner
+	File      = wire.File
+	Who       = wire.Who
+	Person    = wire.Person
+	Host      = wire.Host
+	Identity  = wire.Identity
 )
 
 // Options configures a Client. Nil is the default.

@@ -41,14 +41,22 @@ func (c *Client) Alive(ctx context.Context) (alive bool, err error) {
 	return alive, c.ask(ctx, "", wire.OpAlive, nil, &alive)
 }
 
-// Halt halts everything that runs. Nothing can be started until Continue, or Kill.
-func (c *Client) Halt(ctx context.Context) error {
-	return c.ask(ctx, caisson.OpSignal, wire.OpHalt, nil, nil)
+// Freeze halts everything that runs (or, with false, has it go on, also what Halt has
+// halted). Nothing can be started meanwhile.
+func (c *Client) Freeze(ctx context.Context, on bool) error {
+	op := wire.OpContinue
+	if on {
+		op = wire.OpFreeze
+	}
+	return c.ask(ctx, caisson.OpSignal, op, nil, nil)
 }
 
-// Continue undoes Halt.
-func (c *Client) Continue(ctx context.Context) error {
-	return c.ask(ctx, caisson.OpSignal, wire.OpContinue, nil, nil)
+// Halt halts everything that runs now. Programs can be started beside it, and run.
+//
+// Errors: ErrUnsupported without Setup.Group, or in a guest whose kernel has no
+// cgroup v2.
+func (c *Client) Halt(ctx context.Context) error {
+	return c.ask(ctx, caisson.OpSignal, wire.OpHalt, nil, nil)
 }
 
 // Stats returns what the programs use; what can't be measured is -1. Where Setup has

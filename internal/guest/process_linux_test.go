@@ -235,7 +235,7 @@ func TestSignalAndKill(t *testing.T) {
 			t.Fatal(err)
 		}
 		defer tree.Close()
-		if err := c.Halt(ctx); err != nil {
+		if err := c.Freeze(ctx, true); err != nil {
 			t.Fatal(err)
 		}
 		if _, err := c.Spawn(ctx, shell(":")); !errors.Is(err, caisson.ErrUnavailable) && err == nil {

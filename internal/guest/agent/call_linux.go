@@ -71,7 +71,7 @@ func (s *session) answer(c *wire.Call) (any, error) {
 		return with(c, s.signal)
 	case wire.OpResize:
 		return with(c, s.resize)
-	case wire.OpKill, wire.OpHalt, wire.OpContinue, wire.OpAlive, wire.OpStats:
+	case wire.OpKill, wire.OpFreeze, wire.OpContinue, wire.OpHalt, wire.OpAlive, wire.OpStats:
 		return s.all(c.Request.Op)
 	case wire.OpStat, wire.OpLstat, wire.OpReadLink:
 		return s.look(c)
@@ -129,8 +129,10 @@ func (s *session) all(op string) (any, error) {
 	switch op {
 	case wire.OpKill:
 		return nil, box.Kill()
-	case wire.OpHalt:
+	case wire.OpFreeze:
 		return nil, box.Freeze(true)
+	case wire.OpHalt:
+		return nil, box.Halt()
 	case wire.OpContinue:
 		return nil, box.Freeze(false)
 	case wire.OpAlive:

@@ -37,8 +37,9 @@ const (
 	OpResize   = "resize"   // Target
 	OpKill     = "kill"
 	OpAlive    = "alive" // bool
-	OpHalt     = "halt"
+	OpFreeze   = "freeze"
 	OpContinue = "continue"
+	OpHalt     = "halt"
 	OpStats    = "stats"   // Stats
 	OpModule   = "module"  // Path
 	OpMount    = "mount"   // Mount
@@ -51,11 +52,15 @@ const (
 	OpOpen     = "open" // Path; note: FileInfo; its contents as a stream
 	OpGet      = "get"  // Path; a tar stream
 	OpPut      = "put"  // Put; from a tar stream
+	OpWrite    = "write"  // File
+	OpLookup   = "lookup" // Who; Person
+	OpHosts    = "hosts"  // Hosts
 	OpListen   = "listen"
 	OpClock    = "clock"    // Clock
 	OpHostname = "hostname" // Path: the name
 	OpNetwork  = "network"  // Network
 	OpSeed     = "seed"     // Seed
+	OpIdentity = "identity" // Identity
 	OpSync     = "sync"
 	OpPowerOff = "poweroff" // PowerOff
 	OpAccept   = "accept"   // Accepted; both ways
@@ -90,9 +95,15 @@ type Info struct {
 
 // Setup says how every program runs. It is done once, before the first.
 type Setup struct {
-	// User is who programs run as. Nil or 0: root, with all capabilities; anybody else
-	// has none.
-	User   *isolate.User   `json:"user,omitempty"`
+	// User is who programs run as. Nil: root, with all capabilities.
+	User *isolate.User `json:"user,omitempty"`
+	// Caps are the capabilities, by number, that programs have if User is 0. Anybody
+	// else has none.
+	Caps []int `json:"caps,omitempty"`
+	// Privileged gives programs the machine as it is: root has all capabilities, there
+	// are all devices, nothing is hidden or read-only, and programs with set-id bits
+	// work. Otherwise they see what a container shows: see OpRoot.
+	Privileged bool `json:"privileged,omitempty"`
 	Files  int64           `json:"files,omitempty"` // as isolate.Spec's
 	Limits []isolate.Limit `json:"limits,omitempty"`
 	Group  *isolate.Cgroup `json:"group,omitempty"` // nil: nothing is bounded or counted
@@ -196,6 +207,49 @@ type Put struct {
 	Owner *Owner `json:"owner,omitempty"`
 }
 
+// A File is one to be made, in place of what has its name but a folder, with the
+// folders above it that are missing. Links in the path to it lead below the root, as
+// they do for programs; the name itself is not followed.
+type File struct {
+	Path Name   `json:"path"` // absolute
+	Mode uint32 `json:"mode,omitempty"`
+	Data []byte `json:"data,omitempty"`
+	// Link makes it a symbolic link, Dir a folder; one that is there already gets mode
+	// and owner.
+	Link Name `json:"link,omitempty"`
+	Dir  bool `json:"dir,omitempty"`
+	// Once has it vanish when it is opened: whoever does reads Data and its end.
+	Once bool `json:"once,omitempty"`
+	// Owner is who it belongs to. Nil: root.
+	Owner *Owner `json:"owner,omitempty"`
+}
+
+// Who is to be looked up among the users and groups that the root has.
+type Who struct {
+	User  string `json:"user,omitempty"`  // USER or USER:GROUP, each a name or a number; empty: 0
+	Group string `json:"group,omitempty"` // one more
+	// Standard takes the place of root, in any spelling. Nil: it may be root.
+	Standard *Owner `json:"standard,omitempty"`
+}
+
+// A Person is who was found.
+type Person struct {
+	User isolate.User `json:"user"`
+	Name string       `json:"name,omitempty"` // empty: the root does not know the user
+	Home string       `json:"home,omitempty"` // absolute; empty: not known
+}
+
+// Hosts are names of addresses, for /etc/hosts.
+type Hosts struct {
+	Hosts []Host `json:"hosts"`
+}
+
+// A Host is the names of an address.
+type Host struct {
+	IP    string   `json:"ip"`
+	Names []string `json:"names"`
+}
+
 // An Owner is a user and a group.
 type Owner struct {
 	UID int `json:"uid"`
@@ -226,6 +280,14 @@ type Clock struct {
 // becomes another one, see Welcome.Boot.
 type Seed struct {
 	Bytes []byte `json:"bytes"`
+}
+
+// An Identity tells a system from one that it is a copy of.
+type Identity struct {
+	// MachineID is written to /etc/machine-id: 32 digits of base 16.
+	MachineID string `json:"machine_id,omitempty"`
+	// HostKeys has an SSH server of the system's get keys of its own.
+	HostKeys bool `json:"host_keys,omitempty"`
 }
 
 // Network says what the guest's devices are to be.
