@@ -20,6 +20,12 @@ type boxSpec struct {
 	// State is a file, on this host, of the saved state that the machine goes on
 	// from. Empty: it boots. The guest is then told that it is a copy.
 	State string `json:"state,omitempty"`
+	// Save has the machine's state saved once its agent has answered, before anything
+	// is done in the guest. Nil: nothing is saved.
+	Save *saveSpec `json:"save,omitempty"`
+	// Attach says that the main program runs in State already: it is gone on with
+	// where it would be started. Guest is what is to be done all the same.
+	Attach *attachSpec `json:"attach,omitempty"`
 	// Patience is how long the guest may take until its agent answers.
 	Patience caisson.Duration `json:"patience"`
 	Guest    guestSpec        `json:"guest"`
