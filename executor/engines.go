@@ -183,6 +183,9 @@ func (x *Executor) fits(ctx context.Context, p *prober, r *record, secrets map[s
 	if err == nil {
 		err = x.checkModule(r, secrets)
 	}
+	if err == nil {
+		err = x.checkMachine(r, secrets)
+	}
 	if err != nil {
 		return at("engine "+p.engine.Name(), err)
 	}

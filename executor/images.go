@@ -454,6 +454,9 @@ func (a *attendant) releaseImages(ctx context.Context) error {
 	for _, r := range p.Images {
 		owners = append(owners, r.Lease)
 	}
+	if p.Machine != nil {
+		owners = append(owners, p.Machine.Lease)
+	}
 	if len(owners) == 0 {
 		return nil
 	}
@@ -468,7 +471,7 @@ func (a *attendant) releaseImages(ctx context.Context) error {
 			return fmt.Errorf("image: %w", err)
 		}
 	}
-	p.Images, p.Leases = nil, nil
+	p.Images, p.Leases, p.Machine = nil, nil, nil
 	return nil
 }
 

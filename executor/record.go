@@ -79,7 +79,8 @@ type sharing struct {
 }
 
 func sharingOf(f *engine.Features, task *caisson.Task) sharing {
-	private := f.PrivateDisk && task.Limits.Disk > 0
+	// A machine's own system need not have what shares a folder.
+	private := f.PrivateDisk && task.Limits.Disk > 0 || ownMachine(task)
 	return sharing{
 		Work: f.ShareWork && !private, Files: f.Files, Binds: f.Mounts.Bind, Network: sharesNetwork(f, task),
 		RootFS: f.RootFS && !f.Image, Overlay: f.Overlay, Enter: f.Keep && task.Keep > 0,

@@ -198,6 +198,9 @@ func (a *attendant) make(ctx context.Context, st *step, folder string) (sb engin
 	if err := a.giveRoot(ctx, st, folder, spec); err != nil {
 		return nil, err
 	}
+	if err := a.giveMachine(st, folder, spec); err != nil {
+		return nil, err
+	}
 	defer a.clock(string(caisson.OpCreate))()
 	sb, err = a.createShared(ctx, spec)
 	if spec.Keep > 0 && errors.Is(err, caisson.ErrUnsupported) {

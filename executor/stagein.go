@@ -66,6 +66,9 @@ func (a *attendant) stageAll(ctx context.Context) error {
 	if err == nil {
 		err = a.bringModule(ctx)
 	}
+	if err == nil {
+		err = a.bringMachine(ctx)
+	}
 	prepared(err == nil)
 	err = firstOf(err, pulled(err == nil))
 	a.mounted = err == nil
