@@ -268,12 +268,22 @@ type Proxy struct {
 	Upstream string `json:"upstream"`
 }
 
-// A Display is a screen that the sandbox offers.
+// A Display is a screen that the sandbox offers: a machine's own, or a VNC server
+// that the task runs, which listens at Socket or at Port.
 type Display struct {
-	Name   string `json:"name"`
-	Width  int    `json:"width,omitempty"`  // pixels
-	Height int    `json:"height,omitempty"` // pixels
+	Name        string `json:"name"`
+	Description string `json:"description,omitempty"`
+	// Socket is a path of a unix socket in the work folder: relative to it, or
+	// absolute inside of the sandbox.
+	Socket string `json:"socket,omitempty"`
+	// Port is one of TCP on the sandbox's own loopback network.
+	Port   int `json:"port,omitempty"`
+	Width  int `json:"width,omitempty"`  // pixels
+	Height int `json:"height,omitempty"` // pixels
 }
+
+// Server reports whether d is a VNC server of the task's.
+func (d *Display) Server() bool { return d.Socket != "" || d.Port != 0 }
 
 // A Device is a host device given to the sandbox, if the operator permits it.
 // In a document it may be written "HOST[:TARGET[:rwm]]".

@@ -32,8 +32,23 @@ func newRefusal(f *Features, spec *Spec) *refusal {
 	r.add(spec.GPUs != "" && !f.GPUs, "gpus", WhatGPUs)
 	r.add(spec.Registry != nil && !f.Registry, "registry", WhatRegistry)
 	r.add(len(spec.Secrets) > 0 && !f.Secrets, "secrets", WhatSecrets)
-	r.add(len(spec.Displays) > 0 && !f.Displays, "displays", WhatDisplays)
+	r.displays(f, spec)
 	return r
+}
+
+// displays looks at who is to show each.
+func (r *refusal) displays(f *Features, spec *Spec) {
+	if len(spec.Displays) > 0 && !f.Displays {
+		r.add(true, "displays", WhatDisplays)
+		return
+	}
+	for i, d := range spec.Displays {
+		field := fmt.Sprintf("displays[%d]", i)
+		r.add(!d.Server() && !f.Screen, field+" without socket or port", WhatScreen)
+		r.add(d.Socket != "" && !f.DisplayServers, field+".socket", WhatServers)
+		r.add(d.Port != 0 && !f.DisplayServers, field+".port", WhatServers)
+		r.add(d.Port != 0 && f.DisplayServers && !f.Networks.Inside, field+".port", WhatPortScreen)
+	}
 }
 
 // program looks at the form of the task.

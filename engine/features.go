@@ -57,6 +57,12 @@ type Features struct {
 	DNS        bool `json:"dns"`
 	Secrets    bool `json:"secrets"`
 
+	// Screen says that a sandbox can have a screen of its own, one.
+	// DisplayServers says that a display can be a VNC server of the task's; one at
+	// a port wants Networks.Inside, too.
+	Screen         bool `json:"screen"`
+	DisplayServers bool `json:"display_servers"`
+
 	// Optional interfaces. The Sandbox (or, where it says so, the Engine or
 	// Process) has the interface if and only if the field is set.
 	Exec     bool `json:"exec"`     // Execer
@@ -65,7 +71,7 @@ type Features struct {
 	Stats    bool `json:"stats"`    // StatsReader
 	Pause    bool `json:"pause"`    // Pauser
 	Snapshot bool `json:"snapshot"` // Snapshotter
-	Displays bool `json:"displays"` // Displayer
+	Displays bool `json:"displays"` // Displayer, by Screen or DisplayServers
 	Gateway  bool `json:"gateway"`  // Gatekeeper
 	Keep     bool `json:"keep"`     // Spec.Keep: Exec after the program's end
 	Prepare  bool `json:"prepare"`  // Preparer, on the Engine

@@ -139,16 +139,35 @@ type Snapshotter interface {
 	Fork(ctx context.Context, spec *Spec) (Sandbox, error)
 }
 
-// A Displayer is a Sandbox with screens: Features.Displays.
+// A Displayer is a Sandbox with screens: Features.Displays. A sandbox of an
+// engine that does not declare them may have the methods, too, and answer
+// ErrUnsupported.
+//
+// Screens can be looked at from Start until the main program has ended, while
+// the sandbox is paused, and with Spec.Keep until that is over. What a task's own
+// VNC server shows it must say itself: a halted one takes connections and says
+// nothing.
 type Displayer interface {
-	// Displays lists the screens. Errors: ErrEnded; ErrAborted.
+	// Displays lists the screens, in the order of Spec.Displays. Nobody who looks
+	// at one notices. Without any the list is empty.
+	//
+	// Errors: ErrEnded; ErrAborted.
 	Displays(ctx context.Context) ([]Display, error)
-	// OpenDisplay connects to a screen by name: a stream of RFB (RFC 6143).
-	// Errors: ErrNotFound if there is no such display; ErrEnded; ErrAborted.
+	// OpenDisplay connects to a screen by name: a stream of RFB (RFC 6143), which
+	// ends with the sandbox. Each call is a viewer of its own, and neither what it
+	// sends nor that it does not read disturbs the sandbox. Whoever else is at a
+	// VNC server of the task's depends on that server.
+	//
+	// ctx bounds the call only. The caller closes the stream.
+	//
+	// Errors: ErrNotFound if there is no such display; ErrUnavailable if nothing
+	// listens there yet; ErrExhausted if too many look; ErrEnded; ErrAborted.
 	OpenDisplay(ctx context.Context, name string) (io.ReadWriteCloser, error)
 }
 
-// A Display is a screen of a sandbox. Sizes are pixels, 0 where unknown.
+// A Display is a screen of a sandbox. Sizes are pixels, 0 where unknown: that of
+// a VNC server of the task's is what the task says, because some servers end when
+// somebody has looked.
 type Display struct {
 	Name        string `json:"name"`
 	Description string `json:"description"`

@@ -31,6 +31,7 @@ func (s *Spec) Validate() error {
 	v.program(s)
 	v.mounts(s.Mounts)
 	v.gateway(s)
+	v.displays(s)
 	v.numbers(s)
 	for _, secret := range s.Secrets {
 		v.secret(&secret)

@@ -40,6 +40,9 @@ const (
 	WhatGateway    = "gateway" // of proxies, allow lists and brokered secrets
 	WhatKeep       = "shells after the end"
 	WhatDisplays   = "displays"
+	WhatScreen     = "screens"         // of a sandbox's own
+	WhatServers    = "display servers" // of a task's own
+	WhatPortScreen = "displays at ports"
 	WhatExec       = "exec"
 	WhatTerminals  = "terminals"
 	WhatEndOfInput = "end of input at a terminal"
