@@ -46,19 +46,25 @@ type guestSpec struct {
 	Files []guestFile `json:"files,omitempty"`
 	// User and Group are the task's, as numbers or names of the image's; empty
 	// where Setup names the user.
-	User       string            `json:"user,omitempty"`
-	Group      string            `json:"group,omitempty"`
+	User  string `json:"user,omitempty"`
+	Group string `json:"group,omitempty"`
+	// Standard takes the place of root where User means that. Nil: it may be root.
+	Standard   *guest.Owner      `json:"standard,omitempty"`
 	Setup      guest.Setup       `json:"setup"`
 	Interfaces []guest.Interface `json:"interfaces,omitempty"`
 	Gateway    *guestGateway     `json:"gateway,omitempty"`
 }
 
-// A guestFile is a file that is written into the guest, or a symbolic link.
+// A guestFile is a file that is written into the guest, a folder or a symbolic
+// link.
 type guestFile struct {
 	Path string `json:"path"` // absolute, inside
 	Mode uint32 `json:"mode,omitempty"`
 	Data []byte `json:"data,omitempty"`
 	Link string `json:"link,omitempty"`
+	Dir  bool   `json:"dir,omitempty"`
+	// Once has it vanish when it is opened, with what it says.
+	Once bool `json:"once,omitempty"`
 	// Own says that it is the program's user's. Otherwise it is root's.
 	Own bool `json:"own,omitempty"`
 }

@@ -84,28 +84,26 @@ const resizeTime = 200 * time.Millisecond
 // spawnTerminal starts a program at a terminal of its own kernel. A terminal of
 // the host's, that passes everything on, stands for it outside.
 func (b *gvisor) spawnTerminal(p *Program) (*Proc, error) {
-	master, slave, err := openTerminal(p, os.Getuid(), os.Getgid(), false)
+	master, slave, err := OpenTerminal(p)
 	if err != nil {
 		return nil, err
 	}
 	pair, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
 	if err != nil {
-		closeAll([]int{master, slave})
+		master.Close()
+		slave.Close()
 		return nil, err
 	}
-	err = rawMode(slave)
-	var proc *Proc
-	var id uint64
-	if err == nil {
-		proc, id, err = b.begin(p, []int{pair[1]})
-	}
+	proc, id, err := b.begin(p, []int{pair[1]})
 	unix.Close(pair[1])
 	if err != nil {
-		closeAll([]int{master, slave, pair[0]})
+		master.Close()
+		slave.Close()
+		unix.Close(pair[0])
 		return nil, err
 	}
-	proc.Terminal = terminalFile(master)
-	b.carry(id, terminalFile(slave), terminalFile(pair[0]))
+	proc.Terminal = master
+	b.carry(id, slave, terminalFile(pair[0]))
 	return proc, nil
 }
 

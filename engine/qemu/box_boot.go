@@ -1,0 +1,120 @@
+//go:build unix
+
+package qemu
+
+import (
+	"context"
+	"fmt"
+	"net"
+	"os"
+	"time"
+
+	"github.com/caissonrun/caisson/engine/internal/kept"
+	"github.com/caissonrun/caisson/internal/guest"
+	"github.com/caissonrun/caisson/internal/isolate"
+	"github.com/caissonrun/caisson/internal/machine"
+	"github.com/caissonrun/caisson/internal/machine/qmp"
+)
+
+// defaultPatience is the spec's where that is zero.
+const defaultPatience = 2 * time.Minute
+
+// boot starts the machine and makes the guest ready. On error the caller closes
+// the box.
+func (b *box) boot() (err error) {
+	ctx, cancel := within(b.patience())
+	defer cancel()
+	port, err := b.start(ctx)
+	if err != nil {
+		return b.whyNot(ctx, err)
+	}
+	if b.spec.State != "" {
+		if err := b.load(ctx); err != nil {
+			port.Close()
+			return b.whyNot(ctx, err)
+		}
+	}
+	if b.agent, err = guest.Dial(ctx, port, nil); err != nil {
+		return b.whyNot(ctx, err)
+	}
+	go b.watch()
+	if b.spec.State != "" {
+		if err := b.renew(ctx); err != nil {
+			return b.said("copy", err)
+		}
+	}
+	return b.furnish()
+}
+
+func (b *box) patience() time.Duration {
+	if limit := b.spec.Patience.Std(); limit > 0 {
+		return limit
+	}
+	return defaultPatience
+}
+
+// start starts QEMU with its three connections, and returns the one to the agent.
+// ctx ends when QEMU does not answer any more, or has ended.
+func (b *box) start(ctx context.Context) (port net.Conn, err error) {
+	var inside [3]*os.File
+	defer func() {
+		// QEMU's ends must be closed here for its end to be seen.
+		for _, f := range inside {
+			if f != nil {
+				f.Close()
+			}
+		}
+	}()
+	control, theirs, err := machine.Pair()
+	if err != nil {
+		return nil, err
+	}
+	inside[0] = theirs
+	defer func() {
+		if b.qmp == nil {
+			control.Close()
+		}
+	}()
+	if port, inside[1], err = machine.Pair(); err != nil {
+		return nil, err
+	}
+	defer func() {
+		if err != nil {
+			port.Close()
+			port = nil
+		}
+	}()
+	if b.console, inside[2], err = b.openConsole(); err != nil {
+		return port, err
+	}
+	if b.qemu, err = isolate.Start(&b.spec.Box); err != nil {
+		return port, err
+	}
+	if b.proc, err = b.qemu.Spawn(&b.spec.QEMU, inside[0], inside[1], inside[2]); err != nil {
+		return port, err
+	}
+	for i, f := range inside {
+		f.Close()
+		inside[i] = nil
+	}
+	b.qmp, err = qmp.New(ctx, control, &qmp.Options{Event: b.note})
+	return port, err
+}
+
+// openConsole makes the pipe that the guest's console and QEMU's own messages go
+// to. QEMU opens it by its name, so that it belongs to the sandbox's user.
+func (b *box) openConsole() (*console, *os.File, error) {
+	r, w, err := os.Pipe()
+	if err != nil {
+		return nil, nil, err
+	}
+	if user := b.spec.Box.User; user != nil && os.Geteuid() == 0 {
+		err = w.Chown(kept.OnHost(b.spec.Box.UIDs, user.UID), kept.OnHost(b.spec.Box.GIDs, user.GID))
+	}
+	if err != nil {
+		r.Close()
+		w.Close()
+		return nil, nil, fmt.Errorf("console: %w", err)
+	}
+	return readConsole(r), w, nil
+}

@@ -1,0 +1,211 @@
+//go:build unix
+
+package qemu
+
+import (
+	"cmp"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"os"
+	"strconv"
+	"strings"
+	"syscall"
+	"time"
+
+	"github.com/caissonrun/caisson"
+	"github.com/caissonrun/caisson/internal/machine/qmp"
+	"github.com/caissonrun/caisson/keeper/server"
+)
+
+const (
+	// partTime is how long QEMU may take to end by itself once the agent has gone.
+	partTime = 3 * time.Second
+	// maxEvent bounds what is kept of an event's reason.
+	maxEvent = 64
+)
+
+// An event is why QEMU says that the machine has ended.
+type event struct{ name, reason string }
+
+// note is called for each of QEMU's events. Those of an end are kept, the last
+// before others: a panic is followed by a shutdown.
+func (b *box) note(e qmp.Event) {
+	if e.Name != "SHUTDOWN" && e.Name != "GUEST_PANICKED" {
+		return
+	}
+	var data struct {
+		Reason string `json:"reason"`
+	}
+	_ = json.Unmarshal(e.Data, &data)
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if b.last.name == "" {
+		b.last = event{e.Name, data.Reason[:min(len(data.Reason), maxEvent)]}
+	}
+}
+
+// watch sees the machine to its end. Where the agent can't be talked to any more,
+// nothing in the guest can be ended but by ending the guest.
+func (b *box) watch() {
+	defer close(b.over)
+	select {
+	case <-b.proc.Done():
+	case <-b.agent.Done():
+		select {
+		case <-b.proc.Done():
+		case <-time.After(partTime):
+			_ = b.qemu.Kill()
+			<-b.proc.Done()
+		}
+	}
+	select {
+	case <-b.console.done:
+	case <-time.After(partTime):
+	}
+	why := b.why()
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if !b.closing {
+		b.lost = &lostError{why}
+	}
+}
+
+// A lostError says that a machine has ended, with what ran in it.
+type lostError struct{ why string }
+
+// Error implements error.
+func (e *lostError) Error() string { return e.why }
+
+// Is implements errors.Is.
+func (e *lostError) Is(err error) bool { return err == server.ErrLost || err == caisson.ErrUnavailable }
+
+// gone returns why the machine has ended; nil while it has not.
+func (b *box) gone() error {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	switch {
+	case b.closing:
+		return &caisson.Error{Kind: caisson.ErrAborted, Err: errors.New("the sandbox is over")}
+	case b.lost != nil:
+		return &caisson.Error{Item: "machine", Kind: caisson.ErrEnded, Err: b.lost}
+	}
+	return nil
+}
+
+// why says what has ended a machine whose QEMU has ended.
+func (b *box) why() string {
+	b.mu.Lock()
+	killed, last := b.killed, b.last
+	b.mu.Unlock()
+	code, signal, _ := b.proc.Wait()
+	panics := b.console.panicked()
+	switch {
+	case killed != "":
+		return killed
+	case b.starved():
+		return "QEMU was killed because it had used up the memory that its machine may have on this host"
+	case panics != "" && last.reason != "guest-shutdown":
+		return "the guest's kernel has panicked: " + panics
+	case last.name == "GUEST_PANICKED" || last.reason == "guest-panic":
+		return "the guest's kernel has panicked"
+	case last.reason == "guest-reset":
+		return "the guest has restarted itself, and that ends its machine"
+	case last.reason == "guest-shutdown":
+		return "the guest has switched itself off"
+	case b.agent != nil && b.agent.Err() != nil && signal == int(syscall.SIGKILL):
+		return "the machine was ended because " + cause(b.agent.Err()).Error()
+	case signal != 0:
+		return fmt.Sprintf("QEMU was killed by signal %d (%v) from outside of Caisson", signal, syscall.Signal(signal))
+	case last.reason == "host-signal":
+		return "QEMU was ended by a signal from outside of Caisson"
+	case code != 0:
+		return fmt.Sprintf("QEMU has ended with status %d: %s", code, cmp.Or(b.console.words(), "without a word"))
+	}
+	return "the guest has switched itself off"
+}
+
+// starved reports whether the host's limit has killed QEMU.
+func (b *box) starved() bool {
+	stats, err := b.qemu.Stats()
+	return err == nil && stats.OOMKills > 0
+}
+
+// cause is the inner part of an error that is shown with words of its own.
+func cause(err error) error {
+	var e *caisson.Error
+	if errors.As(err, &e) && e.Err != nil {
+		return e.Err
+	}
+	return err
+}
+
+// whyNot says why no agent answers in a machine that was started, in words that the
+// reader can act on.
+func (b *box) whyNot(ctx context.Context, err error) error {
+	if b.proc == nil || caisson.KindOf(err) == caisson.ErrUnsupported {
+		return err
+	}
+	select {
+	case <-b.proc.Done():
+	case <-ctx.Done():
+		return b.tooLate(err)
+	case <-time.After(partTime):
+		return boot(caisson.ErrUnavailable, "%w; its last words: %s", cause(err), b.lastWords())
+	}
+	select {
+	case <-b.console.done:
+	case <-time.After(partTime):
+	}
+	return boot(caisson.ErrUnavailable, "%s; its last words: %s", b.why(), b.lastWords())
+}
+
+// tooLate says that patience has ended.
+func (b *box) tooLate(err error) error {
+	if !errors.Is(err, context.DeadlineExceeded) {
+		return err
+	}
+	how := "a slow host needs more patience, or the kernel lacks what a guest needs (virtio, serial port)"
+	if b.spec.Guest.Root == "" {
+		how = "the machine's image must start caisson-guest when it boots, as those of caisson vm build do"
+	}
+	return boot(caisson.ErrUnavailable, "no agent has answered within %v: %s%s; its last words: %s", b.patience(), how, b.halted(), b.lastWords())
+}
+
+func (b *box) lastWords() string { return strconv.Quote(cmp.Or(b.console.words(), "none")) }
+
+// boot is an error about a guest that does not come up.
+func boot(kind caisson.Kind, format string, args ...any) error {
+	return &caisson.Error{Op: caisson.OpCreate, Item: "guest", Kind: kind, Err: fmt.Errorf(format, args...)}
+}
+
+// said is an error of the agent's, or of QEMU's, with what is known of why.
+func (b *box) said(what string, err error) error {
+	if errors.Is(err, context.DeadlineExceeded) {
+		return &caisson.Error{
+			Item: what, Kind: caisson.ErrUnavailable, Err: fmt.Errorf("the guest has not answered in time%s", b.halted()),
+		}
+	}
+	if gone := b.gone(); gone != nil && caisson.KindOf(err) == caisson.ErrUnavailable {
+		return gone
+	}
+	if caisson.KindOf(err) == caisson.ErrUnknown {
+		return fmt.Errorf("%s: %w", what, err)
+	}
+	return err
+}
+
+// halted says that somebody has halted QEMU, if so.
+func (b *box) halted() string {
+	data, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", b.proc.PID))
+	if err != nil {
+		return ""
+	}
+	// The name may have anything in it but ends with the last parenthesis.
+	_, state, _ := strings.Cut(string(data[strings.LastIndexByte(string(data), ')')+1:]), " ")
+	if strings.HasPrefix(state, "T") {
+		return fmt.Sprintf(": QEMU, process %d, was stopped by a signal; kill -CONT %d lets it go on", b.proc.PID, b.proc.PID)
+	}
+	return ""
+}

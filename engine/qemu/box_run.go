@@ -1,0 +1,182 @@
+//go:build unix
+
+package qemu
+
+import (
+	"context"
+	"errors"
+	"time"
+
+	"github.com/caissonrun/caisson"
+	"github.com/caissonrun/caisson/internal/isolate"
+)
+
+// killTime is how long the agent may take to kill everything before the machine is
+// ended for it: a keeper waits for half a minute.
+const killTime = 15 * time.Second
+
+// Kill implements server.Box. A guest that does not end its programs is ended.
+func (b *box) Kill() error {
+	if b.gone() != nil {
+		return nil
+	}
+	b.hurry()
+	if err := b.wake(); err == nil {
+		ctx, cancel := within(killTime)
+		defer cancel()
+		if err = b.agent.Kill(ctx); err == nil {
+			return nil
+		}
+	}
+	if b.gone() != nil {
+		return nil
+	}
+	b.mu.Lock()
+	b.killed = "the guest has not ended its programs within " + killTime.String() + ", so the machine was ended" + b.halted()
+	b.mu.Unlock()
+	err := b.qemu.Kill()
+	select {
+	case <-b.over:
+	case <-time.After(endTime):
+	}
+	return err
+}
+
+// hurry has nobody wait for output that nobody reads.
+func (b *box) hurry() {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	for p := range b.programs {
+		p.hurry()
+	}
+}
+
+// wake lets the processors of a guest that is paused go on.
+func (b *box) wake() error {
+	b.mu.Lock()
+	paused := b.paused
+	b.mu.Unlock()
+	if !paused {
+		return nil
+	}
+	return b.Freeze(false)
+}
+
+// Freeze implements server.Box: it halts the machine as a whole, or lets it go on.
+func (b *box) Freeze(on bool) error {
+	if err := b.gone(); err != nil {
+		return err
+	}
+	if on {
+		// Nobody can ask the guest while it is halted.
+		_, _ = b.Stats()
+	}
+	return b.step("pause", func(ctx context.Context) error {
+		do := b.qmp.Continue
+		if on {
+			do = b.qmp.Pause
+		}
+		if err := do(ctx); err != nil {
+			return err
+		}
+		b.mu.Lock()
+		b.paused = on
+		b.mu.Unlock()
+		if on {
+			return nil
+		}
+		// Its clock has stood still.
+		if err := b.agent.SetClock(ctx, time.Now()); caisson.KindOf(err) != caisson.ErrUnsupported {
+			return err
+		}
+		return nil
+	})
+}
+
+// Halt implements server.Halter.
+func (b *box) Halt() error {
+	if b.gone() != nil {
+		// Nothing runs any more.
+		return nil
+	}
+	return b.step("halt", b.agent.Halt)
+}
+
+// Stats implements server.Box. What a guest uses is what its programs do; while it
+// can't be asked, the last that it has told counts.
+func (b *box) Stats() (isolate.Stats, error) {
+	host, err := b.qemu.Stats()
+	if err != nil {
+		host = isolate.Stats{CPU: -1, Memory: -1, PeakMemory: -1, PIDs: -1, OOMKills: -1, Throttled: -1}
+	}
+	b.mu.Lock()
+	usage, told, ask := b.usage, b.told, !b.paused && b.lost == nil && !b.closing
+	b.mu.Unlock()
+	if ask {
+		ctx, cancel := within(callTime)
+		defer cancel()
+		now, err := b.agent.Stats(ctx)
+		if err != nil && b.gone() == nil {
+			return now, b.said("stats", err)
+		}
+		if err == nil {
+			usage, told = now, true
+			b.mu.Lock()
+			b.usage, b.told = now, true
+			b.mu.Unlock()
+		}
+	}
+	if !told {
+		return host, err
+	}
+	usage.OOMKills = max(usage.OOMKills, 0) + max(host.OOMKills, 0)
+	usage.Throttled = host.Throttled
+	return usage, nil
+}
+
+// Drain implements server.Drainer: it returns when what the program has printed is
+// passed on.
+func (b *box) Drain() error {
+	b.mu.Lock()
+	main := b.main
+	b.mu.Unlock()
+	if main == nil {
+		return nil
+	}
+	if main.lost.Load() {
+		select {
+		case <-b.over:
+		case <-time.After(partTime + endTime):
+		}
+		b.mu.Lock()
+		defer b.mu.Unlock()
+		return b.lost
+	}
+	main.flush()
+	return nil
+}
+
+// Close implements server.Box: it ends the machine.
+func (b *box) Close() error {
+	b.mu.Lock()
+	b.closing = true
+	b.mu.Unlock()
+	b.hurry()
+	var err error
+	if b.qemu != nil {
+		err = b.qemu.Close()
+	}
+	if b.agent != nil {
+		err = errors.Join(err, b.agent.Close())
+	}
+	if b.qmp != nil {
+		err = errors.Join(err, b.qmp.Close())
+	}
+	if b.console != nil && err == nil {
+		<-b.console.done
+	}
+	if b.agent != nil && err == nil {
+		<-b.over
+	}
+	return err
+}

@@ -1,0 +1,64 @@
+package qemu
+
+import (
+	"errors"
+	"io"
+	"os"
+	"syscall"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// resizeTime is how often the size of a terminal is looked at: the kernel tells
+// nobody but who sits at it.
+const resizeTime = 200 * time.Millisecond
+
+// carryTerminal passes on what goes between the program's terminal, in the guest,
+// and the one of this host's that stands for it. That changes nothing itself.
+func (p *program) carryTerminal(slave *os.File) {
+	s := &stream{from: p.gp.Stdout, to: slave, done: make(chan struct{})}
+	p.out = append(p.out, s)
+	go s.copy()
+	go func() {
+		_, err := io.Copy(p.gp.Stdin, struct{ io.Reader }{slave})
+		// The other side was closed: the terminal hangs up.
+		if errors.Is(err, unix.EIO) {
+			_ = p.signal(int(syscall.SIGHUP))
+		}
+		p.gp.Stdin.Close()
+	}()
+	go p.watchSize(slave, s.done)
+}
+
+// watchSize tells the guest when the terminal has got another size.
+func (p *program) watchSize(slave *os.File, done <-chan struct{}) {
+	raw, err := slave.SyscallConn()
+	if err != nil {
+		return
+	}
+	var last unix.Winsize
+	tick := time.NewTicker(resizeTime)
+	defer tick.Stop()
+	for first := true; ; first = false {
+		var size *unix.Winsize
+		err := raw.Control(func(fd uintptr) { size, _ = unix.IoctlGetWinsize(int(fd), unix.TIOCGWINSZ) })
+		if err != nil || size == nil {
+			return
+		}
+		if !first && (size.Col != last.Col || size.Row != last.Row) {
+			ctx, cancel := within(callTime)
+			err := p.gp.Resize(ctx, size.Col, size.Row)
+			cancel()
+			if err != nil {
+				return
+			}
+		}
+		last = *size
+		select {
+		case <-done:
+			return
+		case <-tick.C:
+		}
+	}
+}
