@@ -37,6 +37,7 @@ type box struct {
 	qmp     *qmp.Client
 	agent   *guest.Client
 	console *console
+	origin  origin       // what the machine began with; set while it boots
 	person  guest.Person // who programs run as; empty where the spec has numbers
 
 	// over is closed when the machine has ended; lost is set then.

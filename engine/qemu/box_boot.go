@@ -38,6 +38,11 @@ func (b *box) boot() (err error) {
 		return b.whyNot(ctx, err)
 	}
 	go b.watch()
+	if b.spec.Save != nil {
+		if err := b.keepState(ctx); err != nil {
+			return b.whyNot(ctx, err)
+		}
+	}
 	if b.spec.State != "" {
 		if err := b.renew(ctx); err != nil {
 			return b.said("copy", err)

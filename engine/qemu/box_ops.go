@@ -11,7 +11,10 @@ import (
 type op func(b *box, params json.RawMessage) (result json.RawMessage, files []*os.File, err error)
 
 // ops are those that there are. It is never changed.
-var ops = map[string]op{}
+var ops = map[string]op{
+	opState:    doState,
+	opSnapshot: doSnapshot,
+}
 
 // Do implements server.Doer.
 func (b *box) Do(name string, params json.RawMessage) (json.RawMessage, []*os.File, error) {

@@ -81,7 +81,7 @@ func (b *box) spawn(p *isolate.Program, files [3]*os.File) (*isolate.Proc, error
 	}
 	ctx, cancel := within(callTime)
 	defer cancel()
-	gp, err := b.agent.Spawn(ctx, &guest.Program{Program: b.complete(p)})
+	gp, err := b.begin(ctx, p)
 	if err != nil {
 		closeFiles(append(own, master))
 		return nil, b.said("start", err)
@@ -102,6 +102,18 @@ func (b *box) spawn(p *isolate.Program, files [3]*os.File) (*isolate.Proc, error
 	}
 	go prog.wait(end)
 	return proc, nil
+}
+
+// begin starts a program, or, of a copy of a machine, goes on with its main one. The
+// main one would outlive a session with the agent, so that a copy has it.
+func (b *box) begin(ctx context.Context, p *isolate.Program) (*guest.Process, error) {
+	b.mu.Lock()
+	first := !b.tried
+	b.mu.Unlock()
+	if a := b.spec.Attach; a != nil && first {
+		return b.agent.Attach(ctx, a.ID, a.Stdout, a.Stderr)
+	}
+	return b.agent.Spawn(ctx, &guest.Program{Program: b.complete(p), Keep: first})
 }
 
 // complete adds what only the guest knows of its users to a program's environment.
