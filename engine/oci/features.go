@@ -31,7 +31,8 @@ func (o *Options) features(f *found) engine.Features {
 		User:     true, Hostname: true, Secrets: true, Registry: true, DNS: true,
 		Devices: f.root && len(o.AllowDevices) > 0,
 		Exec:    true, Terminal: f.works.Terminal, Files: true, Stats: f.works.Stats, Pause: f.works.Pause,
-		Gateway:      f.works.Gateway,
+		Gateway:  f.works.Gateway,
+		Displays: f.works.Displays, DisplayServers: f.works.Displays,
 		Keep:         f.works.Keep,
 		ConfigSchema: configSchema, OptionsSchema: optionsSchema, Doc: doc,
 	}
@@ -102,6 +103,12 @@ func (o *Options) missing(f *found) []engine.Missing {
 	}
 	if !o.AllowHostNetwork {
 		add(engine.WhatHostNet, "the operator does not permit it", "set engine.oci.allow_host_network")
+	}
+	if f.works.Displays {
+		add(engine.WhatScreen, "a container has no screen of its own", "run a VNC server in the task and name its socket or port, or use engine qemu")
+		if !f.root {
+			add(engine.WhatPortScreen, "without root nobody can enter a sandbox's network", "use socket")
+		}
 	}
 	if len(o.AllowDevices) == 0 {
 		add(engine.WhatDevices, "the operator permits none", "set engine.oci.allow_devices")

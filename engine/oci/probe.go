@@ -65,7 +65,7 @@ func (e *Engine) facts() (*found, error) {
 	if err != nil {
 		return nil, err
 	}
-	f.works = kept.Works{Terminal: true, Stats: f.support.Cgroup.Usable, Pause: f.support.Cgroup.Freeze, Gateway: f.served(), Keep: true}
+	f.works = kept.Works{Terminal: true, Stats: f.support.Cgroup.Usable, Pause: f.support.Cgroup.Freeze, Gateway: f.served(), Keep: true, Displays: f.served()}
 	e.found.Store(f)
 	e.boxes.Note(f.works)
 	return f, nil
@@ -175,6 +175,7 @@ func (e *Engine) tryOnce(ctx context.Context, f *found, overlay, gateway bool) (
 	})
 	f.works.Terminal, f.works.Gateway = terminal, gateway && err == nil
 	f.works.Stats = f.works.Stats && f.support.Cgroup.Usable
+	f.works.Displays = f.works.Displays && f.served()
 	return err
 }
 
