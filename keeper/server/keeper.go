@@ -346,7 +346,7 @@ func (k *keeper) status() *wire.Status {
 	if k.main != nil && k.phase == running {
 		s.MainPID = k.main.PID
 	}
-	if located, ok := k.box.(interface{ PID() int }); ok && k.phase <= running {
+	if located, ok := k.box.(interface{ PID() int }); ok && (k.phase <= running || k.keep.on) {
 		s.BoxPID = located.PID()
 	}
 	return s

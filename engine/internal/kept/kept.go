@@ -84,7 +84,7 @@ type Sandboxes struct {
 
 // Works is what of a live sandbox was seen to work. What a sandbox offers
 // depends on it.
-type Works struct{ Terminal, Stats, Pause, Gateway, Keep bool }
+type Works struct{ Terminal, Stats, Pause, Gateway, Keep, Displays bool }
 
 // New returns the sandboxes of an engine. It looks at nothing.
 func New(opts *Options) *Sandboxes {

@@ -42,6 +42,7 @@ func (b *Sandboxes) Try(
 		if err := look(ctx, &Trial{s}); err != nil {
 			return err
 		}
+		works.Displays = s.showable(ctx)
 		works.Pause = s.pause(ctx) == nil && s.resume(ctx) == nil
 		works.Keep = s.rec.Kept && s.enteredAfterEnd(ctx)
 		return nil

@@ -8,6 +8,7 @@ import (
 	"os"
 	"path/filepath"
 
+	"github.com/caissonrun/caisson"
 	"github.com/caissonrun/caisson/engine"
 	"github.com/caissonrun/caisson/internal/isolate"
 )
@@ -44,6 +45,9 @@ type Record struct {
 	Inside bool `json:"inside,omitempty"`
 	// Sockets are those of Spec.Gateway, in order, which the keeper holds.
 	Sockets []engine.Socket `json:"sockets,omitempty"`
+	// Displays are those of Spec.Displays, or what the engine has set in their
+	// place.
+	Displays []caisson.Display `json:"displays,omitempty"`
 	// Data is the engine's own.
 	Data json.RawMessage `json:"data,omitempty"`
 }
