@@ -4,6 +4,7 @@ package keeper
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"os"
@@ -159,6 +160,45 @@ func (c *Client) Sockets(ctx context.Context) ([]*os.File, error) {
 	call, err := c.call(ctx, &wire.Request{Op: wire.OpSockets})
 	if err != nil {
 		return nil, err
+	}
+	return call.files, nil
+}
+
+// Do asks the sandbox's box something that only it and the engine know of, at any
+// time until Destroy, several at once. Params is sent as JSON; the answer is read
+// into result, unless that is nil. Files are the caller's to close. A call whose
+// ctx ends is not taken back.
+//
+// Errors: ErrUnsupported if the box, or a keeper of an older version, knows no such
+// request; otherwise what the box says.
+func (c *Client) Do(ctx context.Context, op string, params, result any) (files []*os.File, err error) {
+	req := &wire.Request{Op: wire.OpDo, Name: op}
+	if params != nil {
+		if req.Params, err = json.Marshal(params); err != nil {
+			return nil, err
+		}
+	}
+	if err := c.link.lost(); err != nil {
+		return nil, err
+	}
+	// A connection of its own, because there may be many answers that take long.
+	l, err := hello(ctx, c.socket)
+	if err != nil {
+		return nil, c.dialError(err)
+	}
+	defer l.close()
+	call, err := l.send(ctx, req)
+	if err == nil {
+		err = call.result(ctx)
+	}
+	if err != nil {
+		return nil, err
+	}
+	if result != nil {
+		if err := json.Unmarshal(call.reply.Result, result); err != nil {
+			call.drop()
+			return nil, errGarbled
+		}
 	}
 	return call.files, nil
 }

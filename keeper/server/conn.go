@@ -149,6 +149,11 @@ func (c *conn) handle(req *wire.Request) {
 		if err == nil {
 			return
 		}
+	case wire.OpDo:
+		err = c.do(req, reply)
+		if err == nil {
+			return
+		}
 	case wire.OpExec:
 		c.exec(req)
 		return
