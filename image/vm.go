@@ -65,6 +65,16 @@ func (s *Store) GetMachine(ctx context.Context, req *Request) (*Image, error) {
 // chooseMachine returns the manifest that a reference leads to if it is the
 // image of a machine, before any more of it is fetched.
 func (p *pulling) chooseMachine(ctx context.Context, doc *document) (*candidate, error) {
+	if doc.index != nil && doc.digest == (v1.Hash{}) && len(doc.index.Manifests) == 1 {
+		// What a folder has under the name.
+		only, err := parseDigest(doc.index.Manifests[0].Digest.String())
+		if err != nil {
+			return nil, invalid("the index: %w", err)
+		}
+		if doc, err = p.src.manifest(ctx, only); err != nil {
+			return nil, err
+		}
+	}
 	if doc.index != nil {
 		return nil, unsupported("it is an index of several: name the image of a machine by its own digest")
 	}
