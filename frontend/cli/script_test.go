@@ -9,6 +9,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"regexp"
 	"runtime"
 	"strconv"
 	"strings"
@@ -146,6 +147,8 @@ func TestScripts(t *testing.T) {
 				return os.Geteuid() == 0, nil
 			case "memory":
 				return limits(t, bin, "memory"), nil
+			case "pause":
+				return pauses(t, bin), nil
 			}
 			return false, fmt.Errorf("no such condition %q", cond)
 		},
@@ -254,6 +257,12 @@ func limits(t *testing.T, bin, name string) bool {
 		t.Logf("no %s limit here: %s", name, out)
 	}
 	return err == nil
+}
+
+// pauses reports whether engine native can halt a sandbox here. Root always can.
+func pauses(t *testing.T, bin string) bool {
+	out, err := exec.Command(filepath.Join(bin, "caisson"), "--state", t.TempDir(), "engines", "native").Output()
+	return err == nil && regexp.MustCompile(`while it runs.*\bpause\b`).Match(out) || os.Geteuid() == 0
 }
 
 func cmdStatus(ts *testscript.TestScript, neg bool, args []string) {
