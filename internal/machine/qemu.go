@@ -2,8 +2,10 @@ package machine
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
+	"maps"
 	"os/exec"
 	"slices"
 	"strings"
@@ -32,6 +34,40 @@ type QEMU struct {
 	options map[string][]string
 }
 
+// A writtenQEMU is a QEMU as it is written down.
+type writtenQEMU struct {
+	Path     string              `json:"path"`
+	Version  qmp.Version         `json:"version"`
+	Arch     string              `json:"arch"`
+	Machines map[string]string   `json:"machines"`
+	Accels   []string            `json:"accels"`
+	Devices  []string            `json:"devices"`
+	Options  map[string][]string `json:"options"`
+}
+
+// MarshalJSON implements json.Marshaler: what a QEMU has does not change as long as
+// its program does not, and asking takes longer than reading.
+func (q *QEMU) MarshalJSON() ([]byte, error) {
+	return json.Marshal(&writtenQEMU{
+		Path: q.Path, Version: q.Version, Arch: q.Arch, Machines: q.Machines, Accels: q.Accels,
+		Devices: slices.Sorted(maps.Keys(q.devices)), Options: q.options,
+	})
+}
+
+// UnmarshalJSON implements json.Unmarshaler.
+func (q *QEMU) UnmarshalJSON(data []byte) error {
+	var w writtenQEMU
+	if err := json.Unmarshal(data, &w); err != nil {
+		return err
+	}
+	*q = QEMU{Path: w.Path, Version: w.Version, Arch: w.Arch, Machines: w.Machines, Accels: w.Accels, options: w.Options}
+	q.devices = make(map[string]bool, len(w.Devices))
+	for _, name := range w.Devices {
+		q.devices[name] = true
+	}
+	return nil
+}
+
 // The oldest QEMU that microvm machines with ACPI, and devices as JSON-like
 // options of today, work with.
 const oldestMajor, oldestMinor = 5, 2
@@ -51,7 +87,7 @@ var arches = map[string]string{"x86_64": "amd64", "i386": "386", "aarch64": "arm
 // Errors: ErrNotFound if there is none; ErrUnsupported if it is too old, or for
 // another processor; ErrUnavailable with its own words if it does not answer.
 func FindQEMU(ctx context.Context, path, arch string) (*QEMU, error) {
-	path, err := findProgram(path, arch)
+	path, err := FindProgram(path, arch)
 	if err != nil {
 		return nil, err
 	}
@@ -65,8 +101,10 @@ func FindQEMU(ctx context.Context, path, arch string) (*QEMU, error) {
 	return q, nil
 }
 
-// findProgram returns where QEMU is.
-func findProgram(path, arch string) (string, error) {
+// FindProgram returns the file of the QEMU that FindQEMU would ask.
+//
+// Errors: as FindQEMU's.
+func FindProgram(path, arch string) (string, error) {
 	names := programs[arch]
 	if path != "" {
 		names = []string{path}

@@ -2,6 +2,7 @@ package machine
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"os"
@@ -10,6 +11,8 @@ import (
 	"slices"
 	"testing"
 	"time"
+
+	"github.com/google/go-cmp/cmp"
 
 	"github.com/caissonrun/caisson"
 )
@@ -101,4 +104,21 @@ func TestFindQEMUErrors(t *testing.T) {
 			t.Errorf("FindQEMU() = %v, want ErrUnsupported", err)
 		}
 	})
+}
+
+// TestQEMUWritten checks that a QEMU that was written down and read makes the same
+// command lines.
+func TestQEMUWritten(t *testing.T) {
+	q := testQEMU(t)
+	data, err := json.Marshal(q)
+	if err != nil {
+		t.Fatal(err)
+	}
+	read := new(QEMU)
+	if err := json.Unmarshal(data, read); err != nil {
+		t.Fatal(err)
+	}
+	if diff := cmp.Diff(q, read, cmp.AllowUnexported(QEMU{})); diff != "" {
+		t.Errorf("written and read (-want +got)\n%s", diff)
+	}
 }
