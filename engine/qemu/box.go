@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/caissonrun/caisson"
+	"github.com/caissonrun/caisson/internal/carry"
 	"github.com/caissonrun/caisson/internal/guest"
 	"github.com/caissonrun/caisson/internal/isolate"
 	"github.com/caissonrun/caisson/internal/machine/qmp"
@@ -21,6 +22,9 @@ const (
 	// callTime is how long the agent, or QEMU, may take for what is quick. An
 	// emulated processor on a busy host takes seconds.
 	callTime = 20 * time.Second
+	// killTime is how long the agent may take to kill everything before the machine
+	// is ended for it: a keeper waits for half a minute.
+	killTime = 15 * time.Second
 	// endTime is how long QEMU may take to end once it has let go of a connection.
 	endTime = 10 * time.Second
 )
@@ -37,8 +41,9 @@ type box struct {
 	qmp     *qmp.Client
 	agent   *guest.Client
 	console *console
-	origin  origin       // what the machine began with; set while it boots
-	person  guest.Person // who programs run as; empty where the spec has numbers
+	gate    *carry.Carrier // nil without a gateway
+	origin  origin         // what the machine began with; set while it boots
+	person  guest.Person   // who programs run as; empty where the spec has numbers
 
 	// over is closed when the machine has ended; lost is set then.
 	over chan struct{}

@@ -4,9 +4,7 @@ package qemu
 
 import (
 	"context"
-	"fmt"
 
-	"github.com/caissonrun/caisson"
 	"github.com/caissonrun/caisson/internal/guest"
 )
 
@@ -93,12 +91,4 @@ func (b *box) fileOf(f *guestFile) *guest.File {
 		out.Owner = &guest.Owner{UID: b.spec.Guest.Setup.User.UID, GID: b.spec.Guest.Setup.User.GID}
 	}
 	return out
-}
-
-// openGateway has the agent listen for those who serve the sandbox.
-func (b *box) openGateway() error {
-	if g := b.spec.Guest.Gateway; g != nil && len(g.Sockets) > 0 {
-		return &caisson.Error{Item: "gateway", Kind: caisson.ErrUnsupported, Err: fmt.Errorf("%d sockets", len(g.Sockets))}
-	}
-	return nil
 }

@@ -5,6 +5,8 @@ package qemu
 import (
 	"encoding/json"
 	"os"
+
+	"github.com/caissonrun/caisson/engine/internal/kept"
 )
 
 // An op answers a request of the engine's to its box, as server.Doer has it.
@@ -12,8 +14,9 @@ type op func(b *box, params json.RawMessage) (result json.RawMessage, files []*o
 
 // ops are those that there are. It is never changed.
 var ops = map[string]op{
-	opState:    doState,
-	opSnapshot: doSnapshot,
+	kept.FilesOp: doFiles,
+	opState:      doState,
+	opSnapshot:   doSnapshot,
 }
 
 // Do implements server.Doer.

@@ -11,10 +11,6 @@ import (
 	"github.com/caissonrun/caisson/internal/isolate"
 )
 
-// killTime is how long the agent may take to kill everything before the machine is
-// ended for it: a keeper waits for half a minute.
-const killTime = 15 * time.Second
-
 // Kill implements server.Box. A guest that does not end its programs is ended.
 func (b *box) Kill() error {
 	if b.gone() != nil {
@@ -163,8 +159,11 @@ func (b *box) Close() error {
 	b.mu.Unlock()
 	b.hurry()
 	var err error
+	if b.gate != nil {
+		err = b.gate.Close()
+	}
 	if b.qemu != nil {
-		err = b.qemu.Close()
+		err = errors.Join(err, b.qemu.Close())
 	}
 	if b.agent != nil {
 		err = errors.Join(err, b.agent.Close())
