@@ -10,9 +10,11 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"syscall"
 	"testing"
@@ -374,4 +376,31 @@ func FuzzAttrs(f *testing.F) {
 			t.Errorf("EncodeAttrs = %d bytes, %v", len(block), err)
 		}
 	})
+}
+
+// TestWriteTreeRoom holds that a tree can become a file system with room, and with
+// more files than the tree has.
+func TestWriteTreeRoom(t *testing.T) {
+	f := newDisk(t)
+	opts := &ext4.TreeOptions{Size: 64 * caisson.MiB, Add: []ext4.Added{
+		{Path: "new/folder/program", Mode: 0o755, Data: bytes.Repeat([]byte("program"), 10_000)},
+		{Path: "new/link", Mode: fs.ModeSymlink | 0o777, Link: "folder/program"},
+		{Path: "new/empty", Mode: fs.ModeDir | 0o700},
+	}}
+	sum, err := ext4.WriteTree(t.Context(), f, openTree(t, makeTree(t)), opts)
+	must(t, err)
+	if sum.Size != 64*caisson.MiB {
+		t.Errorf("the disk has %s, want 64m", sum.Size)
+	}
+	sound(t, f.Name())
+	for name, add := range map[string]ext4.Added{
+		"Twice": {Path: "new/link", Mode: 0o644}, "Above": {Path: "../x", Mode: 0o644}, "Root": {Path: ".", Mode: fs.ModeDir | 0o755},
+		"BelowFile": {Path: "new/folder/program/x", Mode: 0o644},
+	} {
+		bad := *opts
+		bad.Add = append(slices.Clone(opts.Add), add)
+		if _, err := ext4.WriteTree(t.Context(), newDisk(t), openTree(t, makeTree(t)), &bad); !errors.Is(err, caisson.ErrInvalid) {
+			t.Errorf("%s: %v, want invalid", name, err)
+		}
+	}
 }

@@ -187,3 +187,20 @@ func TestMountMany(t *testing.T) {
 		t.Errorf("the last folder has %d names, %v", len(names), err)
 	}
 }
+
+// TestMountRoom holds that the kernel writes to a tree with room, and finds what
+// was added to it.
+func TestMountRoom(t *testing.T) {
+	needRoot(t)
+	f := newDisk(t)
+	data := bytes.Repeat([]byte("program"), 10_000)
+	_, err := ext4.WriteTree(t.Context(), f, openTree(t, makeTree(t)), &ext4.TreeOptions{
+		Size: 64 * caisson.MiB, Add: []ext4.Added{{Path: "new/folder/program", Mode: 0o755, Data: data}},
+	})
+	must(t, err)
+	dir := mount(t, f.Name(), "loop")
+	if got, err := os.ReadFile(filepath.Join(dir, "new/folder/program")); err != nil || !bytes.Equal(got, data) {
+		t.Errorf("what was added has %d bytes, %v", len(got), err)
+	}
+	must(t, os.WriteFile(filepath.Join(dir, "new/written"), make([]byte, 32<<20), 0o644))
+}

@@ -27,12 +27,26 @@ type TreeOptions struct {
 	// MaxBytes is the most that the disk may take, what describes the file system
 	// and holes counted. 0: 128 GiB.
 	MaxBytes caisson.Bytes
+	// Size makes it a file system that can be written to, at least so large, with
+	// inodes as Format gives them. 0: it has room for the tree alone.
+	Size caisson.Bytes
+	// Add are files that the file system has besides the tree's, in this order.
+	Add []Added
 	// Change changes what a file of the tree has: its owner and the bits of its
 	// mode, and nothing else counts. A user's tree has one owner, and the files may
 	// have had others. It is called once for each name, in the order of
 	// safefs.Root.Walk; of several names of a file the first one counts. An error
 	// ends the writing. Nil: as it is.
 	Change func(path string, info *safefs.Info) error
+}
+
+// An Added is a file, a folder or a symbolic link that belongs to user 0 and has
+// no time. Folders that it lies in are made where the tree has none.
+type Added struct {
+	Path string // relative and clean
+	Mode fs.FileMode
+	Data []byte // of a regular file
+	Link string // of a symbolic link
 }
 
 // A Summary is what became of a tree.
@@ -52,7 +66,7 @@ const (
 )
 
 // WriteTree writes everything in the tree root to the new and empty file f, as
-// a file system that can't be written to. Names, modes, owners, times, links
+// a file system that, without a size, can't be written to. Names, modes, owners, times, links
 // of both kinds, FIFOs, holes, file capabilities and users' extended attributes
 // are kept. Nothing is followed and no name leads out of the tree, whatever is
 // in it; nobody else may change it meanwhile. After an error f holds nothing of
@@ -88,6 +102,8 @@ type treeWriter struct {
 	sum  Summary
 
 	names  map[uint64]int // nodes of files with several names, by their inodes
+	dirs   map[string]int // nodes of folders, if anything is added
+	added  []int          // nodes of what is added
 	at     []string       // the folder that is being read, and those above it
 	in     []int          // their nodes
 	copied int            // how many nodes were copied
@@ -98,12 +114,20 @@ type treeWriter struct {
 // copy the contents of files.
 func (w *treeWriter) run() error {
 	w.t, w.names = newTable(&w.opts.Options), map[uint64]int{}
-	w.t.only = true
+	w.t.only = w.opts.Size == 0
+	if len(w.opts.Add) > 0 {
+		w.dirs = map[string]int{}
+	}
 	if err := w.walk(w.note); err != nil {
 		return err
 	}
+	for i := range w.opts.Add {
+		if err := w.add(&w.opts.Add[i]); err != nil {
+			return err
+		}
+	}
 	w.t.place()
-	if err := w.t.arrange(0, 0); err != nil {
+	if err := w.t.arrange(int64(w.opts.Size)/blockSize, int(int64(w.opts.Size)/bytesPerInode)); err != nil {
 		return err
 	}
 	if size := caisson.Bytes(w.t.blocks * blockSize); size > w.opts.MaxBytes {
@@ -115,6 +139,11 @@ func (w *treeWriter) run() error {
 	w.buf, w.copied = make([]byte, copyChunk), 0
 	if err := w.walk(w.copy); err != nil {
 		return err
+	}
+	for i, index := range w.added {
+		if _, err := safefs.WriteSparse(w.f, w.opts.Add[i].Data, (w.t.first+w.t.nodes[index].block)*blockSize); err != nil {
+			return err
+		}
 	}
 	return w.t.write(w.f)
 }
@@ -154,6 +183,7 @@ func (w *treeWriter) note(e *safefs.Entry) error {
 	if e.Path == "." {
 		w.t.add(*n)
 		w.at, w.in = []string{"."}, []int{0}
+		w.folder(".", 0)
 		return nil
 	}
 	index := w.t.add(*n)
@@ -165,8 +195,73 @@ func (w *treeWriter) note(e *safefs.Entry) error {
 		w.t.nodes[index].parent = parent
 		w.t.nodes[parent].links++
 		w.at, w.in = append(w.at, e.Path), append(w.in, index)
+		w.folder(e.Path, index)
 	}
 	return nil
+}
+
+// folder remembers where a folder is, if anything will be added.
+func (w *treeWriter) folder(name string, index int) {
+	if w.dirs != nil {
+		w.dirs[name] = index
+	}
+}
+
+// add takes a file into the table that the tree does not have.
+func (w *treeWriter) add(a *Added) error {
+	if !fs.ValidPath(a.Path) || a.Path == "." {
+		return invalid("%q: no clean path to be added", shorten(a.Path))
+	}
+	parent, err := w.parent(path.Dir(a.Path))
+	if err != nil {
+		return err
+	}
+	mode := a.Mode
+	kind := kindOf(mode)
+	n := node{links: 1, mode: nodeTypes[kind] | uint16(safefs.SysMode(mode))}
+	switch kind {
+	case kindFile:
+		n.size = int64(len(a.Data))
+	case kindLink:
+		n.target, n.size = a.Link, int64(len(a.Link))
+	case kindDir:
+		n.links, n.parent = 2, parent
+	}
+	index, err := w.attach(parent, a.Path, n, kind)
+	if err == nil {
+		w.added = append(w.added, index)
+	}
+	return err
+}
+
+// parent returns the node of a folder, which is made if the tree has none.
+func (w *treeWriter) parent(name string) (int, error) {
+	if index, ok := w.dirs[name]; ok {
+		return index, nil
+	}
+	above, err := w.parent(path.Dir(name))
+	if err != nil {
+		return 0, err
+	}
+	return w.attach(above, name, node{links: 2, mode: modeDir | 0o755, parent: above}, kindDir)
+}
+
+// attach gives a new node its name in a folder.
+func (w *treeWriter) attach(parent int, name string, n node, kind byte) (int, error) {
+	base := path.Base(name)
+	for _, e := range w.t.nodes[parent].entries {
+		if e.name == base {
+			return 0, invalid("%q: the tree has it, and it was to be added", shorten(name))
+		}
+	}
+	index := w.t.add(n)
+	w.t.nodes[parent].entries = append(w.t.nodes[parent].entries, entry{base, w.t.number(index), kind})
+	if kind == kindDir {
+		w.t.nodes[parent].links++
+		w.dirs[name] = index
+	}
+	w.sum.Entries++
+	return index, nil
 }
 
 // name gives a node a name in its folder, and returns the folder's node.
