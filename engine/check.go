@@ -65,6 +65,8 @@ func (r *refusal) program(f *Features, spec *Spec) {
 	r.add(len(spec.Options) > 0 && !f.Options && f.OptionsSchema == nil, "options", WhatOptions)
 	r.add(spec.OptionsAlone() && !f.Options, "options alone", WhatOptions)
 	r.add(len(spec.Input) > 0 && !f.Input, "input", WhatInput)
+	r.add(spec.Forkable && f.Fork == "", "forkable", WhatForks)
+	r.add(spec.Snapshot != "" && !f.Snapshot, "snapshot", WhatForks)
 	if f.OptionsOnly {
 		r.own(spec)
 	}
@@ -140,6 +142,7 @@ func (r *refusal) mounts(f *Features, spec *Spec) {
 		r.add(m.Type == MountBind && !f.Mounts.Bind, field+".type: bind", WhatBinds)
 		r.add(m.Type == MountTmpfs && !f.Mounts.Tmpfs, field+".type: tmpfs", WhatTmpfs)
 		r.add(m.ReadOnly && !f.Mounts.ReadOnly, field+".readonly", WhatReadOnly)
+		r.add(m.Type == MountBind && spec.Forkable && f.Fork == ForkMemory, field+".type: bind, of a task that is forkable", WhatForks)
 	}
 }
 

@@ -70,12 +70,16 @@ type Features struct {
 	Files    bool `json:"files"`    // Filer
 	Stats    bool `json:"stats"`    // StatsReader
 	Pause    bool `json:"pause"`    // Pauser
-	Snapshot bool `json:"snapshot"` // Snapshotter
+	Snapshot bool `json:"snapshot"` // Snapshotter, and Spec.Snapshot
 	Displays bool `json:"displays"` // Displayer, by Screen or DisplayServers
 	Gateway  bool `json:"gateway"`  // Gatekeeper
 	Keep     bool `json:"keep"`     // Spec.Keep: Exec after the program's end
 	Prepare  bool `json:"prepare"`  // Preparer, on the Engine
 	Events   bool `json:"events"`   // EventSource
+
+	// Fork is what a copy of a running sandbox has of it: ForkMemory or ForkDisk.
+	// Empty: there can be none.
+	Fork string `json:"fork,omitempty"`
 
 	// Isolation lists what separates the task from the host, such as "pid
 	// namespace", in the words of docs/engines.md.
@@ -90,6 +94,16 @@ type Features struct {
 	// Doc is the engine's documentation for users, in Markdown.
 	Doc string `json:"doc,omitempty"`
 }
+
+// What a copy of a running sandbox has of it.
+const (
+	// ForkMemory says that programs go on in the copy, with the files that there were
+	// at that time (Snapshot).
+	ForkMemory = "memory"
+	// ForkDisk says that the copy has the work folder and what was changed of an
+	// image, as they are on disk, and its program begins anew. The executor does it.
+	ForkDisk = "disk"
+)
 
 // LimitFeatures tells which limits can be enforced.
 type LimitFeatures struct {

@@ -129,14 +129,19 @@ type Pauser interface {
 	Resume(ctx context.Context) error
 }
 
-// A Snapshotter is a Sandbox whose whole state can be kept and continued, more
+// A Snapshotter is a Sandbox whose whole state can be kept and gone on from, more
 // than once: Features.Snapshot.
 type Snapshotter interface {
-	// Snapshot writes the sandbox's state to dir, an empty folder. The sandbox
-	// runs on.
+	// Snapshot writes what the sandbox is at one time to dir, an empty folder of the
+	// caller's on this host: its memory, and the disks that it writes to. The sandbox
+	// stands still meanwhile and then runs on; one that is paused stays so. A sandbox
+	// goes on from there by Spec.Snapshot. The state is as trusted as what ran in it,
+	// and holds what that has in memory: secrets, too.
+	//
+	// Errors: ErrEnded if no program runs; ErrUnsupported if the sandbox has
+	// something that can't be copied, such as folders of the host (Spec.Forkable);
+	// ErrAborted. After an error dir is of no use.
 	Snapshot(ctx context.Context, dir string) error
-	// Fork makes another running sandbox from this one, as spec describes it.
-	Fork(ctx context.Context, spec *Spec) (Sandbox, error)
 }
 
 // A Displayer is a Sandbox with screens: Features.Displays. A sandbox of an

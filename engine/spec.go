@@ -104,6 +104,16 @@ type Spec struct {
 	// nobody else alive; Destroy ends it at once. Zero: the end is the end.
 	Keep caisson.Duration `json:"keep,omitempty"`
 
+	// Forkable says that Snapshot will be asked for: all that a copy must have of its
+	// own is to be inside of the sandbox.
+	Forkable bool `json:"forkable,omitempty"`
+	// Snapshot is a folder that a Snapshotter of this engine has written, for a
+	// sandbox with the same image, machine, options and limits (Features.Snapshot): this
+	// one goes on from there. Start then finds the program running, and Log begins with
+	// what it prints from there on. The folder may be removed once Create has returned.
+	// Empty: the sandbox is new.
+	Snapshot string `json:"snapshot,omitempty"`
+
 	// OnExit is a command (argv) that is started once on the host, with
 	// OnExitEnv as its environment, after the program's end is durable, if no
 	// process that called Create, Start or Wait for this sandbox is alive to

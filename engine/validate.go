@@ -27,6 +27,7 @@ func (s *Spec) Validate() error {
 	v.add("log", checkHostPath(s.Log, true))
 	v.add("work", checkHostPath(s.Work, false))
 	v.add("tmp", checkHostPath(s.Tmp, false))
+	v.add("snapshot", checkHostPath(s.Snapshot, false))
 	v.add("shared_network", checkHostPath(s.SharedNetwork, false))
 	v.program(s)
 	v.mounts(s.Mounts)

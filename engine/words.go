@@ -48,6 +48,7 @@ const (
 	WhatEndOfInput = "end of input at a terminal"
 	WhatStats      = "stats"
 	WhatPause      = "pause"
+	WhatForks      = "forks"
 )
 
 // The words of Features.Isolation. What an engine lists there, the conformance

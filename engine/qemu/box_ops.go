@@ -14,9 +14,9 @@ type op func(b *box, params json.RawMessage) (result json.RawMessage, files []*o
 
 // ops are those that there are. It is never changed.
 var ops = map[string]op{
-	kept.FilesOp: doFiles,
-	opState:      doState,
-	opSnapshot:   doSnapshot,
+	kept.FilesOp:    doFiles,
+	opState:         doState,
+	kept.OpSnapshot: doSnapshot,
 }
 
 // Do implements server.Doer.

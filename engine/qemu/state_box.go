@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"github.com/caissonrun/caisson"
+	"github.com/caissonrun/caisson/engine/internal/kept"
 	"github.com/caissonrun/caisson/internal/atomicfile"
 	"github.com/caissonrun/caisson/internal/filecopy"
 	"github.com/caissonrun/caisson/internal/machine"
@@ -22,11 +23,8 @@ import (
 // snapshotTime is how long writing a machine's state and disks may take.
 const snapshotTime = 5 * time.Minute
 
-// The requests of this file.
-const (
-	opState    = "state"
-	opSnapshot = "snapshot"
-)
+// opState asks what the machine began with: an origin.
+const opState = "state"
 
 // An origin is what a box tells of the state that it goes on from, or has saved.
 type origin struct {
@@ -99,13 +97,6 @@ func doState(b *box, _ json.RawMessage) (json.RawMessage, []*os.File, error) {
 	return data, nil, err
 }
 
-// A snapshotRequest is what opSnapshot is told: the empty folder that the state goes
-// to, and the files of the disks that the machine writes to, by their names.
-type snapshotRequest struct {
-	Dir   string            `json:"dir"`
-	Disks map[string]string `json:"disks"`
-}
-
 // What is in the folder of a snapshot, besides a disk for each that the machine
 // writes to.
 const (
@@ -124,10 +115,10 @@ type snapshot struct {
 
 const snapshotVersion = 1
 
-// doSnapshot answers opSnapshot: the machine stands still while its memory and its
+// doSnapshot answers kept.OpSnapshot: the machine stands still while its memory and its
 // disks are written, so that they are of one time.
 func doSnapshot(b *box, params json.RawMessage) (_ json.RawMessage, _ []*os.File, err error) {
-	var req snapshotRequest
+	var req kept.SnapshotRequest
 	if err := json.Unmarshal(params, &req); err != nil {
 		return nil, nil, err
 	}
@@ -153,7 +144,7 @@ func doSnapshot(b *box, params json.RawMessage) (_ json.RawMessage, _ []*os.File
 	return nil, nil, nil
 }
 
-func (b *box) writeSnapshot(ctx context.Context, main *program, req *snapshotRequest) error {
+func (b *box) writeSnapshot(ctx context.Context, main *program, req *kept.SnapshotRequest) error {
 	f, err := os.OpenFile(filepath.Join(req.Dir, snapshotMemory), os.O_RDWR|os.O_CREATE|os.O_EXCL, 0o600)
 	if err != nil {
 		return err
@@ -163,7 +154,7 @@ func (b *box) writeSnapshot(ctx context.Context, main *program, req *snapshotReq
 		return err
 	}
 	s := snapshot{Version: snapshotVersion, Program: main.place()}
-	for name, path := range req.Disks {
+	for name, path := range machine.Written(&b.spec.Box) {
 		if err := copyDisk(filepath.Join(req.Dir, snapshotDisk+name), path); err != nil {
 			return fmt.Errorf("disk %s: %w", name, err)
 		}

@@ -59,6 +59,18 @@ func (q *QEMU) Confine(box *isolate.Spec, s *Spec, owner *isolate.User) (*Spec, 
 	return &in, c.err
 }
 
+// Written returns the files on this host of the disks that a confined machine writes
+// to, by the disks' names.
+func Written(box *isolate.Spec) map[string]string {
+	files := map[string]string{}
+	for _, m := range box.Mounts {
+		if name, ok := strings.CutPrefix(m.Target, insideDir+"/disk-"); ok && !m.ReadOnly {
+			files[name] = m.Source
+		}
+	}
+	return files
+}
+
 // A confiner collects what a sandbox is to show.
 type confiner struct {
 	box   *isolate.Spec

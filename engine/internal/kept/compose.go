@@ -10,6 +10,7 @@ type (
 	gated    struct{ *sandbox }
 	measured struct{ *sandbox }
 	pausable struct{ *sandbox }
+	copyable struct{ *sandbox }
 )
 
 var (
@@ -18,6 +19,7 @@ var (
 	_ engine.Gatekeeper  = gated{}
 	_ engine.StatsReader = measured{}
 	_ engine.Pauser      = pausable{}
+	_ engine.Snapshotter = copyable{}
 )
 
 // compose returns s with the optional interfaces that it has: exec always,
@@ -76,6 +78,16 @@ func compose(s *sandbox, w *Works) engine.Sandbox {
 // served is compose for a sandbox with a root and a gateway.
 func served(s *sandbox, w *Works) engine.Sandbox {
 	b, f, g, m, p := bare{s}, filed{s}, gated{s}, measured{s}, pausable{s}
+	if s.b.opts.Snapshots {
+		return struct {
+			bare
+			engine.Filer
+			engine.Gatekeeper
+			engine.StatsReader
+			engine.Pauser
+			engine.Snapshotter
+		}{b, f, g, m, p, copyable{s}}
+	}
 	switch [2]bool{w.Stats, w.Pause} {
 	case [2]bool{true, true}:
 		return struct {
