@@ -46,6 +46,7 @@ type (
 	Mount     = wire.Mount
 	Interface = wire.Interface
 	Owner     = wire.Owner
+	Name      = wire.Name
 	File      = wire.File
 	Who       = wire.Who
 	Person    = wire.Person

@@ -13,6 +13,7 @@ import (
 
 	"github.com/caissonrun/caisson/internal/guest/wire"
 	"github.com/caissonrun/caisson/internal/isolate"
+	"github.com/caissonrun/caisson/internal/once"
 )
 
 const (
@@ -30,13 +31,19 @@ type port interface {
 
 // An agent serves one host at a time.
 type agent struct {
-	init bool // it is the guest's first process
+	init    bool       // it is the guest's first process
+	service bool       // it was started by a machine's own system
+	once    once.Files // secrets that nobody has read
+
+	announced bool // of serveForever's goroutine
 
 	mu       sync.Mutex
 	boot     wire.Nonce
 	box      *isolate.Box
-	group    bool // programs are in a control group
-	root     string
+	group    bool     // programs are in a control group
+	root     string   // of programs, as this process sees it
+	first    []string // what was mounted before that was named
+	view     *os.File // the mount namespace of programs; nil: this process's
 	programs map[uint64]*program
 	nextID   uint64
 }
@@ -46,6 +53,9 @@ func newAgent() *agent {
 	a.renew()
 	return a
 }
+
+// machine reports whether there is a machine that is the agent's own.
+func (a *agent) machine() bool { return a.init || a.service }
 
 // renew makes this another agent than the one that it is a copy of.
 func (a *agent) renew() {
@@ -151,10 +161,21 @@ func (a *agent) sandbox() (*isolate.Box, error) {
 
 // setup makes what programs run in. The caller holds mu.
 func (a *agent) setup(s *wire.Setup) (*isolate.Box, error) {
-	spec := &isolate.Spec{ID: "guest", None: true, User: s.User, Files: s.Files, Limits: s.Limits, Cgroup: s.Group}
-	if u := s.User; u != nil && u.UID == 0 && u.GID == 0 && len(u.Groups) == 0 {
-		// Whoever is root in a machine of its own keeps all that root can do.
-		spec.User = nil
+	spec := &isolate.Spec{
+		ID: "guest", None: true, User: s.User, Caps: s.Caps, Files: s.Files, Limits: s.Limits, Cgroup: s.Group,
+	}
+	if a.machine() {
+		spec.Machine = &isolate.Machine{Privileged: s.Privileged}
+		if a.root != "/" && a.view == nil {
+			ns, err := (&view{root: a.root, privileged: s.Privileged, first: a.first}).open()
+			if err != nil {
+				return nil, err
+			}
+			a.view = ns
+		}
+		if a.view != nil {
+			spec.Machine.Mounts = procPath(int(a.view.Fd()))
+		}
 	}
 	box, err := isolate.Start(spec)
 	if err != nil {

@@ -2,7 +2,6 @@ package agent
 
 import (
 	"encoding/json"
-	"errors"
 	"fmt"
 
 	"golang.org/x/sys/unix"
@@ -85,9 +84,9 @@ func (s *session) system(c *wire.Call) (any, error) {
 	case wire.OpModule:
 		return with(c, func(p *wire.Path) error { return loadModule(string(p.Path), p.Params) })
 	case wire.OpMount:
-		return with(c, mount)
+		return with(c, s.mount)
 	case wire.OpUnmount:
-		return with(c, unmount)
+		return with(c, s.unmount)
 	case wire.OpRoot:
 		return with(c, s.setRoot)
 	case wire.OpClock:
@@ -98,6 +97,14 @@ func (s *session) system(c *wire.Call) (any, error) {
 		return with(c, configure)
 	case wire.OpSeed:
 		return with(c, s.reseed)
+	case wire.OpWrite:
+		return with(c, s.writeFile)
+	case wire.OpLookup:
+		return s.lookup(c)
+	case wire.OpHosts:
+		return with(c, s.setHosts)
+	case wire.OpIdentity:
+		return with(c, s.identify)
 	case wire.OpSync:
 		unix.Sync()
 		return nil, nil
@@ -114,7 +121,7 @@ func (s *session) setUp(p *wire.Setup) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.box != nil {
-		return &caisson.Error{Kind: caisson.ErrExists, Err: errors.New("programs have been set up already")}
+		return errSetUp
 	}
 	_, err := s.setup(p)
 	return err

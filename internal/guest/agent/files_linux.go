@@ -17,11 +17,6 @@ import (
 	"github.com/caissonrun/caisson/internal/safefs"
 )
 
-// openRoot opens the root that programs see.
-func openRoot() (*safefs.Root, error) {
-	return safefs.Open("/", &safefs.Options{CrossMounts: true})
-}
-
 // clean makes a name below the root of what the host gives.
 func clean(name wire.Name) string {
 	if s := strings.Trim(string(name), "/"); s != "" {
@@ -36,7 +31,7 @@ func (s *session) look(c *wire.Call) (any, error) {
 	if err != nil {
 		return nil, err
 	}
-	root, err := openRoot()
+	root, err := s.openRoot()
 	if err != nil {
 		return nil, err
 	}
@@ -77,7 +72,7 @@ func describe(info fs.FileInfo) *wire.FileInfo {
 
 // transfer serves calls about files that have streams.
 func (s *session) transfer(c *wire.Call) {
-	root, err := openRoot()
+	root, err := s.openRoot()
 	if err == nil {
 		switch c.Request.Op {
 		case wire.OpGet:

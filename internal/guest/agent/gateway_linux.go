@@ -36,6 +36,9 @@ func (s *session) listen(c *wire.Call) {
 	if err == nil {
 		err = checkSockets(p.Sockets)
 	}
+	if err == nil && s.machine() && !p.Everything {
+		err = ownAddresses(p.Sockets)
+	}
 	var fds []int
 	if err == nil {
 		fds, err = isolate.OpenSockets(p.Sockets, p.Everything, false)
@@ -73,6 +76,22 @@ func checkSockets(list []isolate.Socket) error {
 		}
 		if s.UDP && len(s.IP) == 0 {
 			return &caisson.Error{Item: "gateway", Kind: caisson.ErrUnsupported, Err: errors.New("datagrams to every address")}
+		}
+	}
+	return nil
+}
+
+// ownAddresses has the machine have the addresses of sockets itself: nobody else does
+// in its network, or is to be reached by them.
+func ownAddresses(list []isolate.Socket) error {
+	for i := range list {
+		ip, ok := netip.AddrFromSlice(list[i].IP)
+		if !ok || ip.IsLoopback() || ip.IsUnspecified() {
+			continue
+		}
+		prefix := netip.PrefixFrom(ip, ip.BitLen()).String()
+		if err := setDevice("lo", &wire.Interface{Addresses: []string{prefix}}); err != nil {
+			return &caisson.Error{Item: "gateway", Kind: caisson.ErrUnsupported, Err: err}
 		}
 	}
 	return nil

@@ -12,6 +12,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/caissonrun/caisson/internal/guest/wire"
 )
 
 const (
@@ -21,22 +23,32 @@ const (
 	portOption = "caisson.port="
 	// moduleFolder holds what the kernel needs in order to have the port, and the rest.
 	moduleFolder = "/modules"
+	// maxPause is how often a service looks for a port that is not there.
+	maxPause = time.Second
 )
 
+// serviceWord is the only argument of the agent that a machine's own system starts.
+const serviceWord = "service"
+
 // Main is the agent. As the first process it prepares the guest and serves the host
-// that is at the port, for ever. Otherwise its only argument is the number of the
-// descriptor of a socket that leads to the host, and it ends with that. It returns
-// the exit status.
+// that is at the port, for ever. With "service" it does the second alone: it is one
+// of the services of a system that has its own first process. Otherwise its only
+// argument is the number of the descriptor of a socket that leads to the host, and it
+// ends with that. It returns the exit status.
 func Main(args []string) int {
 	unix.Umask(0)
-	if os.Getpid() == 1 && len(args) == 0 {
-		prepare()
+	first := os.Getpid() == 1 && len(args) == 0
+	if first || len(args) == 1 && args[0] == serviceWord {
 		a := newAgent()
-		for {
-			a.servePort()
-			// There is no host at the port now.
-			time.Sleep(pollPause)
+		a.service = !first
+		if first {
+			prepare()
+			if err := enterRoot(); err != nil {
+				complain("root", err)
+				return 1 // and the kernel panics
+			}
 		}
+		a.serveForever()
 	}
 	err := serveSocket(args)
 	if err != nil {
@@ -44,6 +56,19 @@ func Main(args []string) int {
 		return 1
 	}
 	return 0
+}
+
+// serveForever serves one host after the other.
+func (a *agent) serveForever() {
+	for pause := pollPause; ; time.Sleep(pause) {
+		// There is no host at the port when this returns, or no port yet. Where that is
+		// so for long, it costs a system nothing to look for it less often.
+		if a.servePort() {
+			pause = pollPause
+		} else if a.service {
+			pause = min(2*pause, maxPause)
+		}
+	}
 }
 
 // serveSocket serves the host at a socket.
@@ -150,14 +175,33 @@ func links() {
 	}
 }
 
-// servePort serves who is at the port, until nobody is.
-func (a *agent) servePort() {
+// servePort serves who is at the port, until nobody is, and reports whether there is
+// a port.
+func (a *agent) servePort() bool {
 	f, err := os.OpenFile(findPort("/"), os.O_RDWR|unix.O_NONBLOCK|unix.O_NOCTTY, 0)
 	if err != nil {
-		return
+		return false
 	}
 	defer f.Close()
+	a.announce(f)
 	_ = a.serve(f)
+	return true
+}
+
+// announce says, once, that there is an agent, by a welcome to nobody: a host that
+// was in a session with an earlier one learns that it has ended.
+func (a *agent) announce(f *os.File) {
+	raw, err := f.SyscallConn()
+	if err != nil || a.announced {
+		return
+	}
+	w := wire.Welcome{Lowest: wire.Version, Highest: wire.Version, Boot: a.boot}
+	_ = raw.Write(func(fd uintptr) bool {
+		// Where nobody is at the other end it would wait.
+		_, err = unix.Write(int(fd), w.Frame().Append(nil))
+		return true
+	})
+	a.announced = err == nil
 }
 
 // findPort returns the file of the port, by what is below a root; a name that is not

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"os"
 	"path"
+	"path/filepath"
 	"strconv"
 	"strings"
 	"time"
@@ -28,7 +29,7 @@ var mountFlags = map[string]uintptr{
 const pollPause = 10 * time.Millisecond
 
 // mount serves wire.OpMount.
-func mount(m *wire.Mount) error {
+func (s *session) mount(m *wire.Mount) error {
 	var flags uintptr
 	for _, name := range m.Flags {
 		flag, ok := mountFlags[name]
@@ -37,53 +38,136 @@ func mount(m *wire.Mount) error {
 		}
 		flags |= flag
 	}
-	if err := awaitDevice(m); err != nil {
+	source, err := awaitDevice(m)
+	if err != nil {
 		return err
 	}
-	if err := makeTarget(m, flags); err != nil {
+	options := m.Options
+	if m.Type == "overlay" {
+		if err := makeLayers(options); err != nil {
+			return sorted(m.Target, err)
+		}
+	}
+	s.mu.Lock()
+	root := s.root
+	s.mu.Unlock()
+	folder := true
+	if info, err := os.Stat(source); flags&unix.MS_BIND != 0 && err == nil {
+		folder = info.IsDir()
+	}
+	at, err := openTarget(root, m.Target, folder)
+	if err != nil {
 		return sorted(m.Target, err)
 	}
-	if err := unix.Mount(m.Source, m.Target, m.Type, flags, m.Options); err != nil {
-		return &caisson.Error{
-			Item: fmt.Sprintf("mount %q", m.Target), Kind: mountKind(err), Err: fmt.Errorf("%s %q: %w", m.Type, m.Source, err),
-		}
+	defer unix.Close(at)
+	if flags&unix.MS_REMOUNT != 0 {
+		source = ""
+	}
+	if err := unix.Mount(source, procPath(at), m.Type, flags, options); err != nil {
+		return mountError(m, err)
+	}
+	if root == "/" {
+		s.mu.Lock()
+		s.first = append(s.first, path.Clean(m.Target))
+		s.mu.Unlock()
+	}
+	// The kernel makes a bind with the flags of what it is of.
+	const attributes = unix.MS_RDONLY | unix.MS_NOSUID | unix.MS_NODEV | unix.MS_NOEXEC
+	if flags&unix.MS_BIND == 0 || flags&unix.MS_REMOUNT != 0 || flags&attributes == 0 {
+		return nil
+	}
+	return s.remount(m, root, flags&attributes|unix.MS_BIND|unix.MS_REMOUNT)
+}
+
+// remount gives a bind attributes of its own, or takes it back.
+func (s *session) remount(m *wire.Mount, root string, flags uintptr) error {
+	at, err := openIn(root, m.Target)
+	if err != nil {
+		return sorted(m.Target, err)
+	}
+	defer unix.Close(at)
+	if err := unix.Mount("", procPath(at), "", flags, ""); err != nil {
+		_ = unix.Unmount(procPath(at), unix.MNT_DETACH)
+		return mountError(m, err)
 	}
 	return nil
 }
 
-// awaitDevice waits until a device is there. A driver may need a moment.
-func awaitDevice(m *wire.Mount) error {
-	if m.Wait <= 0 {
+func mountError(m *wire.Mount, err error) error {
+	return &caisson.Error{
+		Item: fmt.Sprintf("mount %q", m.Target), Kind: mountKind(err), Err: fmt.Errorf("%s %q: %w", m.Type, m.Source, err),
+	}
+}
+
+// makeLayers makes the two folders that an overlay writes to, where they are
+// missing. The first of them becomes its root, which is as that of the layer below.
+func makeLayers(options string) error {
+	lower, _, _ := strings.Cut(option(options, "lowerdir"), ":")
+	upper, work := option(options, "upperdir"), option(options, "workdir")
+	if upper == "" || work == "" {
 		return nil
+	}
+	if err := os.MkdirAll(work, 0o700); err != nil {
+		return err
+	}
+	if _, err := os.Lstat(upper); err == nil {
+		return nil
+	}
+	var below unix.Stat_t
+	if err := unix.Stat(lower, &below); err != nil {
+		return err
+	}
+	if err := os.MkdirAll(upper, 0o755); err != nil {
+		return err
+	}
+	return errors.Join(unix.Chown(upper, int(below.Uid), int(below.Gid)), unix.Chmod(upper, below.Mode&0o7777))
+}
+
+// option returns an option's value.
+func option(options, name string) string {
+	for word := range strings.SplitSeq(options, ",") {
+		if value, ok := strings.CutPrefix(word, name+"="); ok {
+			return value
+		}
+	}
+	return ""
+}
+
+// serialPrefix begins a Source that names a disk by its serial number.
+const serialPrefix = "serial:"
+
+// awaitDevice waits until a device is there, and returns its path. A driver may need
+// a moment.
+func awaitDevice(m *wire.Mount) (string, error) {
+	serial, named := strings.CutPrefix(m.Source, serialPrefix)
+	if m.Wait <= 0 && !named {
+		return m.Source, nil
 	}
 	deadline := time.Now().Add(time.Duration(m.Wait) * time.Millisecond)
 	for {
-		_, err := os.Stat(m.Source)
+		path := m.Source
+		if named {
+			path = diskOf(serial)
+		}
+		_, err := os.Stat(path)
 		if err == nil || time.Now().After(deadline) {
-			return sorted(m.Source, err)
+			return path, sorted(m.Source, err)
 		}
 		time.Sleep(pollPause)
 	}
 }
 
-// makeTarget makes what is mounted on, where it is missing: a file for a bind of one.
-func makeTarget(m *wire.Mount, flags uintptr) error {
-	if _, err := os.Stat(m.Target); err == nil {
-		return nil
-	}
-	if flags&unix.MS_BIND != 0 {
-		if info, err := os.Stat(m.Source); err == nil && !info.IsDir() {
-			if err := os.MkdirAll(path.Dir(m.Target), 0o755); err != nil {
-				return err
-			}
-			f, err := os.OpenFile(m.Target, os.O_CREATE|os.O_EXCL|os.O_WRONLY, 0o644)
-			if err != nil {
-				return err
-			}
-			return f.Close()
+// diskOf returns the device file of the disk with a serial number; a name that is not
+// there where there is none.
+func diskOf(serial string) string {
+	files, _ := filepath.Glob("/sys/block/*/serial")
+	for _, file := range files {
+		text, err := os.ReadFile(file)
+		if err == nil && strings.TrimSpace(string(text)) == serial {
+			return "/dev/" + filepath.Base(filepath.Dir(file))
 		}
 	}
-	return os.MkdirAll(m.Target, 0o755)
+	return "/dev/no-disk"
 }
 
 // mountKind sorts what a mount has failed with.
@@ -102,56 +186,17 @@ func mountKind(err error) caisson.Kind {
 }
 
 // unmount serves wire.OpUnmount.
-func unmount(p *wire.Path) error {
-	return sorted(string(p.Path), unix.Unmount(string(p.Path), unix.UMOUNT_NOFOLLOW))
-}
-
-// setRoot serves wire.OpRoot: what is mounted at a folder becomes the root of
-// everything.
-func (s *session) setRoot(p *wire.Path) error {
+func (s *session) unmount(p *wire.Path) error {
 	s.mu.Lock()
-	defer s.mu.Unlock()
-	if s.box != nil {
-		return &caisson.Error{Kind: caisson.ErrExists, Err: errors.New("programs have been set up already")}
+	root := s.root
+	s.mu.Unlock()
+	at, err := openIn(root, string(p.Path))
+	if err != nil {
+		return sorted(string(p.Path), err)
 	}
-	name := string(p.Path)
-	if err := os.Chdir(name); err != nil {
-		return sorted(name, err)
-	}
-	if s.init {
-		if err := moveRoot(); err != nil {
-			return &caisson.Error{Item: fmt.Sprintf("root %q", name), Kind: mountKind(err), Err: err}
-		}
-	}
-	if err := unix.Chroot("."); err != nil {
-		return sorted(name, err)
-	}
-	s.root = name
-	return os.Chdir("/")
-}
-
-// moveRoot puts the mount that is the working directory in the place of the root,
-// with what every program needs on it. The old root, a file system in memory, can't
-// be unmounted.
-func moveRoot() error {
-	for _, name := range []string{"proc", "sys", "dev", "run"} {
-		if !mounted("/" + name) {
-			continue
-		}
-		if err := os.MkdirAll(name, 0o755); err != nil {
-			return err
-		}
-		if err := unix.Mount("/"+name, name, "", unix.MS_MOVE, ""); err != nil {
-			return fmt.Errorf("move /%s: %w", name, err)
-		}
-	}
-	return unix.Mount(".", "/", "", unix.MS_MOVE, "")
-}
-
-// mounted reports whether something is mounted at a folder of the root.
-func mounted(name string) bool {
-	var there, above unix.Stat_t
-	return unix.Lstat(name, &there) == nil && unix.Lstat("/", &above) == nil && there.Dev != above.Dev
+	// What is open is in use.
+	err = unix.Unmount(procPath(at), unix.MNT_DETACH)
+	return sorted(string(p.Path), errors.Join(err, unix.Close(at)))
 }
 
 // loadModule loads a kernel module; one that is there already is none to load.
@@ -172,12 +217,15 @@ func loadModule(name, params string) error {
 	return sorted(name, err)
 }
 
-// errNotInit is what an agent refuses that is no machine's.
-var errNotInit = &caisson.Error{Kind: caisson.ErrUnsupported, Err: errors.New("this agent is not the first process of a machine")}
+// errNotInit is what an agent refuses that has no machine of its own.
+var errNotInit = &caisson.Error{Kind: caisson.ErrUnsupported, Err: errors.New("this agent is not that of a machine of its own")}
+
+// errNotFirst is what a machine's service refuses.
+var errNotFirst = &caisson.Error{Kind: caisson.ErrUnsupported, Err: errors.New("this agent is not the first process of a machine")}
 
 // setClock serves wire.OpClock.
 func (s *session) setClock(c *wire.Clock) error {
-	if !s.init {
+	if !s.machine() {
 		return errNotInit
 	}
 	now := unix.NsecToTimeval(c.Nanoseconds)
@@ -200,7 +248,7 @@ func (s *session) reseed(p *wire.Seed) error {
 	if _, err := f.Write(p.Bytes); err != nil {
 		return err
 	}
-	if s.init {
+	if s.machine() {
 		// Kernels before 4.14 do it by themselves, later.
 		_ = unix.IoctlSetInt(int(f.Fd()), unix.RNDRESEEDCRNG, 0)
 	}
@@ -210,7 +258,7 @@ func (s *session) reseed(p *wire.Seed) error {
 
 // powerOff serves wire.OpPowerOff.
 func (s *session) powerOff(p *wire.PowerOff) error {
-	if !s.init {
+	if !s.machine() {
 		return errNotInit
 	}
 	if box, err := s.sandbox(); err == nil {
@@ -236,7 +284,7 @@ func (s *session) stats(box *isolate.Box) (any, error) {
 		PIDs: used.PIDs, OOMKills: used.OOMKills, Throttled: int64(used.Throttled),
 	}
 	s.mu.Lock()
-	whole := s.init && !s.group
+	whole := s.machine() && !s.group
 	s.mu.Unlock()
 	if whole {
 		wholeGuest(st)

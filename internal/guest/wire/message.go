@@ -48,10 +48,10 @@ const (
 	OpStat     = "stat"    // Path; FileInfo of what it leads to
 	OpLstat    = "lstat"   // Path; FileInfo
 	OpReadLink = "readlink"
-	OpList     = "list" // Path; a FileInfo in JSON for each entry, as a stream
-	OpOpen     = "open" // Path; note: FileInfo; its contents as a stream
-	OpGet      = "get"  // Path; a tar stream
-	OpPut      = "put"  // Put; from a tar stream
+	OpList     = "list"   // Path; a FileInfo in JSON for each entry, as a stream
+	OpOpen     = "open"   // Path; note: FileInfo; its contents as a stream
+	OpGet      = "get"    // Path; a tar stream
+	OpPut      = "put"    // Put; from a tar stream
 	OpWrite    = "write"  // File
 	OpLookup   = "lookup" // Who; Person
 	OpHosts    = "hosts"  // Hosts
@@ -103,10 +103,10 @@ type Setup struct {
 	// Privileged gives programs the machine as it is: root has all capabilities, there
 	// are all devices, nothing is hidden or read-only, and programs with set-id bits
 	// work. Otherwise they see what a container shows: see OpRoot.
-	Privileged bool `json:"privileged,omitempty"`
-	Files  int64           `json:"files,omitempty"` // as isolate.Spec's
-	Limits []isolate.Limit `json:"limits,omitempty"`
-	Group  *isolate.Cgroup `json:"group,omitempty"` // nil: nothing is bounded or counted
+	Privileged bool            `json:"privileged,omitempty"`
+	Files      int64           `json:"files,omitempty"` // as isolate.Spec's
+	Limits     []isolate.Limit `json:"limits,omitempty"`
+	Group      *isolate.Cgroup `json:"group,omitempty"` // nil: nothing is bounded or counted
 }
 
 // A Program is to be started.

@@ -1,10 +1,10 @@
-// Package program holds the agent of virtual machines, a static program for
+// Package embed holds the agent of virtual machines, a static program for
 // Linux, which becomes the first process of a guest.
-package program
+package embed
 
 import (
 	"bytes"
-	"embed"
+	files "embed"
 	"errors"
 	"fmt"
 	"io"
@@ -22,7 +22,7 @@ import (
 // else a note alone.
 //
 //go:embed all:embedded
-var embedded embed.FS
+var embedded files.FS
 
 // limit is far more than the agent has, in bytes.
 const limit = 64 << 20
