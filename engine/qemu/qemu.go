@@ -1,3 +1,5 @@
+//go:build unix
+
 // Package qemu runs tasks in virtual machines: an image's root file system
 // under a kernel of its own, or the disk of a whole machine.
 //
@@ -38,6 +40,12 @@ import (
 const Name = "qemu"
 
 const (
+	// leastMemory is the least that programs of a guest can have.
+	leastMemory = 16 * caisson.MiB
+	// leastDisk is the least file system that is worth its tables.
+	leastDisk = 16 * caisson.MiB
+	// maxCPUs is the most that a machine can have.
+	maxCPUs = 255
 	// idsPerSandbox is how many host ids a sandbox has: of its init, and of QEMU.
 	idsPerSandbox = 2
 	// groups begins the names of control groups.
@@ -76,6 +84,9 @@ type Options struct {
 	// Accels and Types are accelerators and types of machine, most wanted first.
 	// Empty: all that there are, in the engine's own order.
 	Accels, Types []string
+	// CPUs is how many processors a machine has where the task sets no limit. Zero: as
+	// many as the host, two at most.
+	CPUs int
 	// Memory is what programs have where the task sets no limit. Zero: DefaultMemory.
 	Memory caisson.Bytes
 	// Disk is how much can be written to the root where the task sets no limit.
@@ -201,6 +212,7 @@ func (o *Options) check() error {
 	for _, t := range o.Types {
 		add(t != machine.Q35 && t != machine.PC && t != machine.MicroVM, "type: %q is none of q35, pc, microvm", t)
 	}
+	add(o.CPUs < 0 || o.CPUs > maxCPUs, "cpus: %d: use 1 to %d", o.CPUs, maxCPUs)
 	add(o.Memory < leastMemory, "memory: %s: the least is %s", o.Memory, leastMemory)
 	add(o.Disk < leastDisk, "disk: %s: the least is %s", o.Disk, leastDisk)
 	add(o.BootTime < 0, "boot_time: %s is negative", o.BootTime)
