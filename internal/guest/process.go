@@ -147,6 +147,23 @@ func (p *Process) Resize(ctx context.Context, cols, rows uint16) error {
 	return p.client.ask(ctx, caisson.OpExec, wire.OpResize, &wire.Target{ID: p.id, Cols: cols, Rows: rows}, nil)
 }
 
+// Flush returns how long the program's output is, once all that it had printed when
+// this was called is in its streams: whoever has read as much has it, whoever else
+// still holds the output open. It waits for who reads.
+//
+// Errors: ErrEnded if the program is over with all its output, so that its streams
+// end.
+func (p *Process) Flush(ctx context.Context) (stdout, stderr int64, err error) {
+	var said wire.Flushed
+	if err := p.client.ask(ctx, caisson.OpWait, wire.OpFlush, &wire.Target{ID: p.id}, &said); err != nil {
+		return 0, 0, err
+	}
+	if said.Stdout < 0 || said.Stderr < 0 {
+		return 0, 0, p.client.broken(caisson.OpWait, errors.New("less than nothing was printed"))
+	}
+	return said.Stdout, said.Stderr, nil
+}
+
 // Close lets go of the program: the streams end, and one that is not kept is killed,
 // with its group, also where only others of the group still hold its output. What was
 // left behind by a program that has ended, with all its output, is not touched. It

@@ -489,3 +489,41 @@ func TestCancel(t *testing.T) {
 		t.Errorf("Ping after that = %v", err)
 	}
 }
+
+// TestFlush knows how long the output is while others still hold it open, also more
+// than a window and a pipe hold together.
+func TestFlush(t *testing.T) {
+	inEveryWay(t, func(t *testing.T, c *guest.Client) {
+		ctx := testContext(t)
+		const long = 300_000
+		proc, err := c.Spawn(ctx, shell(fmt.Sprintf("sleep 1000 & head -c %d /dev/zero; printf four >&2", long)))
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer proc.Close()
+		read := make(chan int64, 1)
+		go func() {
+			n, _ := io.Copy(io.Discard, io.LimitReader(proc.Stdout, long))
+			read <- n
+		}()
+		if _, _, err := proc.Wait(ctx); err != nil {
+			t.Fatal(err)
+		}
+		stdout, stderr, err := proc.Flush(ctx)
+		if stdout != long || stderr != 4 || err != nil {
+			t.Errorf("Flush = %d, %d, %v, want %d, 4", stdout, stderr, err, long)
+		}
+		if n := <-read; n != long {
+			t.Errorf("%d bytes were read", n)
+		}
+		if err := c.Kill(ctx); err != nil {
+			t.Fatal(err)
+		}
+		_, _ = io.ReadAll(proc.Stdout)
+		_, _ = io.ReadAll(proc.Stderr)
+		eventually(t, "the program is forgotten", func() bool {
+			_, _, err := proc.Flush(ctx)
+			return errors.Is(err, caisson.ErrEnded)
+		})
+	})
+}

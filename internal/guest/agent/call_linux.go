@@ -70,6 +70,8 @@ func (s *session) answer(c *wire.Call) (any, error) {
 		return with(c, s.signal)
 	case wire.OpResize:
 		return with(c, s.resize)
+	case wire.OpFlush:
+		return s.flush(c)
 	case wire.OpKill, wire.OpFreeze, wire.OpContinue, wire.OpHalt, wire.OpAlive, wire.OpStats:
 		return s.all(c.Request.Op)
 	case wire.OpStat, wire.OpLstat, wire.OpReadLink:

@@ -22,6 +22,7 @@ type program struct {
 	keep    bool
 	session *session
 	out     [2]*wire.Outlet
+	taps    []*tap // what pumps into out; a terminal has one
 
 	input    *os.File // its standard input, or its terminal
 	terminal bool
@@ -67,13 +68,16 @@ func (s *session) start(c *wire.Call) (*program, error) {
 	if err != nil {
 		return nil, err
 	}
+	for _, f := range output {
+		p.taps = append(p.taps, &tap{file: f})
+	}
 	s.mu.Lock()
 	s.nextID++
 	p.id = s.nextID
 	s.programs[p.id] = p
 	s.mu.Unlock()
-	for i, f := range output {
-		go p.pump(p.out[i], f)
+	for i := range p.taps {
+		go p.pump(p.out[i], p.taps[i])
 	}
 	go p.feed(c.In[0])
 	go p.supervise()
@@ -139,11 +143,11 @@ func closeFiles(files []*os.File) {
 
 // pump passes output on. Nobody to read it is told to the program by its next
 // write, as in a shell's pipe; a terminal stays.
-func (p *program) pump(to *wire.Outlet, from *os.File) {
-	_, _ = io.Copy(to, from)
+func (p *program) pump(to *wire.Outlet, from *tap) {
+	from.pour(to)
 	_ = to.Close()
 	if !p.terminal {
-		from.Close()
+		from.file.Close()
 	}
 }
 

@@ -35,6 +35,7 @@ const (
 	OpForget   = "forget"   // Target
 	OpSignal   = "signal"   // Target
 	OpResize   = "resize"   // Target
+	OpFlush    = "flush"    // Target; Flushed
 	OpKill     = "kill"
 	OpAlive    = "alive" // bool
 	OpFreeze   = "freeze"
@@ -157,6 +158,12 @@ type Target struct {
 	Signal int    `json:"signal,omitempty"`
 	Cols   uint16 `json:"cols,omitempty"`
 	Rows   uint16 `json:"rows,omitempty"`
+}
+
+// Flushed is how many bytes of its output were taken from a program.
+type Flushed struct {
+	Stdout int64 `json:"stdout"`
+	Stderr int64 `json:"stderr"`
 }
 
 // Stats is what the programs use. What can't be measured is -1.
