@@ -9,13 +9,7 @@
 // While nobody serves they wait.
 package carry
 
-import (
-	"net"
-	"net/netip"
-)
-
-// version is that of the messages. A reader takes no other one.
-const version = 1
+import "net"
 
 // A Source is where the traffic of one socket comes from: one of both.
 type Source struct {
@@ -24,10 +18,6 @@ type Source struct {
 	Packets net.PacketConn
 }
 
-// MaxDatagram is the largest datagram that is carried, in bytes.
-const MaxDatagram = 32 << 10
-
-// bare takes away from an address what only its own machine understands.
-func bare(a netip.AddrPort) netip.AddrPort {
-	return netip.AddrPortFrom(a.Addr().Unmap().WithZone(""), a.Port())
-}
+// MaxDatagram is the largest datagram that is carried, in bytes. It is that of
+// package guest.
+const MaxDatagram = 32<<10 - 64
