@@ -6,6 +6,7 @@ COMMIT   ?= $(shell git rev-parse HEAD 2>/dev/null)$(shell test -z "$$(git statu
 PACKAGE   = github.com/caissonrun/caisson/internal/version
 LDFLAGS   = -s -w -X $(PACKAGE).version=$(VERSION) -X $(PACKAGE).commit=$(COMMIT)
 KEEPER    = keeper/embedded/caisson-keeper-linux-$(GOARCH)
+GUEST     = internal/guest/embed/embedded/caisson-guest-linux-$(GOARCH)
 INSIDE    = internal/selftest/embedded/caisson-inside-linux-$(GOARCH)
 export CGO_ENABLED = 0
 
@@ -18,7 +19,7 @@ setup: ## install what tests need from Debian's packages (as root)
 	sh scripts/setup
 
 .PHONY: build
-build: keeper inside ## build bin/caisson, static, with the small programs inside, and what examples run
+build: keeper guest inside ## build bin/caisson, static, with the small programs inside, and what examples run
 	$(GO) build -trimpath -ldflags '$(LDFLAGS)' -o bin/caisson ./cmd/caisson
 	$(GO) build -trimpath -ldflags '-s -w' -o examples/components/registry/aggregate/aggregate ./examples/components/registry/aggregate
 	GOOS=wasip1 GOARCH=wasm $(GO) build -trimpath -o examples/wasm/wordcount.wasm ./examples/wasm
@@ -27,6 +28,11 @@ build: keeper inside ## build bin/caisson, static, with the small programs insid
 .PHONY: keeper
 keeper: ## build the small keeper that is embedded in the binary
 	GOOS=linux $(GO) build -trimpath -ldflags '$(LDFLAGS)' -o $(KEEPER) ./cmd/caisson-keeper
+
+.PHONY: guest
+guest: ## build the agent of virtual machines that is embedded in the binary
+	GOOS=linux $(GO) build -trimpath -ldflags '$(LDFLAGS)' -o $(GUEST) ./cmd/caisson-guest
+	gzip -9nf $(GUEST)
 
 .PHONY: inside
 inside: ## build the small program that selftest runs in sandboxes
@@ -84,4 +90,4 @@ fmt-check:
 
 .PHONY: clean
 clean: ## remove what make has built
-	rm -rf bin examples/wasm/*.wasm examples/components/registry/aggregate/aggregate examples/components/registry/datasets/*.csv keeper/embedded/caisson-keeper-* internal/selftest/embedded/caisson-inside-*
+	rm -rf bin examples/wasm/*.wasm examples/components/registry/aggregate/aggregate examples/components/registry/datasets/*.csv keeper/embedded/caisson-keeper-* internal/guest/embed/embedded/caisson-guest-* internal/selftest/embedded/caisson-inside-*

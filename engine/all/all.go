@@ -61,6 +61,10 @@ func Engines(opts *Options) ([]engine.Engine, error) {
 	if err != nil {
 		return nil, err
 	}
+	machines, err := ofMachines(opts)
+	if err != nil {
+		return nil, err
+	}
 	modules, err := ofModules(opts)
 	if err != nil {
 		return nil, err
@@ -69,7 +73,7 @@ func Engines(opts *Options) ([]engine.Engine, error) {
 	if err != nil {
 		return nil, err
 	}
-	return []engine.Engine{direct, images, daemon, modules, operators}, nil
+	return []engine.Engine{direct, images, daemon, machines, modules, operators}, nil
 }
 
 // ofOperator returns the engine script, whose program runs as a process of this

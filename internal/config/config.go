@@ -63,6 +63,7 @@ type Engine struct {
 	Native Native `json:"native"`
 	OCI    OCI    `json:"oci"`
 	Docker Docker `json:"docker"`
+	Qemu   Qemu   `json:"qemu"`
 	Wasm   Wasm   `json:"wasm"`
 	Script Script `json:"script"`
 }

@@ -170,7 +170,7 @@ func (l *loader) configured(section string) bool {
 func (l *loader) defaults() (map[string]any, error) {
 	c := Config{
 		Executor: Executor{LogLimit: caisson.GiB},
-		Engine:   Engine{Native: Native{IDBase: 1879048192, IDCount: 65536, Isolation: "full"}, OCI: defaultOCI(), Docker: defaultDocker(), Script: defaultScript()},
+		Engine:   Engine{Native: Native{IDBase: 1879048192, IDCount: 65536, Isolation: "full"}, OCI: defaultOCI(), Docker: defaultDocker(), Qemu: defaultQemu(), Script: defaultScript()},
 		Image:    defaultImage(), Component: defaultComponent(),
 	}
 	if err := l.defaultFolders(&c); err != nil {

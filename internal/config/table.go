@@ -34,6 +34,7 @@ func table() *fields.Type {
 				fields.Field{Name: "native", Type: nativeSection(), Doc: "Processes of this host."},
 				fields.Field{Name: "oci", Type: ociSection(), Doc: "Images without a daemon."},
 				fields.Field{Name: "docker", Type: dockerSection(), Doc: "Images by a Docker daemon."},
+				fields.Field{Name: "qemu", Type: qemuSection(), Doc: "Virtual machines."},
 				fields.Field{Name: "wasm", Type: wasmSection(), Doc: "WebAssembly modules."},
 				fields.Field{Name: "script", Type: scriptSection(), Doc: "A program of the operator's for declarative tasks."},
 			),
@@ -211,8 +212,8 @@ func (c *Config) checkWhole(report func(key, message string)) {
 		engine      string
 		base, count uint32
 	}
-	n, o, s := &c.Engine.Native, &c.Engine.OCI, &c.Engine.Script
-	ranges := []idRange{{"engine.native", n.IDBase, n.IDCount}, {"engine.oci", o.IDBase, o.IDCount}, {"engine.script", s.IDBase, s.IDCount}}
+	n, o, s, q := &c.Engine.Native, &c.Engine.OCI, &c.Engine.Script, &c.Engine.Qemu
+	ranges := []idRange{{"engine.native", n.IDBase, n.IDCount}, {"engine.oci", o.IDBase, o.IDCount}, {"engine.script", s.IDBase, s.IDCount}, {"engine.qemu", q.IDBase, q.IDCount}}
 	for i, ids := range ranges {
 		if last := uint64(ids.base) + uint64(ids.count) - 1; last > maxID {
 			report(ids.engine+".id_count", fmt.Sprintf("the last id would be %d; ids end at %d", last, uint32(maxID)))
