@@ -72,6 +72,8 @@ type sharing struct {
 	// may share one.
 	RootFS  bool `json:"rootfs,omitempty"`
 	Overlay bool `json:"overlay,omitempty"`
+	// Disk says that they are had as disks.
+	Disk bool `json:"disk,omitempty"`
 	// Network says that the steps are on one network.
 	Network bool `json:"network,omitempty"`
 	// Enter says that a sandbox that is kept can be entered: engine.Spec.Keep.
@@ -83,7 +85,7 @@ func sharingOf(f *engine.Features, task *caisson.Task) sharing {
 	private := f.PrivateDisk && task.Limits.Disk > 0 || ownMachine(task)
 	return sharing{
 		Work: f.ShareWork && !private, Files: f.Files, Binds: f.Mounts.Bind, Network: sharesNetwork(f, task),
-		RootFS: f.RootFS && !f.Image, Overlay: f.Overlay, Enter: f.Keep && task.Keep > 0,
+		RootFS: f.RootFS && !f.Image, Overlay: f.Overlay, Disk: f.Disk, Enter: f.Keep && task.Keep > 0,
 	}
 }
 

@@ -29,6 +29,9 @@ const (
 type Disk struct {
 	Path string // of a raw disk with ext4, which nobody may write to
 	Size caisson.Bytes
+	// Root is the unpacked folder that it was made of, which nobody may write to
+	// either: for looking into it. Its owners and modes need not be the image's.
+	Root string
 }
 
 // Disk makes the image's root file system a disk for guests unless that is
@@ -87,7 +90,7 @@ func diskOf(tree string) (*Disk, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &Disk{Path: path, Size: caisson.Bytes(info.Size())}, nil
+	return &Disk{Path: path, Size: caisson.Bytes(info.Size()), Root: filepath.Join(tree, rootName)}, nil
 }
 
 // makeDisk makes the disk of a tree under another name, and renames it once it
