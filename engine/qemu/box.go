@@ -45,6 +45,9 @@ type box struct {
 	origin  origin         // what the machine began with; set while it boots
 	person  guest.Person   // who programs run as; empty where the spec has numbers
 
+	// showing is held while a viewer is handed over, so that they can be counted.
+	showing sync.Mutex
+
 	// over is closed when the machine has ended; lost is set then.
 	over chan struct{}
 

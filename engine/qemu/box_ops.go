@@ -17,6 +17,7 @@ var ops = map[string]op{
 	kept.FilesOp:    doFiles,
 	opState:         doState,
 	kept.OpSnapshot: doSnapshot,
+	kept.OpDisplay:  doDisplay,
 }
 
 // Do implements server.Doer.

@@ -398,7 +398,11 @@ func (b *builder) screen() error {
 	}
 	// It does not listen.
 	b.add("-display", "vnc=none,share=force-shared")
-	return b.device("VGA", "")
+	size := ""
+	if b.s.ScreenWidth > 0 && b.s.ScreenHeight > 0 {
+		size = fmt.Sprintf(",xres=%d,yres=%d", b.s.ScreenWidth, b.s.ScreenHeight)
+	}
+	return b.device("VGA", size)
 }
 
 // filter is what QEMU forbids itself.

@@ -171,6 +171,18 @@ func viewer(t *testing.T, c *qmp.Client) {
 		t.Fatal(err)
 	}
 	greets(t, ours)
+	if n, err := c.Viewers(within(t)); err != nil || n != 1 {
+		t.Errorf("Viewers() = %d, %v, want 1", n, err)
+	}
+	if err := c.SendFile(within(t), "viewer2", theirs); err != nil {
+		t.Fatal(err)
+	}
+	if err := c.CloseFile(within(t), "viewer2"); err != nil {
+		t.Errorf("CloseFile() = %v", err)
+	}
+	if err := c.AddVNC(within(t), "viewer2"); err == nil {
+		t.Error("a file that was closed becomes a viewer")
+	}
 }
 
 // greets holds that there is a VNC server at the other end.

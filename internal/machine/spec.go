@@ -47,6 +47,9 @@ type Spec struct {
 	// Screen adds a screen. Viewers are handed over by qmp.Client.AddVNC; nothing
 	// listens.
 	Screen bool
+	// ScreenWidth and ScreenHeight, in pixels, are what the screen says that it
+	// prefers: which size it has is the guest's choice. Zero: the device's own.
+	ScreenWidth, ScreenHeight int
 
 	// QMP is where QEMU is talked to, Agent what the guest's port leads to. Both
 	// are needed. Console takes what the guest prints.

@@ -165,7 +165,19 @@ func (s *sandbox) openDisplay(ctx context.Context, d *caisson.Display, status *k
 
 // openScreen asks the box for a connection to its own screen.
 func (s *sandbox) openScreen(ctx context.Context) (net.Conn, error) {
-	return nil, Unsupported("displays", errors.New("this engine has no screens of its own"))
+	files, err := s.keeper().Do(ctx, OpDisplay, nil, nil)
+	if err != nil {
+		return nil, err
+	}
+	defer func() {
+		for _, f := range files {
+			f.Close()
+		}
+	}()
+	if len(files) != 1 {
+		return nil, fmt.Errorf("caisson: bug: a display is %d files", len(files))
+	}
+	return net.FileConn(files[0])
 }
 
 // openPort connects to a port of the sandbox's own loopback network.

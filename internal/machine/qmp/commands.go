@@ -148,3 +148,23 @@ func (c *Client) AwaitMigration(ctx context.Context) error {
 func (c *Client) AddVNC(ctx context.Context, file string) error {
 	return c.Do(ctx, "add_client", map[string]any{"protocol": "vnc", "fdname": file, "skipauth": true}, nil)
 }
+
+// CloseFile has QEMU close a file that was sent, and not used up since.
+func (c *Client) CloseFile(ctx context.Context, name string) error {
+	return c.Do(ctx, "closefd", map[string]any{"fdname": name}, nil)
+}
+
+// Viewers asks how many are connected to the machine's VNC server.
+func (c *Client) Viewers(ctx context.Context) (int, error) {
+	var servers []struct {
+		Clients []struct{} `json:"clients"`
+	}
+	if err := c.Do(ctx, "query-vnc-servers", nil, &servers); err != nil {
+		return 0, err
+	}
+	n := 0
+	for _, s := range servers {
+		n += len(s.Clients)
+	}
+	return n, nil
+}
