@@ -61,7 +61,7 @@ var stepNames = [...]string{
 // everything it points to is kept alive, before the fork.
 type child struct {
 	stdio    [3]int // become descriptors 0 to 2; each above 2
-	extra    int    // becomes descriptor 3; 0: there is none
+	extra    []int  // become descriptors 3 and up; each above all of them
 	terminal bool   // descriptor 0 becomes the controlling terminal
 	cgroups  []int  // "0" is written to each: the child moves itself in
 	intoFD   int    // version 2 group to be born in, or -1
@@ -321,12 +321,12 @@ func (c *child) prepare() (step int, errno syscall.Errno) {
 	}
 	// Whatever else is open, inherited or not, is closed: it must not reach the
 	// program, and not serve as a way to a working directory (CVE-2024-21626).
-	last := uintptr(3)
-	if c.extra > 0 {
-		if _, _, errno = syscall.RawSyscall(unix.SYS_DUP3, uintptr(c.extra), 3, 0); errno != 0 {
+	last := uintptr(len(c.stdio))
+	for i := range c.extra {
+		if _, _, errno = syscall.RawSyscall(unix.SYS_DUP3, uintptr(c.extra[i]), last, 0); errno != 0 {
 			return stepFiles, errno
 		}
-		last = 4
+		last++
 	}
 	if _, _, errno = syscall.RawSyscall(unix.SYS_DUP3, uintptr(c.report), last, unix.O_CLOEXEC); errno != 0 {
 		return stepFiles, errno

@@ -1,12 +1,15 @@
 package isolate
 
 import (
+	"errors"
 	"io"
 	"os"
 	"runtime"
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/caissonrun/caisson"
 )
 
 // A gvisor is a contained whose programs run on a kernel of the runtime's own.
@@ -14,6 +17,14 @@ import (
 // runtime's processes, outside of which nothing of the sandbox runs, are on the
 // stage, and in the control group as a whole.
 type gvisor struct{ *contained }
+
+// spawnWith takes nothing more: what programs have is not the host's.
+func (b *gvisor) spawnWith(p *Program, stdio [3]*os.File, more []*os.File) (*Proc, error) {
+	if len(more) > 0 {
+		return nil, &caisson.Error{Item: "program", Kind: caisson.ErrUnsupported, Err: errors.New("gVisor passes on three descriptors")}
+	}
+	return b.spawn(p, stdio)
+}
 
 // pid implements backend: the sandbox's init has no number on the host.
 func (b *gvisor) pid() int { return 0 }
