@@ -17,6 +17,7 @@ import (
 	"fmt"
 	"io"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/caissonrun/caisson"
@@ -77,6 +78,8 @@ type Client struct {
 	hellos   int // that may still be answered
 	gateways map[uint32]*Gateway
 	nextKey  uint32
+	shares   int          // connections of Share
+	relayed  atomic.Int32 // calls that came by them and are open
 }
 
 // Dial begins a session over a stream that is the client's from now on, also if

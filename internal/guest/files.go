@@ -309,7 +309,8 @@ func (f *file) Read(p []byte) (int, error) {
 	in.SetDeadline(time.Now().Add(f.fs.client.patience))
 	n, err := in.Read(p[:min(int64(len(p)), f.left)])
 	f.left -= int64(n)
-	if err == nil || errors.Is(err, io.EOF) {
+	// The end of a session may be one of a file, too.
+	if err == nil || err == io.EOF {
 		return n, err
 	}
 	ctx, cancel := context.WithTimeout(f.fs.ctx, f.fs.client.patience)
@@ -388,7 +389,7 @@ func (c *Client) get(ctx context.Context, name string, read func(context.Context
 	switch {
 	case ctx.Err() != nil:
 		return ctx.Err()
-	case source.err != nil && !errors.Is(source.err, io.EOF):
+	case source.err != nil && source.err != io.EOF:
 		// What the agent says about it is nearer to the cause.
 		err = finished(ctx, call, source.err)
 	case err == nil:

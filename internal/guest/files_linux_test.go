@@ -11,6 +11,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
@@ -49,7 +50,7 @@ func write(t *testing.T, dir string, files map[string]string) {
 }
 
 func TestFS(t *testing.T) {
-	inEveryWay(t, func(t *testing.T, c *guest.Client) {
+	directAndShared(t, func(t *testing.T, c *guest.Client) {
 		dir, name := openFolder(t)
 		big := strings.Repeat("0123456789", 100_000)
 		write(t, dir, map[string]string{"a": "first", "sub/b": big, "empty": "", "no\xffutf": "odd"})
@@ -135,7 +136,7 @@ func TestFSClose(t *testing.T) {
 }
 
 func TestTarAndPut(t *testing.T) {
-	inEveryWay(t, func(t *testing.T, c *guest.Client) {
+	directAndShared(t, func(t *testing.T, c *guest.Client) {
 		ctx := testContext(t)
 		dir, name := openFolder(t)
 		write(t, dir, map[string]string{"from/a": "first", "from/sub/b": strings.Repeat("x", 1<<20)})
@@ -164,8 +165,13 @@ func TestTarAndPut(t *testing.T) {
 			t.Errorf("%q, %v", got, err)
 		}
 		if owner != nil {
-			out, _, _, _ := run(t, c, shell("stat -c %u:%g "+dir+"/to/from/sub/b"), "")
-			contains(t, out, "777:888")
+			info, err := os.Stat(dir + "/to/from/sub/b")
+			if err != nil {
+				t.Fatal(err)
+			}
+			if is := info.Sys().(*syscall.Stat_t); is.Uid != 777 || is.Gid != 888 {
+				t.Errorf("the file is %d:%d's", is.Uid, is.Gid)
+			}
 		}
 		if owner != nil {
 			// Whose rights do not suffice is refused.
@@ -203,6 +209,11 @@ func TestTarAndPut(t *testing.T) {
 func TestPutBad(t *testing.T) {
 	checkLeaks(t)
 	c := dial(t, startAgent(t, nil))
+	t.Run("direct", func(t *testing.T) { putBad(t, c) })
+	t.Run("shared", func(t *testing.T) { putBad(t, share(t, c)) })
+}
+
+func putBad(t *testing.T, c *guest.Client) {
 	ctx := testContext(t)
 	dir, name := openFolder(t)
 	for entry, kind := range map[string]byte{"../out": tar.TypeReg, "/abs": tar.TypeReg, "dev": tar.TypeChar} {
