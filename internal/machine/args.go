@@ -45,7 +45,7 @@ func (q *QEMU) Args(s *Spec) ([]string, error) {
 		b.suffix = "-device"
 	}
 	for _, part := range []func() error{
-		b.general, b.processor, b.boot, b.channels, b.random, b.disks, b.shares, b.network, b.screen, b.filter,
+		b.general, b.processor, b.boot, b.channels, b.random, b.disks, b.shares, b.network, b.screen, b.inputs, b.filter,
 	} {
 		if err := part(); err != nil {
 			return nil, err
@@ -129,11 +129,18 @@ func (b *builder) processor() error {
 	if s.Memory < minMemory || s.Memory > maxMemory || s.Memory%mebibyte != 0 {
 		return invalid("memory", "%d bytes are no whole number of MiB from %d on", s.Memory, minMemory/mebibyte)
 	}
+	smp := strconv.Itoa(max(s.CPUs, 1))
+	if t := s.Topology; t != (Topology{}) {
+		if t.Sockets < 1 || t.Cores < 1 || t.Threads < 1 || t.Sockets*t.Cores*t.Threads != max(s.CPUs, 1) {
+			return invalid("topology", "%d sockets of %d cores of %d threads are not %d processors", t.Sockets, t.Cores, t.Threads, s.CPUs)
+		}
+		smp += fmt.Sprintf(",sockets=%d,cores=%d,threads=%d", t.Sockets, t.Cores, t.Threads)
+	}
 	accel := s.Accel
 	if accel == TCG {
 		accel += fmt.Sprintf(",tb-size=%d", CodeCache/mebibyte)
 	}
-	b.add("-accel", accel, "-cpu", model, "-smp", strconv.Itoa(max(s.CPUs, 1)), "-m", fmt.Sprintf("%dM", s.Memory/mebibyte))
+	b.add("-accel", accel, "-cpu", model, "-smp", smp, "-m", fmt.Sprintf("%dM", s.Memory/mebibyte))
 	return nil
 }
 
@@ -402,7 +409,50 @@ func (b *builder) screen() error {
 	if b.s.ScreenWidth > 0 && b.s.ScreenHeight > 0 {
 		size = fmt.Sprintf(",xres=%d,yres=%d", b.s.ScreenWidth, b.s.ScreenHeight)
 	}
+	if b.s.Keyboard != "" {
+		if !wordPattern.MatchString(b.s.Keyboard) {
+			return invalid("keyboard", "%q is no layout", b.s.Keyboard)
+		}
+		b.add("-k", b.s.Keyboard)
+	}
+	if g := b.s.Graphics; g != "" && g != "VGA" {
+		if !slices.Contains(graphics, g) {
+			return invalid("graphics", "%q is none of %s", g, strings.Join(graphics, ", "))
+		}
+		return b.device(g, "")
+	}
 	return b.device("VGA", size)
+}
+
+// What a screen and its viewers can have, by QEMU's names.
+var (
+	graphics    = []string{"VGA", "vmware-svga", "qxl-vga", "virtio-vga"}
+	controllers = []string{"piix3-usb-uhci", "piix4-usb-uhci", "nec-usb-xhci", "qemu-xhci"}
+	inputs      = []string{"usb-kbd", "usb-mouse", "usb-tablet"}
+	wordPattern = regexp.MustCompile(`^[a-z]{2}(-[a-z]{2})?$`)
+)
+
+// inputs are what is at the USB controller.
+func (b *builder) inputs() error {
+	s := b.s
+	if s.USB == "" && len(s.Inputs) == 0 {
+		return nil
+	}
+	if !slices.Contains(controllers, s.USB) {
+		return invalid("usb", "%q is none of %s", s.USB, strings.Join(controllers, ", "))
+	}
+	if err := b.device(s.USB, ",id=usb"); err != nil {
+		return err
+	}
+	for _, name := range s.Inputs {
+		if !slices.Contains(inputs, name) {
+			return invalid("inputs", "%q is none of %s", name, strings.Join(inputs, ", "))
+		}
+		if err := b.device(name, ",bus=usb.0"); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // filter is what QEMU forbids itself.

@@ -21,7 +21,9 @@ func whole() *QEMU {
 	q := &QEMU{
 		Path: "/usr/bin/qemu", Version: qmp.Version{Major: 7, Minor: 2}, Arch: "amd64", Accels: []string{KVM, TCG},
 		Machines: map[string]string{MicroVM: MicroVM, Q35: "pc-q35-7.2", PC: "pc-i440fx-7.2"},
-		devices:  map[string]bool{"virtserialport": true, "VGA": true},
+		devices: map[string]bool{
+			"virtserialport": true, "VGA": true, "vmware-svga": true, "qemu-xhci": true, "usb-kbd": true, "usb-tablet": true,
+		},
 		options: map[string][]string{
 			"sandbox": {"enable", "obsolete", "elevateprivileges", "spawn", "resourcecontrol"},
 			"fsdev":   {"path", "readonly", "multidevs"}, "vnc": {},
@@ -62,7 +64,10 @@ func specs() map[string]*Spec {
 	disk.Type, disk.Kernel, disk.Initrd, disk.Incoming, disk.Unconfined = PC, "", "", true, true
 	disk.Network = &Network{Open: true}
 	disk.Disks = []Disk{{Name: "disk0", Path: "/img/disk.img", Format: "raw"}}
-	return map[string]*Spec{"small": small(), "microvm": micro, "microvm-kvm": kvm, "full": full, "disk": disk}
+	chosen := small()
+	chosen.CPUs, chosen.Topology, chosen.Screen, chosen.Graphics, chosen.Keyboard = 4, Topology{Sockets: 1, Cores: 2, Threads: 2}, true, "vmware-svga", "de-ch"
+	chosen.USB, chosen.Inputs = "qemu-xhci", []string{"usb-kbd", "usb-tablet"}
+	return map[string]*Spec{"small": small(), "chosen": chosen, "microvm": micro, "microvm-kvm": kvm, "full": full, "disk": disk}
 }
 
 func TestArgs(t *testing.T) {
@@ -102,6 +107,12 @@ func TestArgsRefuses(t *testing.T) {
 		{"NoMemory", func(s *Spec, _ *QEMU) { s.Memory = 0 }, caisson.ErrInvalid, "memory"},
 		{"OddMemory", func(s *Spec, _ *QEMU) { s.Memory++ }, caisson.ErrInvalid, "memory"},
 		{"CPUs", func(s *Spec, _ *QEMU) { s.CPUs = 1000 }, caisson.ErrInvalid, "cpus"},
+		{"Topology", func(s *Spec, _ *QEMU) { s.CPUs, s.Topology = 4, Topology{Sockets: 1, Cores: 3, Threads: 1} }, caisson.ErrInvalid, "topology"},
+		{"Graphics", func(s *Spec, _ *QEMU) { s.Screen, s.Graphics = true, "cirrus-vga,x=y" }, caisson.ErrInvalid, "graphics"},
+		{"Keyboard", func(s *Spec, _ *QEMU) { s.Screen, s.Keyboard = true, "../x" }, caisson.ErrInvalid, "keyboard"},
+		{"USB", func(s *Spec, _ *QEMU) { s.Inputs = []string{"usb-kbd"} }, caisson.ErrInvalid, "usb"},
+		{"Input", func(s *Spec, _ *QEMU) { s.USB, s.Inputs = "qemu-xhci", []string{"usb-host"} }, caisson.ErrInvalid, "inputs"},
+		{"NoDevice", func(s *Spec, _ *QEMU) { s.USB = "piix4-usb-uhci" }, caisson.ErrUnsupported, "piix4-usb-uhci"},
 		{"UUID", func(s *Spec, _ *QEMU) { s.UUID = "x,y" }, caisson.ErrInvalid, "uuid"},
 		{"NoKernel", func(s *Spec, _ *QEMU) { s.Kernel = "" }, caisson.ErrInvalid, "no kernel"},
 		{"TSC", func(s *Spec, _ *QEMU) { s.Type = MicroVM }, caisson.ErrInvalid, "tsc"},

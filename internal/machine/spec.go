@@ -26,7 +26,9 @@ type Spec struct {
 	Type   string        // MicroVM, Q35 or PC
 	Accel  string        // KVM or TCG
 	CPUs   int           // 0: 1
-	Memory caisson.Bytes // a whole number of MiB
+	// Topology says how CPUs come about; zero: it is QEMU's choice.
+	Topology Topology
+	Memory   caisson.Bytes // a whole number of MiB
 	// UUID is what the guest sees as the machine's, in the usual form.
 	UUID string
 
@@ -50,6 +52,15 @@ type Spec struct {
 	// ScreenWidth and ScreenHeight, in pixels, are what the screen says that it
 	// prefers: which size it has is the guest's choice. Zero: the device's own.
 	ScreenWidth, ScreenHeight int
+	// Graphics is the device that makes the screen. Empty: VGA.
+	Graphics string
+	// Keyboard is the layout that viewers of the screen type in, such as de. Empty:
+	// QEMU's own.
+	Keyboard string
+	// USB is the controller that Inputs are at, usb-kbd and such. Empty: there are
+	// none, and what the machine has of PS/2 is used.
+	USB    string
+	Inputs []string
 
 	// QMP is where QEMU is talked to, Agent what the guest's port leads to. Both
 	// are needed. Console takes what the guest prints.
@@ -64,6 +75,13 @@ type Spec struct {
 	// Unconfined leaves out QEMU's own system call filter, which forbids it to
 	// start programs and to change its user. Some are built without it.
 	Unconfined bool
+}
+
+// A Topology is how many of what make up all processors.
+type Topology struct {
+	Sockets int // of the machine
+	Cores   int // of a socket
+	Threads int // of a core
 }
 
 // A Disk is a block device.
