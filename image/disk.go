@@ -117,7 +117,7 @@ func (s *Store) makeDisk(ctx context.Context, tree string) (err error) {
 			err = errors.Join(err, dir.RemoveAll(context.WithoutCancel(ctx), temp))
 		}
 	}()
-	if err := s.writeDisk(ctx, f, dir); err != nil {
+	if _, err := s.writeDisk(ctx, f, dir, &DiskOptions{}); err != nil {
 		return err
 	}
 	if err := errors.Join(f.Sync(), f.Close()); err != nil {
@@ -131,34 +131,84 @@ func (s *Store) makeDisk(ctx context.Context, tree string) (err error) {
 	return dir.Sync(".")
 }
 
+// DiskOptions say what a disk of an image is to have besides.
+type DiskOptions struct {
+	// Size makes it one that can be written to, at least so large. 0: it has room
+	// for the image alone, and nobody writes to it.
+	Size caisson.Bytes
+	// Add returns what is to be added. It may look at the image's files.
+	Add func(root *safefs.Root) ([]DiskFile, error)
+}
+
+// A DiskFile is a file of a disk that its image does not have.
+type DiskFile = ext4.Added
+
+// WriteDisk writes the image's root file system to the new and empty file f, as
+// Disk does, for a use outside of the store. It is unpacked for that if need be.
+//
+// Errors: as Disk.
+func (s *Store) WriteDisk(ctx context.Context, img *Image, f *os.File, opts *DiskOptions) (*Disk, error) {
+	if img.isMachine() {
+		return nil, problem(img.Name, caisson.ErrUnsupported, errors.New("it is the image of a machine already"))
+	}
+	claim, err := s.newClaim(ctx)
+	if err != nil {
+		return nil, err
+	}
+	defer claim.release()
+	if err := s.claimImage(claim, img, s.treeKey(img)); err != nil {
+		return nil, err
+	}
+	tree, err := s.tree(ctx, img, nil)
+	if err != nil {
+		return nil, err
+	}
+	dir, err := safefs.Open(tree, nil)
+	if err != nil {
+		return nil, sorted(img.Name, err)
+	}
+	defer dir.Close()
+	size, err := s.writeDisk(ctx, f, dir, opts)
+	if err != nil {
+		return nil, sorted(img.Name, err)
+	}
+	return &Disk{Path: f.Name(), Size: size}, nil
+}
+
 // writeDisk writes the tree in dir to f.
-func (s *Store) writeDisk(ctx context.Context, f *os.File, dir *safefs.Root) error {
+func (s *Store) writeDisk(ctx context.Context, f *os.File, dir *safefs.Root, more *DiskOptions) (caisson.Bytes, error) {
 	root, err := dir.Sub(rootName)
 	if err != nil {
-		return err
+		return 0, err
 	}
 	defer root.Close()
 	limits := &s.opts.Limits
 	opts := &ext4.TreeOptions{
 		Options:    ext4.Options{Name: filepath.Base(dir.Name()), Label: "caisson-image"},
-		MaxEntries: limits.Entries + 1,
-		MaxBytes:   limits.Bytes + caisson.Bytes(limits.Entries+1)*perEntry,
+		MaxEntries: limits.Entries + 1, Size: more.Size,
+		MaxBytes: max(limits.Bytes+caisson.Bytes(limits.Entries+1)*perEntry, more.Size),
+	}
+	if more.Add != nil {
+		if opts.Add, err = more.Add(root); err != nil {
+			return 0, err
+		}
 	}
 	owners, err := openOwners(dir)
 	if err != nil {
-		return err
+		return 0, err
 	}
 	if owners != nil {
 		defer owners.close()
 		opts.Change = owners.next
 	}
-	if _, err := ext4.WriteTree(ctx, f, root, opts); err != nil {
-		return err
+	sum, err := ext4.WriteTree(ctx, f, root, opts)
+	if err != nil {
+		return 0, err
 	}
 	if owners != nil {
-		return owners.end()
+		return sum.Size, owners.end()
 	}
-	return nil
+	return sum.Size, nil
 }
 
 // treeSize returns what a tree takes on disk, with what was made of it.
