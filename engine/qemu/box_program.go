@@ -6,6 +6,7 @@ import (
 	"context"
 	"errors"
 	"io"
+	"math"
 	"os"
 	"strings"
 	"sync"
@@ -33,6 +34,7 @@ type program struct {
 	box   *box
 	gp    *guest.Process
 	out   []*stream
+	begin [2]int64      // where its output begins here
 	lost  atomic.Bool   // how it has ended is not known
 	cut   chan struct{} // closed when nobody waits for its output any more
 	once  sync.Once
@@ -41,10 +43,17 @@ type program struct {
 
 // A stream passes output of the guest on to a file of the host's.
 type stream struct {
-	from   io.ReadCloser
-	to     *os.File
-	copied atomic.Int64
-	done   chan struct{} // closed at its end
+	from io.ReadCloser
+	to   *os.File
+	done chan struct{} // closed at its end
+
+	mu      sync.Mutex
+	copied  int64         // bytes, from the program's beginning
+	changed chan struct{} // closed when copied is another
+}
+
+func newStream(from io.ReadCloser, to *os.File, begin int64) *stream {
+	return &stream{from: from, to: to, copied: begin, done: make(chan struct{}), changed: make(chan struct{})}
 }
 
 // Spawn implements server.Box.
@@ -92,6 +101,9 @@ func (b *box) spawn(p *isolate.Program, files [3]*os.File) (*isolate.Proc, error
 	b.mu.Lock()
 	if !b.tried {
 		b.main = prog
+		if a := b.spec.Attach; a != nil {
+			prog.begin = [2]int64{a.Stdout, a.Stderr}
+		}
 	}
 	b.programs[prog] = struct{}{}
 	b.mu.Unlock()
@@ -191,7 +203,7 @@ func closeFiles(files []*os.File) {
 func (p *program) carry(files []*os.File) {
 	p.feed(files[0])
 	for i, from := range []io.ReadCloser{p.gp.Stdout, p.gp.Stderr} {
-		s := &stream{from: from, to: files[1+i], done: make(chan struct{})}
+		s := newStream(from, files[1+i], p.begin[i])
 		p.out = append(p.out, s)
 		go s.copy()
 	}
@@ -231,9 +243,41 @@ func (s *stream) copy() {
 			if _, err := s.to.Write(buf[:n]); err != nil {
 				return
 			}
-			s.copied.Add(int64(n))
+			s.count(n)
 		}
 		if err != nil {
+			return
+		}
+	}
+}
+
+func (s *stream) count(n int) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.copied += int64(n)
+	close(s.changed)
+	s.changed = make(chan struct{})
+}
+
+// offset returns how many bytes were passed on.
+func (s *stream) offset() (n int64, changed <-chan struct{}) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.copied, s.changed
+}
+
+// await waits until so many bytes are passed on, or never will be.
+func (s *stream) await(ctx context.Context, want int64) {
+	for {
+		n, changed := s.offset()
+		if n >= want {
+			return
+		}
+		select {
+		case <-changed:
+		case <-s.done:
+			return
+		case <-ctx.Done():
 			return
 		}
 	}
@@ -261,23 +305,30 @@ func (p *program) wait(end func(code, signal int)) {
 }
 
 // flush waits until all output that there was when it was called is passed on, or
-// nobody waits for it any more.
+// nobody waits for it any more. Somebody who does not read may let it wait, as a
+// program of this host's would.
 func (p *program) flush() {
 	ctx, cancel := context.WithCancel(context.Background())
 	defer cancel()
 	go func() {
 		select {
 		case <-ctx.Done():
+			return
 		case <-p.cut:
-			time.Sleep(cutTime)
+		}
+		select {
+		case <-ctx.Done():
+		case <-time.After(cutTime):
 			cancel()
 		}
 	}()
-	for _, s := range p.out {
-		select {
-		case <-s.done:
-		case <-ctx.Done():
-		}
+	stdout, stderr, err := p.gp.Flush(ctx)
+	if err != nil {
+		// It is over with all its output, or nothing can be had of it any more.
+		stdout, stderr = math.MaxInt64, math.MaxInt64
+	}
+	for i, n := range []int64{stdout, stderr}[:len(p.out)] {
+		p.out[i].await(ctx, n)
 	}
 }
 

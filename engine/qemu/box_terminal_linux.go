@@ -17,13 +17,13 @@ const resizeTime = 200 * time.Millisecond
 // carryTerminal passes on what goes between the program's terminal, in the guest,
 // and the one of this host's that stands for it. That changes nothing itself.
 func (p *program) carryTerminal(slave *os.File) {
-	s := &stream{from: p.gp.Stdout, to: slave, done: make(chan struct{})}
+	s := newStream(p.gp.Stdout, slave, p.begin[0])
 	p.out = append(p.out, s)
 	go s.copy()
 	go func() {
 		_, err := io.Copy(p.gp.Stdin, struct{ io.Reader }{slave})
-		// The other side was closed: the terminal hangs up.
-		if errors.Is(err, unix.EIO) {
+		// Unless it was closed here, its other side was: the terminal hangs up.
+		if !errors.Is(err, os.ErrClosed) {
 			_ = p.signal(int(syscall.SIGHUP))
 		}
 		p.gp.Stdin.Close()

@@ -183,7 +183,7 @@ func (p *program) place() attachSpec {
 	a := attachSpec{ID: p.gp.ID()}
 	for i, n := range []*int64{&a.Stdout, &a.Stderr} {
 		if i < len(p.out) {
-			*n = p.out[i].copied.Load()
+			*n, _ = p.out[i].offset()
 		}
 	}
 	return a
