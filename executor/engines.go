@@ -20,7 +20,7 @@ import (
 // How long a probe's findings are believed, and how long it may take.
 const (
 	probeAge   = 5 * time.Minute
-	probeLimit = 30 * time.Second
+	probeLimit = 90 * time.Second
 )
 
 // A prober wraps an engine and remembers what its probe has found: probing

@@ -77,7 +77,7 @@ const retry = 30 * time.Minute
 func (b *base) known(accel, kind string, now time.Time) *tried {
 	for i := range b.Boots {
 		t := &b.Boots[i]
-		if t.Accel == accel && t.Type == kind && (t.Missing == "" || now.Sub(t.At) < retry && now.After(t.At)) {
+		if t.Accel == accel && t.Type == kind && (t.Missing == "" || now.Sub(t.At) < retry && !now.Before(t.At)) {
 			return t
 		}
 	}

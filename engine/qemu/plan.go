@@ -10,6 +10,7 @@ import (
 	"runtime"
 	"slices"
 	"strconv"
+	"strings"
 
 	"github.com/caissonrun/caisson"
 	"github.com/caissonrun/caisson/engine"
@@ -66,6 +67,7 @@ const (
 type setting struct {
 	opts     *Options
 	choice   *choice
+	own      *own // nil: the machine runs an image
 	base     *base
 	accel    string
 	kind     string // type of the machine
@@ -127,6 +129,9 @@ func plan(s *engine.Spec, set *setting) (*keeper.Spec, error) {
 // boxSpec says what the keeper's box is to make.
 func (set *setting) boxSpec(s *engine.Spec) (*boxSpec, error) {
 	bs := &boxSpec{Patience: caisson.Duration(set.opts.bootTime(set.accel))}
+	if set.own != nil {
+		bs.Patience *= ownTimes
+	}
 	bs.Box = isolate.Spec{ID: s.ID, Hostname: standardHost, Landlock: set.landlock}
 	set.mapIDs(&bs.Box)
 	m := set.machine(s)
@@ -187,9 +192,12 @@ func mapEach(base int, ids ...int) []isolate.IDMap {
 // machine is the machine, with files as they are on the host. Tasks with the same
 // image and limits have the same, but for what addLayer and addShares add.
 func (set *setting) machine(s *engine.Spec) *machine.Spec {
+	if set.own != nil {
+		return set.ownMachine(s)
+	}
 	m := &machine.Spec{
 		Type: set.kind, Accel: set.accel, CPUs: set.cpus(s), Memory: memory(set.programMemory(s)),
-		Kernel: set.base.Kernel.Image, Initrd: set.base.Initrd, Cmdline: []string{"quiet"},
+		Kernel: set.base.Kernel.Image, Initrd: set.base.Initrd, Cmdline: append([]string{"quiet"}, cmdline(s)...),
 		QMP: machine.Descriptor(0), Agent: machine.Descriptor(1), Console: machine.Output("/dev/stderr"),
 		Disks: []machine.Disk{{Name: imageDisk, Path: s.RootFS.Disk, Format: "raw", ReadOnly: true}},
 	}
@@ -197,6 +205,14 @@ func (set *setting) machine(s *engine.Spec) *machine.Spec {
 		m.TSC = set.base.TSC
 	}
 	return m
+}
+
+// cmdline is what the task adds to the kernel's command line.
+func cmdline(s *engine.Spec) []string {
+	if s.Machine == nil {
+		return nil
+	}
+	return strings.Fields(s.Machine.Cmdline)
 }
 
 // cpus is how many processors the machine has.
@@ -228,6 +244,10 @@ func memory(programs caisson.Bytes) caisson.Bytes {
 // addLayer adds the disk that the guest writes to. Confine would look for it, and
 // it is made later.
 func (set *setting) addLayer(s *engine.Spec, box *isolate.Spec, m *machine.Spec) {
+	if set.own != nil {
+		set.addOwnLayer(s, box, m)
+		return
+	}
 	box.Mounts = append(box.Mounts, isolate.Mount{Type: isolate.Bind, Source: layer(s), Target: insideLayer})
 	m.Disks = append(m.Disks, machine.Disk{Name: layerDisk, Path: insideLayer, Format: "raw", Ephemeral: true})
 }
@@ -235,11 +255,15 @@ func (set *setting) addLayer(s *engine.Spec, box *isolate.Spec, m *machine.Spec)
 // addShares adds folders of the host: each is a mount below one folder that QEMU
 // passes on, so that all machines have one device for it, and the same.
 func (set *setting) addShares(s *engine.Spec, bs *boxSpec, m *machine.Spec) {
+	if set.own != nil {
+		set.addOwnShares(s, bs, m)
+		return
+	}
 	if set.base.shares() {
 		bs.Box.Entries = append(bs.Box.Entries, isolate.Entry{Path: insideShares, Dir: true})
 		m.Shares = append(m.Shares, machine.Share{Tag: shareTag, Path: insideShares})
 		bs.Guest.Mounts = append(bs.Guest.Mounts, guest.Mount{
-			Type: "9p", Source: shareTag, Target: guestShares, Options: shareOptions, Wait: deviceTime,
+			Type: "9p", Source: shareTag, Target: guestShares, Options: shareOptions,
 		})
 	}
 	for i, place := range set.mounts(s) {
@@ -267,6 +291,11 @@ func args(s *engine.Spec) []string {
 func (set *setting) env(s *engine.Spec) []string {
 	all := map[string]string{
 		"PATH": standardPath, "HOME": set.user.HomeDir(standardHome), "USER": set.user.UserName(), "TMPDIR": "/tmp", "CAISSON_WORK": caisson.WorkDir,
+	}
+	if set.own != nil {
+		// The system there knows.
+		delete(all, "HOME")
+		delete(all, "USER")
 	}
 	maps.Copy(all, s.Env)
 	for _, secret := range s.Secrets {
