@@ -14,6 +14,9 @@ import (
 
 // FS implements engine.Filer. It also shows what is mounted in the sandbox.
 func (f filed) FS(ctx context.Context) (engine.FS, error) {
+	if f.b.opts.Guests {
+		return f.guestFS(ctx)
+	}
 	root, err := f.root(ctx)
 	if err != nil {
 		return nil, err
@@ -23,11 +26,17 @@ func (f filed) FS(ctx context.Context) (engine.FS, error) {
 
 // Tar implements engine.Filer.
 func (f filed) Tar(ctx context.Context, name string, w io.Writer) error {
+	if f.b.opts.Guests {
+		return f.guestTar(ctx, name, w)
+	}
 	return f.at(ctx, name, func(root *safefs.Root, name string) error { return root.Tar(ctx, name, w) })
 }
 
 // Put implements engine.Filer.
 func (f filed) Put(ctx context.Context, name string, r io.Reader) error {
+	if f.b.opts.Guests {
+		return f.guestPut(ctx, name, r)
+	}
 	main, err := readProgram(f.rec.Run)
 	if err != nil {
 		return f.said(caisson.OpFiles, err)
@@ -44,14 +53,7 @@ func (s *sandbox) at(ctx context.Context, name string, do func(root *safefs.Root
 		return err
 	}
 	defer root.Close()
-	clean := strings.Trim(name, "/")
-	if clean == "" {
-		clean = "."
-	}
-	if !fs.ValidPath(clean) {
-		// Package fs refuses names that are not UTF-8; files may have them.
-		err = checkName(clean)
-	}
+	clean, err := cleanName(name)
 	if err == nil {
 		clean, err = root.FS().Resolve(clean)
 	}
@@ -59,6 +61,19 @@ func (s *sandbox) at(ctx context.Context, name string, do func(root *safefs.Root
 		err = do(root, clean)
 	}
 	return safefs.Sorted(caisson.OpFiles, name, err)
+}
+
+// cleanName returns a name below the root.
+func cleanName(name string) (string, error) {
+	clean := strings.Trim(name, "/")
+	if clean == "" {
+		clean = "."
+	}
+	if fs.ValidPath(clean) {
+		return clean, nil
+	}
+	// Package fs refuses names that are not UTF-8; files may have them.
+	return clean, checkName(clean)
 }
 
 // checkName refuses what is not a name of a file below a folder.

@@ -12,6 +12,7 @@ import (
 
 	"github.com/caissonrun/caisson"
 	"github.com/caissonrun/caisson/engine"
+	"github.com/caissonrun/caisson/internal/carry"
 	"github.com/caissonrun/caisson/internal/isolate"
 )
 
@@ -130,17 +131,21 @@ func (g gated) Sockets(ctx context.Context) ([]engine.OpenSocket, error) {
 		// They are closed when the program ends.
 		return nil, ended(caisson.OpRecover, s.id)
 	}
-	list, err := openAll(s.rec.Sockets, files)
+	list, err := openAll(s.rec.Sockets, files, s.b.opts.Guests)
 	return list, s.said(caisson.OpRecover, err)
 }
 
-// openAll makes sockets of package net out of files, which stay the caller's.
-func openAll(sockets []engine.Socket, files []*os.File) (list []engine.OpenSocket, err error) {
+// openAll makes sockets of package net out of files, which stay the caller's: of
+// sockets, or of what a Carrier hands out.
+func openAll(sockets []engine.Socket, files []*os.File, carried bool) (list []engine.OpenSocket, err error) {
 	for i, f := range files {
 		open := engine.OpenSocket{Socket: sockets[i]}
-		if open.Network == "udp" {
+		switch {
+		case carried:
+			err = openCarried(&open, f)
+		case open.Network == "udp":
 			open.Packets, err = net.FilePacketConn(f)
-		} else {
+		default:
 			open.Listener, err = net.FileListener(f)
 		}
 		if err != nil {
@@ -152,4 +157,18 @@ func openAll(sockets []engine.Socket, files []*os.File) (list []engine.OpenSocke
 		list = append(list, open)
 	}
 	return list, nil
+}
+
+// openCarried opens a socket whose traffic is carried out of where it is.
+func openCarried(s *engine.OpenSocket, f *os.File) error {
+	at, err := netip.ParseAddrPort(s.Address)
+	if err != nil {
+		return err
+	}
+	if s.Network == "udp" {
+		s.Packets, err = carry.Packets(f, net.UDPAddrFromAddrPort(at))
+	} else {
+		s.Listener, err = carry.Listener(f, net.TCPAddrFromAddrPort(at))
+	}
+	return err
 }
