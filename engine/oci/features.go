@@ -30,13 +30,14 @@ func (o *Options) features(f *found) engine.Features {
 		Mounts:   engine.MountFeatures{Bind: true, Tmpfs: true, ReadOnly: true},
 		User:     true, Hostname: true, Secrets: true, Registry: true, DNS: true,
 		Devices: f.root && len(o.AllowDevices) > 0,
+		Fork:    engine.ForkDisk,
 		Exec:    true, Terminal: f.works.Terminal, Files: true, Stats: f.works.Stats, Pause: f.works.Pause,
 		Gateway:  f.works.Gateway,
 		Displays: f.works.Displays, DisplayServers: f.works.Displays,
 		Keep:         f.works.Keep,
 		ConfigSchema: configSchema, OptionsSchema: optionsSchema, Doc: doc,
 	}
-	f.net.features(&out)
+	f.netFeatures(&out)
 	f.chosen().reduce(&out)
 	if f.root {
 		out.MaxSandboxes = o.ids().Slots()
@@ -95,7 +96,7 @@ func (o *Options) missing(f *found) []engine.Missing {
 	if f.support.Disk.Method == "" {
 		add("disk limit without memory", "under a disk limit the work folder is in memory: "+f.support.Disk.Why, f.support.Disk.Do)
 	}
-	f.net.missing(o, add)
+	f.netMissing(o, add)
 	if f.ungated != nil {
 		for _, what := range []string{engine.WhatAllowList, engine.WhatGateway} {
 			add(what, "nobody can serve a sandbox here: "+f.ungated.Error(), "use engine docker")

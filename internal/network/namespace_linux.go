@@ -212,7 +212,7 @@ func (r *Record) Remove(ctx context.Context) error {
 		return err
 	}
 	// The folders above go with the last one.
-	for dir := filepath.Dir(r.Folder); dir != filepath.Dir(filepath.Dir(r.portsDir())); dir = filepath.Dir(dir) {
+	for dir := filepath.Dir(r.Folder); dir != filepath.Dir(r.base()); dir = filepath.Dir(dir) {
 		if os.Remove(dir) != nil {
 			break
 		}
@@ -262,7 +262,7 @@ func (o *Options) Sweep(ctx context.Context, live []string) (removed []string, e
 func (o *Options) Forget(ctx context.Context, id string) error {
 	rec, err := load(o.folder(id))
 	if errors.Is(err, caisson.ErrNotFound) {
-		rec, err = &Record{ID: id, Folder: o.folder(id), Owner: o.Installation + "/" + id}, nil
+		rec, err = &Record{ID: id, Folder: o.folder(id), Owner: o.Installation + "/" + id, Ports: o.Ports}, nil
 	}
 	if err != nil {
 		return err

@@ -48,6 +48,9 @@ type Options struct {
 	// Runtime is a folder of this package's own below the runtime folder, mode
 	// 0700; what is in it is gone after a reboot.
 	Runtime string
+	// Ports is the folder of reserved ports, for all that publish ports of this host;
+	// as Runtime, it is gone after a reboot. Empty: one in Runtime.
+	Ports string
 	// Installation separates what Sweep may remove.
 	Installation string
 	// ConfigDir has the operator's networks (*.conflist, *.conf, *.json). Empty:
@@ -86,7 +89,9 @@ type Record struct {
 	DNS         *caisson.DNS `json:"dns,omitempty"`
 	Names       []string     `json:"names,omitempty"`
 	// Owner is what ports are reserved for.
-	Owner    string           `json:"owner"`
+	Owner string `json:"owner"`
+	// Ports is Options.Ports.
+	Ports    string           `json:"ports,omitempty"`
 	Patience caisson.Duration `json:"patience,omitempty"`
 }
 
@@ -142,7 +147,7 @@ func (o *Options) Plan(spec *Spec) (*Record, error) {
 	r := &Record{
 		ID: spec.ID, Folder: o.folder(spec.ID), PluginDirs: o.pluginDirs(),
 		DNS: spec.DNS, Names: spec.Names,
-		Owner: o.Installation + "/" + spec.ID, Patience: caisson.Duration(o.Patience),
+		Owner: o.Installation + "/" + spec.ID, Ports: o.Ports, Patience: caisson.Duration(o.Patience),
 	}
 	if r.Patience <= 0 {
 		r.Patience = caisson.Duration(Patience)

@@ -111,5 +111,11 @@ func portName(p *caisson.Port) string {
 // runtime folder: a link for each, which names its owner.
 func (r *Record) portsDir() string {
 	// Folder is RUNTIME/namespaces/INSTALLATION/ID.
-	return filepath.Join(r.Folder, "..", "..", "..", "ports")
+	if r.Ports != "" {
+		return r.Ports
+	}
+	return filepath.Join(r.base(), "ports")
 }
+
+// base is Options.Runtime.
+func (r *Record) base() string { return filepath.Join(r.Folder, "..", "..", "..") }
