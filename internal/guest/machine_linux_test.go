@@ -1,8 +1,8 @@
 package guest_test
 
 import (
-	"context"
 	"errors"
+	"fmt"
 	"io"
 	"net"
 	"net/http"
@@ -24,6 +24,7 @@ import (
 // An image is what a guest of these tests has, on the host.
 type image struct {
 	share string // the folder that is shared
+	user  int    // who its files belong to
 	g     *machinetest.Guest
 	c     *guest.Client
 }
@@ -42,18 +43,29 @@ func bootImage(t *testing.T, kernel string, s *guest.Setup) *image {
 			t.Fatal(err)
 		}
 	}
-	i := &image{share: t.TempDir()}
+	i := &image{share: t.TempDir(), user: os.Geteuid()}
+	if i.user == 0 {
+		// As in its sandbox, QEMU has the rights of the program's user.
+		i.user = 1234
+	}
 	o := &machinetest.Options{
 		Kernel: machinetest.Kernel(t, kernel),
+		User:   i.user,
 		Disks:  []machine.Disk{machinetest.Image(t, dir), machinetest.Layer(t, 64<<20)},
 	}
 	if kernel == machinetest.Whole {
 		for _, name := range []string{"work", "tmp", "0"} {
-			if err := os.Mkdir(filepath.Join(i.share, name), 0o777); err != nil {
+			if err := os.Mkdir(filepath.Join(i.share, name), 0o755); err != nil {
+				t.Fatal(err)
+			}
+			if err := os.Chown(filepath.Join(i.share, name), i.user, i.user); err != nil {
 				t.Fatal(err)
 			}
 		}
 		write(t, i.share, map[string]string{"work/in.txt": "from the host\n", "0/data": "x"})
+		if err := os.Chown(filepath.Join(i.share, "work/in.txt"), i.user, i.user); err != nil {
+			t.Fatal(err)
+		}
 		o.Shares = []machine.Share{{Tag: "shares", Path: i.share}}
 	}
 	i.g = machinetest.Boot(t, o)
@@ -84,8 +96,8 @@ func bootImage(t *testing.T, kernel string, s *guest.Setup) *image {
 	for _, f := range []*guest.File{
 		{Path: guest.Name("/etc/relative"), Data: []byte("not followed")},
 		{Path: guest.Name("/astray/0000-evil.ko"), Data: []byte("below the root")},
-		{Path: guest.Name("/run/secrets/plain"), Data: []byte("for the user"), Mode: 0o400, Owner: &guest.Owner{UID: 1234, GID: 2345}},
-		{Path: guest.Name("/etc/secrets/once"), Data: []byte("for the first"), Once: true, Owner: &guest.Owner{UID: 1234, GID: 2345}},
+		{Path: guest.Name("/run/secrets/plain"), Data: []byte("for the user"), Mode: 0o400, Owner: &guest.Owner{UID: i.user, GID: 2345}},
+		{Path: guest.Name("/etc/secrets/once"), Data: []byte("for the first"), Once: true, Owner: &guest.Owner{UID: i.user, GID: 2345}},
 		{Path: guest.Name("/new/folder"), Dir: true, Mode: 0o1777},
 		{Path: guest.Name("/new/link"), Link: guest.Name("folder")},
 	} {
@@ -134,8 +146,11 @@ func TestMachine(t *testing.T) {
 	if _, err := i.c.Lookup(ctx, &guest.Who{User: "stranger"}); !errors.Is(err, caisson.ErrInvalid) {
 		t.Errorf("Lookup of a stranger = %v", err)
 	}
+	// On the host there may be another user than the image's.
+	user := who.User
+	user.UID = i.user
 	s := &guest.Setup{
-		User: &who.User, Files: 64, Limits: []isolate.Limit{{Resource: unix.RLIMIT_FSIZE, Soft: 1 << 24, Hard: 1 << 24}},
+		User: &user, Files: 64, Limits: []isolate.Limit{{Resource: unix.RLIMIT_FSIZE, Soft: 1 << 24, Hard: 1 << 24}},
 		Group: &isolate.Cgroup{Name: "task", Memory: 32 << 20, PIDs: 20, CPUs: 500},
 	}
 	if err := i.c.Setup(ctx, s); err != nil {
@@ -156,12 +171,11 @@ func TestMachine(t *testing.T) {
 func (i *image) sees(t *testing.T) {
 	out := i.sh(t, `id -u; id -G; hostname; ulimit -n; grep -E 'CapEff|CapBnd|NoNewPrivs' /proc/self/status
 		cat /proc/self/mountinfo; ls -l /dev; ls /; echo "pwd $(pwd)"`)
-	t.Log(out)
-	for _, want := range []string{"1234\n2345 3456\nsandbox\n64\n", "CapEff:\t0000000000000000", "CapBnd:\t0000000000000000", "NoNewPrivs:\t1"} {
+	for _, want := range []string{fmt.Sprintf("%d\n2345 3456\nsandbox\n64\n", i.user), "CapEff:\t0000000000000000", "CapBnd:\t0000000000000000", "NoNewPrivs:\t1"} {
 		contains(t, out, want)
 	}
-	for _, bad := range []string{"/shares", "/image ", "/layer ", "vport", "vda", "devtmpfs", "modules"} {
-		if bad != "/shares" && strings.Contains(out, bad) {
+	for _, bad := range []string{"vport", "vda", "init"} {
+		if strings.Contains(i.sh(t, "ls / /dev"), bad) {
 			t.Errorf("a program sees %q", bad)
 		}
 	}
@@ -192,8 +206,19 @@ func (i *image) sees(t *testing.T) {
 // shares looks at the shared folder from both sides.
 func (i *image) shares(t *testing.T) {
 	contains(t, i.sh(t, "cat /work/in.txt; stat -c %u /work/in.txt"), "from the host\n")
-	t.Log(i.sh(t, `cd /work; id -u; stat -c '%u %a' . in.txt; echo 'from the guest' >out.txt; ls -ln; mkdir -p a/b && echo deep >a/b/c && cat a/b/c; mv out.txt renamed; ln -s renamed l; cat l
-		(exec 3<>open; rm open; echo still >&3; echo unlinked ok) 2>&1; dd if=/dev/zero of=big bs=64k count=32 2>&1 | tail -n 1`))
+	for script, want := range map[string]string{
+		"cd /work; echo 'from the guest' >out.txt; mv out.txt renamed; ln -s renamed l; cat l": "from the guest\n",
+		"cd /work; mkdir -p a/b && echo deep >a/b/c && mv a d && cat d/b/c && rm -r d && ls":   "deep\nin.txt\n",
+		"cd /work; exec 3>open; rm open; echo still >&3 && echo written":                       "written\n",
+		"cd /work; dd if=/dev/zero of=big bs=64k count=32 2>/dev/null; stat -c %s big; rm big": "2097152\n",
+		"cd /work; chmod 700 in.txt && stat -c %a in.txt; chmod 644 in.txt":                    "700\n",
+		"cd /work; ln in.txt hard && stat -c %h hard; rm hard":                                 "2\n",
+		// QEMU can't make what is no file.
+		"cd /work; mkfifo f 2>&1": "No such device",
+		"stat -c %a:%u /tmp":      fmt.Sprintf("755:%d\n", i.user),
+	} {
+		contains(t, i.sh(t, script), want)
+	}
 	if data, err := os.ReadFile(filepath.Join(i.share, "work/renamed")); string(data) != "from the guest\n" {
 		t.Errorf("the host sees %q, %v", data, err)
 	}
@@ -207,7 +232,7 @@ func (i *image) shares(t *testing.T) {
 
 // secrets are for their user, and some once.
 func (i *image) secrets(t *testing.T) {
-	contains(t, i.sh(t, "stat -c '%a %u' /run/secrets/plain; cat /run/secrets/plain"), "400 1234\nfor the user")
+	contains(t, i.sh(t, "stat -c '%a %u' /run/secrets/plain; cat /run/secrets/plain"), fmt.Sprintf("400 %d\nfor the user", i.user))
 	contains(t, i.sh(t, "cat /run/secrets/once; sleep 0.5; ls /run/secrets"), "for the firstplain\n")
 }
 
@@ -222,8 +247,11 @@ func (i *image) limits(t *testing.T) {
 	if err != nil || s.OOMKills != 1 || s.Memory < 0 || s.CPU <= 0 || s.PeakMemory < 16<<20 || s.PIDs < 0 {
 		t.Errorf("Stats = %+v, %v", s, err)
 	}
-	out, errText, _, _ := run(t, i.c, shell("n=0; while [ $n -lt 30 ]; do sleep 1 & n=$((n+1)); done; wait; echo $n"), "")
+	out, errText, _, _ := run(t, i.c, shell("n=0; while [ $n -lt 30 ]; do sleep 1000 >/dev/null 2>&1 & n=$((n+1)); done; echo $n"), "")
 	contains(t, out+errText, "fork")
+	if err := i.c.Kill(ctx); err != nil {
+		t.Fatal(err)
+	}
 	if err := i.c.Ping(ctx); err != nil {
 		t.Fatalf("%v\n%s", err, i.g.Console())
 	}
@@ -349,4 +377,189 @@ func (i *image) powerOff(t *testing.T) {
 	}
 }
 
-var _ = context.Background
+// TestMachineRoot has programs that are root: with the capabilities of a container, and
+// with all of them where the sandbox is privileged, in a kernel without 9p.
+func TestMachineRoot(t *testing.T) {
+	if testing.Short() {
+		t.Skip("it boots two guests")
+	}
+	for name, test := range map[string]struct {
+		setup *guest.Setup
+		wants map[string]string
+	}{
+		machinetest.Whole: {
+			&guest.Setup{User: &isolate.User{}, Caps: guest.DefaultCaps(), Group: &isolate.Cgroup{Name: "task", PIDs: 100}},
+			map[string]string{
+				"grep -E 'Cap(Eff|Bnd)|NoNew' /proc/self/status":                                               "CapEff:\t00000000a80425fb\nCapBnd:\t00000000a80425fb\nNoNewPrivs:\t1\n",
+				"echo x >/etc/made && chown 5:6 /etc/made && stat -c %u:%g /etc/made":                          "5:6\n",
+				"ls /proc/1/root/ 2>&1; ls -l /proc/1/fd 2>&1":                                                 "Permission denied",
+				"mount -t tmpfs x /var 2>&1":                                                                   "ermi",
+				"mount -o remount,rw /sys/fs/cgroup 2>&1":                                                      "ermi",
+				"(echo 0 >/proc/sys/kernel/panic) 2>&1; (echo max >/sys/fs/cgroup/caisson/task/pids.max) 2>&1": "Read-only file system",
+				"kill -9 1; kill -TERM 1; echo alive":                                                          "alive",
+				"cat /sys/fs/cgroup/caisson/task/pids.max":                                                     "100\n",
+			},
+		},
+		machinetest.Cloud: {
+			&guest.Setup{User: &isolate.User{}, Privileged: true},
+			map[string]string{
+				"grep -E 'CapEff|NoNew' /proc/self/status":                                               "CapEff:\t000001ffffffffff\nNoNewPrivs:\t0\n",
+				"mount -t tmpfs x /var && touch /var/y && ls /var":                                       "y\n",
+				"ls -d /dev/vda /dev/null; echo 5 >/proc/sys/kernel/panic && cat /proc/sys/kernel/panic": "/dev/null\n/dev/vda\n5\n",
+				"cat /proc/interrupts | head -n 1":                                                       "CPU0",
+				"grep -c 9p /proc/filesystems":                                                           "0\n",
+			},
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			i := bootImage(t, name, test.setup)
+			for script, want := range test.wants {
+				contains(t, i.sh(t, script), want)
+			}
+			if name == machinetest.Cloud {
+				if err := i.c.Halt(testContext(t)); !errors.Is(err, caisson.ErrUnsupported) {
+					t.Errorf("Halt without a group = %v", err)
+				}
+			}
+			i.lostSession(t)
+		})
+	}
+}
+
+// lostSession has another session find what an earlier one has left, and the end of
+// the machine be the end of the session.
+func (i *image) lostSession(t *testing.T) {
+	ctx := testContext(t)
+	p := shell("sleep 1; echo output; exit 7")
+	p.Keep = true
+	proc, err := i.c.Spawn(ctx, p)
+	if err != nil {
+		t.Fatal(err)
+	}
+	lose(t, i.g.Conn, i.c)
+	again := i.g.Dial(t)
+	if again.Boot() != i.c.Boot() {
+		t.Error("it is another agent")
+	}
+	proc, err = again.Attach(ctx, proc.ID(), 0, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	out, err := io.ReadAll(proc.Stdout)
+	if string(out) != "output\n" || err != nil {
+		t.Errorf("its output is %q, %v", out, err)
+	}
+	if code, _, err := proc.Wait(ctx); code != 7 || err != nil {
+		t.Errorf("it has ended with %d, %v", code, err)
+	}
+	proc.Close()
+	if err := again.Forget(ctx, proc.ID()); err != nil {
+		t.Error(err)
+	}
+	if err := i.g.Process.Kill(); err != nil {
+		t.Fatal(err)
+	}
+	if err := again.Ping(ctx); !errors.Is(err, caisson.ErrUnavailable) {
+		t.Errorf("a call to a machine that is gone = %v", err)
+	}
+}
+
+// systemInit is a system that starts the agent as one of its services, again and
+// again.
+const systemInit = `#!/bin/sh
+export PATH=/bin
+(while :; do ` + guest.ServicePath + ` service; sleep 1; done) &
+while :; do
+	sleep 1
+	[ -e /tmp/replace ] && rm /tmp/replace && killall -9 caisson-guest
+done
+`
+
+// TestService has the agent be a service of a machine with a system of its own.
+func TestService(t *testing.T) {
+	if testing.Short() {
+		t.Skip("it boots a guest")
+	}
+	k := machinetest.Kernel(t, machinetest.Cloud)
+	dir, agent := machinetest.Busybox(t), machinetest.Agent(t)
+	program, err := os.ReadFile(agent)
+	if err != nil {
+		t.Fatal(err)
+	}
+	write(t, dir, map[string]string{guest.ServicePath: string(program), "sbin/init": systemInit})
+	for _, name := range []string{guest.ServicePath, "sbin/init"} {
+		if err := os.Chmod(filepath.Join(dir, name), 0o755); err != nil {
+			t.Fatal(err)
+		}
+	}
+	g := machinetest.Boot(t, &machinetest.Options{
+		Kernel: k, Initrd: machinetest.Initrd(t, k, agent), Disks: []machine.Disk{machinetest.System(t, dir, 64<<20)},
+		Cmdline: []string{"caisson.root=/dev/vda", "caisson.init=/sbin/init"},
+	})
+	i := &image{g: g, c: g.Client}
+	ctx := testContext(t)
+	if info, err := i.c.Info(ctx); err != nil || info.PID == 1 {
+		t.Errorf("Info = %+v, %v", info, err)
+	}
+	if err := i.c.SetRoot(ctx, "/tmp"); !errors.Is(err, caisson.ErrUnsupported) {
+		t.Errorf("SetRoot = %v", err)
+	}
+	if err := i.c.SetIdentity(ctx, &guest.Identity{MachineID: strings.Repeat("cd", 16), HostKeys: true}); err != nil {
+		t.Error(err)
+	}
+	if err := i.c.Mount(ctx, &guest.Mount{Type: "tmpfs", Source: "tmpfs", Target: "/work"}); err != nil {
+		t.Error(err)
+	}
+	if err := i.c.WriteFile(ctx, &guest.File{Path: guest.Name("/work/in"), Data: []byte("x")}); err != nil {
+		t.Error(err)
+	}
+	s := &guest.Setup{User: &isolate.User{UID: 1234, GID: 2345}, Group: &isolate.Cgroup{Name: "task", Memory: 32 << 20}}
+	if err := i.c.Setup(ctx, s); err != nil {
+		t.Fatal(err)
+	}
+	contains(t, i.sh(t, "id -u; cat /work/in; cat /etc/machine-id; ls /sbin; cat /proc/1/cmdline"), "1234\nx"+strings.Repeat("cd", 16)+"\ninit\n/bin/sh")
+	_, _, code, signal := run(t, i.c, shell("exec dd if=/dev/zero of=/dev/null bs=60M count=1"), "")
+	if st, err := i.c.Stats(ctx); err != nil || st.OOMKills != 1 {
+		t.Errorf("beyond the limit: %d, %d; Stats = %+v, %v", code, signal, st, err)
+	}
+	replaced(t, i)
+	if err := i.c.PowerOff(ctx, false); err != nil {
+		t.Fatal(err)
+	}
+	select {
+	case <-g.Ended:
+	case <-time.After(limit):
+		t.Errorf("QEMU lives on:\n%s", g.Console())
+	}
+}
+
+// replaced has the agent end in the middle of a session, and another one take its
+// place: what is under way ends at once, and nobody takes the other for the first.
+func replaced(t *testing.T, i *image) {
+	ctx := testContext(t)
+	p := shell("sleep 1000")
+	p.Keep = true
+	proc, err := i.c.Spawn(ctx, p)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer proc.Close()
+	if err := i.c.WriteFile(ctx, &guest.File{Path: guest.Name("/tmp/replace")}); err != nil {
+		t.Fatal(err)
+	}
+	if _, _, err := proc.Wait(ctx); !errors.Is(err, caisson.ErrUnavailable) {
+		t.Errorf("a program whose agent is replaced = %v", err)
+	}
+	again := i.g.Dial(t)
+	if again.Boot() == i.c.Boot() {
+		t.Error("another agent says that it is the same")
+	}
+	if list, err := again.Programs(ctx); len(list) != 0 || err != nil {
+		t.Errorf("another agent knows of %+v, %v", list, err)
+	}
+	if _, err := again.Attach(ctx, proc.ID(), 0, 0); !errors.Is(err, caisson.ErrEnded) {
+		t.Errorf("Attach = %v", err)
+	}
+	i.c = again
+	contains(t, i.sh(t, "ps | grep -c '[s]leep 1000'"), "0")
+}

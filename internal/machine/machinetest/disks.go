@@ -80,6 +80,25 @@ func Image(t testing.TB, dir string) machine.Disk {
 	return machine.Disk{Name: "image", Path: f.Name(), Format: "raw", ReadOnly: true}
 }
 
+// System writes a folder as a disk that a machine with a system of its own runs from.
+func System(t testing.TB, dir string, size caisson.Bytes) machine.Disk {
+	t.Helper()
+	program, err := exec.LookPath("mke2fs")
+	if err != nil {
+		// Where only root's PATH leads to it.
+		program = "/usr/sbin/mke2fs"
+	}
+	f := create(t)
+	defer f.Close()
+	if err := f.Truncate(int64(size)); err != nil {
+		t.Fatal(err)
+	}
+	if out, err := exec.Command(program, "-q", "-F", "-t", "ext4", "-d", dir, f.Name()).CombinedOutput(); err != nil {
+		Need(t, "mke2fs "+string(out), err)
+	}
+	return machine.Disk{Name: "system", Path: f.Name(), Format: "raw", Ephemeral: true}
+}
+
 // Layer makes an empty disk that a guest writes to.
 func Layer(t testing.TB, size caisson.Bytes) machine.Disk {
 	t.Helper()

@@ -8,6 +8,7 @@ package machinetest
 import (
 	"bytes"
 	"context"
+	"io"
 	"net"
 	"os"
 	"os/exec"
@@ -159,6 +160,9 @@ type Options struct {
 	Cmdline []string
 	Disks   []machine.Disk
 	Shares  []machine.Share
+	// User is who QEMU runs as, where root starts it: files of a share that are to be
+	// written are that user's. 0: the caller.
+	User int
 	// Silent has nobody say hello: Guest.Client is nil.
 	Silent bool
 }
@@ -227,13 +231,28 @@ func Boot(t testing.TB, o *Options) *Guest {
 	g := &Guest{Conn: conn, Ended: make(chan struct{})}
 	cmd := exec.Command(q.Path, args...)
 	cmd.Env, cmd.Dir = []string{}, "/"
-	cmd.Stdin, cmd.Stdout, cmd.Stderr = theirControl, theirAgent, &g.console
+	said, console, err := os.Pipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	cmd.Stdin, cmd.Stdout, cmd.Stderr = theirControl, theirAgent, console
 	// A test that is killed leaves nothing. It counts for the thread.
 	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
+	if o.User != 0 && os.Geteuid() == 0 {
+		cmd.SysProcAttr.Credential = &syscall.Credential{Uid: uint32(o.User), Gid: uint32(o.User)}
+		o.give(t, cmd.SysProcAttr.Credential)
+		// The console opens it by its name.
+		if err := console.Chown(o.User, o.User); err != nil {
+			t.Fatal(err)
+		}
+	}
 	started := make(chan error)
 	go func() {
 		runtime.LockOSThread()
 		started <- cmd.Start()
+		console.Close()
+		_, _ = io.Copy(&g.console, said)
+		said.Close()
 		_ = cmd.Wait()
 		close(g.Ended)
 	}()
@@ -261,6 +280,21 @@ func Boot(t testing.TB, o *Options) *Guest {
 		g.Client = g.Dial(t)
 	}
 	return g
+}
+
+// give has QEMU's user reach the files, which lie in folders that are the test's.
+func (o *Options) give(t testing.TB, who *syscall.Credential) {
+	t.Helper()
+	for _, d := range o.Disks {
+		if err := os.Chown(d.Path, int(who.Uid), int(who.Gid)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for dir := t.TempDir(); dir != os.TempDir() && dir != "/"; dir = filepath.Dir(dir) {
+		if err := os.Chmod(dir, 0o755); err != nil {
+			t.Fatal(err)
+		}
+	}
 }
 
 // spec is the machine as package machine describes it.
