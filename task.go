@@ -56,6 +56,8 @@ type Task struct {
 	Timeout    Duration          `json:"timeout,omitempty"` // of the main program; 0: none
 	Grace      Duration          `json:"grace,omitempty"`   // between stop signal and kill; 0: DefaultGrace
 	Keep       Duration          `json:"keep,omitempty"`    // how long the sandbox is kept after its end
+	// Forkable keeps all that a copy of the running sandbox needs inside of it.
+	Forkable bool `json:"forkable,omitempty"`
 	Retry      Retry             `json:"retry,omitzero"`
 	Pre        []Step            `json:"pre,omitempty"`
 	Post       []Step            `json:"post,omitempty"`

@@ -220,6 +220,13 @@ func limitFields() []fields.Field {
 				"Where an engine can't do that (features: `keep`), its files alone are kept.",
 		},
 		{
+			Name: "forkable", Type: toggle(), Default: "false",
+			Doc: "Lets `caisson fork` copy the sandbox while it runs, with its memory: in a virtual machine the work " +
+				"folder is then on a disk of the machine's, and files are copied in before and out afterwards, as " +
+				"nothing of the host can be shared with two machines. Binds and volumes are refused with it. Engines " +
+				"whose forks carry the work folder alone (`caisson engines`) need nothing for it.",
+		},
+		{
 			Name: "retry", Type: retryType(), Also: []string{"retries"},
 			Examples: []any{map[string]any{"limit": 2, "delay": "1s"}},
 			Doc:      "How a failed attempt is followed by another.",

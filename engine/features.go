@@ -100,8 +100,8 @@ const (
 	// ForkMemory says that programs go on in the copy, with the files that there were
 	// at that time (Snapshot).
 	ForkMemory = "memory"
-	// ForkDisk says that the copy has the work folder and what was changed of an
-	// image, as they are on disk, and its program begins anew. The executor does it.
+	// ForkDisk says that the copy has the files of the work folder, and its program
+	// begins anew. The executor does it.
 	ForkDisk = "disk"
 )
 

@@ -305,6 +305,9 @@ func (a *attendant) finish() error {
 			return safefs.Sorted(caisson.OpState, "secrets", err)
 		}
 		crash.Point(crash.ForgetAfter)
+		if err := a.forgetFork(); err != nil {
+			return err
+		}
 		crash.Point(crash.ResultBefore)
 		if err := writeJSON(a.task.Result(), result); err != nil {
 			return undecided{err}

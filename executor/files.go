@@ -48,9 +48,12 @@ func (a *attendant) writeFiles(ctx context.Context, b *blueprint, st *step) erro
 	for _, name := range slices.Sorted(maps.Keys(st.program.Files)) {
 		data := []byte(st.program.Files[name])
 		rel, isInside := insideWork(name)
-		if isInside {
+		switch {
+		case isInside && a.record.Fork != nil && st.kind == kindMain:
+			// They are there, as the original has left them.
+		case isInside:
 			err = errors.Join(work.MkdirAll(filepath.Dir(rel), 0o755, owner), work.WriteFile(rel, data, 0o644, owner))
-		} else {
+		default:
 			err = writeOutside(b.outside(st, outside), data)
 			outside++
 		}

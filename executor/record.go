@@ -49,6 +49,9 @@ type record struct {
 	Root   bool              `json:"root,omitempty"`   // of a child: see Child
 	served bool              // of a child: its Child has Ready
 
+	Fork *forked                `json:"fork,omitempty"` // of a copy of another task
+	fill func(state.Task) error // makes its Task.Fork
+
 	brokerage *brokerage // nil: no secret is brokered, or it is not read yet
 }
 
@@ -82,7 +85,7 @@ type sharing struct {
 
 func sharingOf(f *engine.Features, task *caisson.Task) sharing {
 	// A machine's own system need not have what shares a folder.
-	private := f.PrivateDisk && task.Limits.Disk > 0 || ownMachine(task)
+	private := f.PrivateDisk && task.Limits.Disk > 0 || ownMachine(task) || task.Forkable && f.Fork == engine.ForkMemory
 	return sharing{
 		Work: f.ShareWork && !private, Files: f.Files, Binds: f.Mounts.Bind, Network: sharesNetwork(f, task),
 		RootFS: f.RootFS && !f.Image, Overlay: f.Overlay, Disk: f.Disk, Enter: f.Keep && task.Keep > 0,

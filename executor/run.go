@@ -201,6 +201,10 @@ func (a *attendant) make(ctx context.Context, st *step, folder string) (sb engin
 	if err := a.giveMachine(st, folder, spec); err != nil {
 		return nil, err
 	}
+	goesOn := a.record.Fork.goesOn(st)
+	if goesOn {
+		spec.Snapshot = a.task.Fork()
+	}
 	defer a.clock(string(caisson.OpCreate))()
 	sb, err = a.createShared(ctx, spec)
 	if spec.Keep > 0 && errors.Is(err, caisson.ErrUnsupported) {
@@ -216,6 +220,9 @@ func (a *attendant) make(ctx context.Context, st *step, folder string) (sb engin
 			a.engine.doubt(a.x)
 		}
 		return nil, err
+	}
+	if goesOn {
+		return sb, nil // all that it was given is in it
 	}
 	if err := a.give(ctx, sb); err != nil {
 		a.live[folder] = sb

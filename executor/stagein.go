@@ -54,6 +54,9 @@ func (a *attendant) stageAll(ctx context.Context) error {
 	if err := a.makeFolders(ctx); err != nil {
 		return err
 	}
+	if err := a.stageFork(ctx); err != nil {
+		return err
+	}
 	pulled, err := a.pull(ctx)
 	if err != nil {
 		return err

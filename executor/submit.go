@@ -201,6 +201,11 @@ func (x *Executor) accept(ctx context.Context, r *record, sub *Submission) (lock
 	undo.Add(lock.Release)
 	undo.Add(func() error { return os.RemoveAll(t.Dir) })
 	crash.Point(crash.FolderAfter)
+	if r.fill != nil {
+		if err := r.fill(t); err != nil {
+			return nil, err
+		}
+	}
 
 	// Values of secrets, in the runtime folder.
 	if r.Secrets {

@@ -36,6 +36,7 @@ func (o *Options) features(f *found) engine.Features {
 		Mounts: engine.MountFeatures{Bind: true, Tmpfs: true, ReadOnly: true},
 		User:   true, Hostname: true, Secrets: true, Registry: true, Ports: f.network || f.networks, DNS: true,
 		Privileged: o.AllowPrivileged, Devices: o.AllowDevices, GPUs: o.AllowGPUs && !f.podman,
+		Fork: engine.ForkDisk,
 		Exec: true, Terminal: f.terminal, Files: true, Stats: f.stats, Pause: true, Prepare: true,
 		Gateway: f.ungated == nil, Keep: true,
 		Displays: f.ungated == nil, DisplayServers: f.ungated == nil,

@@ -186,10 +186,11 @@ func (c *command) addCommands(root *cobra.Command) {
 		}
 	}
 	add(groupTask, c.runCommand(), c.componentCommand(), c.waitCommand(), c.stopCommand(), c.killCommand(),
-		c.abortCommand(), c.signalCommand(), c.pauseCommand(), c.resumeCommand(), c.removeCommand())
+		c.abortCommand(), c.signalCommand(), c.pauseCommand(), c.resumeCommand(),
+		c.forkCommand(), c.removeCommand())
 	add(groupLook, c.psCommand(), c.inspectCommand(), c.logsCommand(), c.eventsCommand(), c.statsCommand())
 	add(groupInside, c.execCommand(), c.copyCommand())
-	add(groupHost, c.enginesCommand(), c.imageCommand(), c.volumeCommand(), c.validateCommand(), c.schemaCommand(),
+	add(groupHost, c.enginesCommand(), c.imageCommand(), c.vmCommand(), c.volumeCommand(), c.validateCommand(), c.schemaCommand(),
 		c.configCommand(), c.selftestCommand(), c.completionCommand(), c.versionCommand())
 	root.AddCommand(c.attendCommand())
 }

@@ -28,6 +28,9 @@ func (t Task) Journal() string { return filepath.Join(t.Dir, "journal.jsonl") }
 // Result returns the path of result.json: what the task ended in.
 func (t Task) Result() string { return filepath.Join(t.Dir, "result.json") }
 
+// Fork returns the folder of what a copy of another task goes on from.
+func (t Task) Fork() string { return filepath.Join(t.Dir, "fork") }
+
 // Keep returns the path of keep.json: until when the sandbox is kept.
 func (t Task) Keep() string { return filepath.Join(t.Dir, "keep.json") }
 
