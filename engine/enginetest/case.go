@@ -124,6 +124,7 @@ func Cases() []Case {
 		volumeCases(),
 		networkCases(),
 		gatewayCases(),
+		displayCases(),
 		fileCases(),
 		archiveCases(),
 		limitCases(),

@@ -96,7 +96,7 @@ func refusalCases() []Case {
 		body: refuseOwn,
 	})
 	for _, r := range refusals() {
-		name := strings.ReplaceAll(r.feature, ".", "-")
+		name := strings.NewReplacer(".", "-", "_", "-").Replace(r.feature)
 		if r.field == "group" {
 			name = "group"
 		}

@@ -52,7 +52,7 @@ func TestCasesAreWellFormed(t *testing.T) {
 func TestEveryFeatureIsChecked(t *testing.T) {
 	checked := []string{
 		"usable",                                // newSuite ends without it
-		"share_work", "private_disk", "overlay", // say how, not what
+		"share_work", "private_disk", "overlay", "disk", // say how, not what
 		"image_only",
 		"options_only",    // refusals/options-only
 		"networks.inside", // network/inside and network/not-inside

@@ -54,8 +54,9 @@ func (e *Engine) features() engine.Features {
 		Pause:        true,
 		Keep:         true,
 		Gateway:      true,
-		Isolation:    []string{engine.KilledTogether, engine.CleanEnvironment},
-		Doc:          "# mem\n\nRuns programs inside of Caisson's own process, for tests. It isolates nothing.\n",
+		Displays:     true, Screen: true, DisplayServers: true,
+		Isolation: []string{engine.KilledTogether, engine.CleanEnvironment},
+		Doc:       "# mem\n\nRuns programs inside of Caisson's own process, for tests. It isolates nothing.\n",
 	}
 	if e.opts.Features != nil {
 		e.opts.Features(&f)
