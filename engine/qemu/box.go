@@ -42,6 +42,7 @@ type box struct {
 	agent   *guest.Client
 	console *console
 	gate    *carry.Carrier // nil without a gateway
+	inside  *guest.Gateway // the gateway's sockets in the guest
 	origin  origin         // what the machine began with; set while it boots
 	person  guest.Person   // who programs run as; empty where the spec has numbers
 

@@ -21,9 +21,8 @@ func (b *box) openGateway() error {
 	if g == nil || len(g.Sockets) == 0 {
 		return nil
 	}
-	var gate *guest.Gateway
 	err := b.step("gateway", func(ctx context.Context) (err error) {
-		gate, err = b.agent.Listen(ctx, g.Sockets, g.Everything)
+		b.inside, err = b.agent.Listen(ctx, g.Sockets, g.Everything)
 		return err
 	})
 	if err != nil {
@@ -32,14 +31,12 @@ func (b *box) openGateway() error {
 	sources := make([]carry.Source, len(g.Sockets))
 	for i := range g.Sockets {
 		if g.Sockets[i].UDP {
-			sources[i].Packets = gate.Packets(i)
+			sources[i].Packets = b.inside.Packets(i)
 		} else {
-			sources[i].Listener = gate.Listener(i)
+			sources[i].Listener = b.inside.Listener(i)
 		}
 	}
-	if b.gate, err = carry.New(sources); err != nil {
-		_ = gate.Close()
-	}
+	b.gate, err = carry.New(sources)
 	return err
 }
 
@@ -51,10 +48,12 @@ func (b *box) Sockets() ([]int, error) {
 	return b.gate.Sockets()
 }
 
-// Shut implements server.Gatekeeper.
+// Shut implements server.Gatekeeper. What connects in the guest from then on is
+// refused there.
 func (b *box) Shut() {
 	if b.gate != nil {
 		b.gate.Shut()
+		_ = b.inside.Close()
 	}
 }
 
