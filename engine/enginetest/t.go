@@ -15,6 +15,8 @@ import (
 
 	"github.com/caissonrun/caisson"
 	"github.com/caissonrun/caisson/engine"
+	"github.com/caissonrun/caisson/internal/ext4"
+	"github.com/caissonrun/caisson/internal/safefs"
 )
 
 // heavy has cases repeat as often as their rules say. A flag must be known
@@ -143,7 +145,24 @@ func (t *T) rootFS(base, image string) *engine.RootFS {
 	}
 	changes := filepath.Join(base, "changes")
 	t.ok(os.Mkdir(changes, 0o700), "Mkdir")
-	return &engine.RootFS{Path: image, Changes: changes}
+	root := &engine.RootFS{Path: image, Changes: changes}
+	if t.features.Disk {
+		root.Disk = t.disk(base, image)
+	}
+	return root
+}
+
+// disk returns a disk of a root file system.
+func (t *T) disk(base, image string) string {
+	root, err := safefs.Open(image, nil)
+	t.ok(err, "Open")
+	defer root.Close()
+	f, err := os.Create(filepath.Join(base, "rootfs.ext4"))
+	t.ok(err, "Create")
+	defer f.Close()
+	_, err = ext4.WriteTree(t.ctx, f, root, nil)
+	t.ok(err, "WriteTree")
+	return f.Name()
 }
 
 // inside returns arguments with the work folder where the program has it.

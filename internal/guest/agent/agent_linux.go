@@ -167,7 +167,7 @@ func (a *agent) setup(s *wire.Setup) (*isolate.Box, error) {
 	if a.machine() {
 		spec.Machine = &isolate.Machine{Privileged: s.Privileged}
 		if a.root != "/" && a.view == nil {
-			ns, err := (&view{root: a.root, privileged: s.Privileged, first: a.first}).open()
+			ns, err := (&view{root: a.root, privileged: s.Privileged, shm: s.Shm, first: a.first}).open()
 			if err != nil {
 				return nil, err
 			}

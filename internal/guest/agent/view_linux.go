@@ -1,6 +1,7 @@
 package agent
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"os"
@@ -20,11 +21,12 @@ import (
 type view struct {
 	root       string
 	privileged bool
+	shm        caisson.Bytes
 	first      []string // what the agent has mounted besides, in its order
 }
 
-// defaultShm is the size of /dev/shm, in bytes.
-const defaultShm = 64 << 20
+// defaultShm is the size of /dev/shm where nobody says.
+const defaultShm = 64 * caisson.MiB
 
 // open makes the view and returns its mount namespace.
 func (v *view) open() (ns *os.File, err error) {
@@ -127,7 +129,7 @@ func (v *view) devices(at int) error {
 		return fmt.Errorf("pts: %w", err)
 	}
 	const flags = unix.MS_NOSUID | unix.MS_NODEV | unix.MS_NOEXEC
-	return unix.Mount("shm", dev+"/shm", "tmpfs", flags, fmt.Sprintf("mode=1777,size=%d", defaultShm))
+	return unix.Mount("shm", dev+"/shm", "tmpfs", flags, fmt.Sprintf("mode=1777,size=%d", cmp.Or(v.shm, defaultShm)))
 }
 
 // hide covers what no container shows, and has nobody write what none writes. What

@@ -108,6 +108,8 @@ type Setup struct {
 	Files      int64           `json:"files,omitempty"` // as isolate.Spec's
 	Limits     []isolate.Limit `json:"limits,omitempty"`
 	Group      *isolate.Cgroup `json:"group,omitempty"` // nil: nothing is bounded or counted
+	// Shm is the size of /dev/shm. 0: 64 MiB.
+	Shm caisson.Bytes `json:"shm,omitempty"`
 }
 
 // A Program is to be started.
@@ -308,9 +310,19 @@ type Interface struct {
 	// "52:54:00:12:34:56".
 	Name      string   `json:"name,omitempty"`
 	Hardware  string   `json:"hardware,omitempty"`
+	MAC       string   `json:"mac,omitempty"`       // what Hardware becomes; empty: it stays
 	Addresses []string `json:"addresses,omitempty"` // IP/BITS
 	Gateways  []string `json:"gateways,omitempty"`  // IP of each default route
 	MTU       int      `json:"mtu,omitempty"`       // 0: as it is
+	// Routes are all routes of IPv4, in this order; those of Addresses come with
+	// them. Empty: the kernel's own of each address.
+	Routes []Route `json:"routes,omitempty"`
+}
+
+// A Route says by whom a network is reached.
+type Route struct {
+	To string `json:"to"`           // IP/BITS
+	By string `json:"by,omitempty"` // IP; empty: it is on the link itself
 }
 
 // PowerOff ends the guest. There is no answer if it works.
