@@ -58,7 +58,7 @@ func (r *refusal) program(f *Features, spec *Spec) {
 	r.add(spec.Run != "" && !f.Script, "run", WhatScripts)
 	r.add(spec.Image != "" && !f.Image, "image", WhatImages)
 	r.add(spec.RootFS != nil && !f.RootFS, "image", WhatImages)
-	r.add(spec.RootFS == nil && spec.Image == "" && f.ImageOnly, "no image", WhatNoImage)
+	r.add(spec.RootFS == nil && spec.Image == "" && f.ImageOnly && (spec.Machine == nil || !f.Machine), "no image", WhatNoImage)
 	r.add(spec.RootFS != nil && spec.RootFS.Changes != "" && f.RootFS && !f.Overlay, "rootfs.changes", WhatOverlays)
 	r.add(spec.Module != "" && !f.Module, "module", WhatModules)
 	r.add(spec.Machine != nil && !f.Machine, "machine", WhatMachines)

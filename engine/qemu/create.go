@@ -42,6 +42,14 @@ func (e *Engine) Create(ctx context.Context, spec *engine.Spec) (engine.Sandbox,
 	if err != nil {
 		return nil, err
 	}
+	if how.own, err = readOwn(spec); err != nil {
+		return nil, err
+	}
+	if how.own != nil {
+		if err := e.howOwn(ctx, how, spec); err != nil {
+			return nil, err
+		}
+	}
 	return e.create(ctx, spec, c, how)
 }
 
@@ -57,7 +65,9 @@ func (o *Options) permit(h *host, f *engine.Features, s *engine.Spec) error {
 		return err
 	}
 	switch {
-	case s.RootFS == nil || s.RootFS.Disk == "" || s.RootFS.Changes == "":
+	case s.Limits.Disk != 0 && s.Work != "" && !s.WorkLimited:
+		return kept.Unsupported("limits.disk", errors.New("this engine can't bound a work folder that is there already"))
+	case s.MachineImage == nil && (s.RootFS == nil || s.RootFS.Disk == "" || s.RootFS.Changes == ""):
 		return kept.Unsupported("image", errors.New("this engine runs images that were made disks; set one"))
 	case len(s.Args) == 0 && s.Run == "":
 		return kept.Invalid("cmd", errors.New("neither the task nor the image says what to run"))
@@ -81,6 +91,7 @@ type making struct {
 	host        *host
 	base        *base
 	accel, kind string
+	own         *own // nil: it runs an image
 }
 
 // how decides what a sandbox is made on: the best kind of machine that works, or
@@ -117,7 +128,7 @@ func (e *Engine) how(ctx context.Context, h *host, s *engine.Spec) (*making, err
 // create makes the sandbox, and leaves nothing if it can't.
 func (e *Engine) create(ctx context.Context, spec *engine.Spec, c *choice, how *making) (engine.Sandbox, error) {
 	h := how.host
-	known, err := kept.ReadAccounts(spec.RootFS.Path)
+	known, err := accounts(spec)
 	if err != nil {
 		return nil, at("image", err)
 	}
@@ -125,12 +136,15 @@ func (e *Engine) create(ctx context.Context, spec *engine.Spec, c *choice, how *
 		return nil, err
 	}
 	set := &setting{
-		opts: &e.opts, choice: c, base: how.base, accel: how.accel, kind: how.kind,
+		opts: &e.opts, choice: c, own: how.own, base: how.base, accel: how.accel, kind: how.kind,
 		root: h.root, uid: os.Geteuid(), gid: os.Getegid(), kvmGroup: -1, run: e.boxes.Dir(spec.ID),
 		group: e.boxes.Group(spec.ID), cgroup: h.support.Cgroup.Usable, landlock: h.support.Landlock > 0, resolv: h.resolv,
 	}
 	standard := isolate.User{UID: e.opts.UID, GID: e.opts.GID}
-	if set.user, err = known.Who(spec.User, spec.Group, standard, e.opts.Root || spec.Root); err != nil {
+	if how.own != nil {
+		// Who programs run as is for the system there to say.
+		set.user.User = standard
+	} else if set.user, err = known.Who(spec.User, spec.Group, standard, e.opts.Root || spec.Root); err != nil {
 		return nil, err
 	}
 	if set.accel == machine.KVM {
@@ -141,8 +155,23 @@ func (e *Engine) create(ctx context.Context, spec *engine.Spec, c *choice, how *
 	if h.root {
 		set.plain = e.idmaps.Without(spec)
 	}
+	sb, err := e.make(ctx, spec, set)
+	if err == nil || set.state == "" || ctx.Err() != nil {
+		return sb, err
+	}
+	// It was of no use, and nothing is left of the try.
+	e.opts.Logger.Warn("saved state", "op", "create", "err", err)
+	if states, err := e.opts.openStates(); err == nil {
+		_ = states.Remove(set.state)
+	}
+	set.state, set.boots, set.ready = "", true, false
+	return e.make(ctx, spec, set)
+}
+
+// make has the keeper make the sandbox.
+func (e *Engine) make(ctx context.Context, spec *engine.Spec, set *setting) (engine.Sandbox, error) {
 	return e.boxes.Create(ctx, &kept.Plan{
-		Spec: spec, OwnIDs: h.root, Record: kept.Record{Isolation: set.kind, Chowned: set.plain},
+		Spec: spec, OwnIDs: set.root, Record: kept.Record{Isolation: set.kind, Chowned: set.plain},
 		Keeper: func(slot int) (*keeper.Spec, error) {
 			set.slot = slot
 			return plan(spec, set)
@@ -155,10 +184,25 @@ func (e *Engine) create(ctx context.Context, spec *engine.Spec, c *choice, how *
 	})
 }
 
+// accounts are the users and groups that the image knows, as far as that can be seen
+// from here.
+func accounts(spec *engine.Spec) (*kept.Accounts, error) {
+	if spec.RootFS == nil {
+		return nil, nil
+	}
+	return kept.ReadAccounts(spec.RootFS.Path)
+}
+
 // absent reports what is not there.
 func absent(spec *engine.Spec) error {
-	if _, err := os.Lstat(spec.RootFS.Disk); err != nil {
-		return safefs.Sorted(caisson.OpCreate, "image: "+spec.RootFS.Disk, err)
+	disk := ""
+	if spec.RootFS != nil {
+		disk = spec.RootFS.Disk
+	} else {
+		disk = spec.MachineImage.Disk
+	}
+	if _, err := os.Lstat(disk); err != nil {
+		return safefs.Sorted(caisson.OpCreate, "image: "+disk, err)
 	}
 	for i, m := range spec.Mounts {
 		if m.Type != engine.MountBind {
@@ -184,6 +228,10 @@ func at(item string, err error) error {
 // folder of the caller's and goes with that; undo removes it where there is no
 // sandbox.
 func (set *setting) makeLayer(s *engine.Spec, undo *cleanup.List) error {
+	set.ready = true
+	if set.own != nil {
+		return set.makeOwnLayer(s, undo)
+	}
 	path := layer(s)
 	f, err := os.OpenFile(path, os.O_RDWR|os.O_CREATE|os.O_EXCL, 0o600)
 	if err != nil {
@@ -191,9 +239,17 @@ func (set *setting) makeLayer(s *engine.Spec, undo *cleanup.List) error {
 	}
 	defer f.Close()
 	undo.Add(func() error { return os.Remove(path) })
+	if there, err := copied(s, f, layerDisk); there {
+		return errors.Join(err, set.give(f))
+	}
 	if err := ext4.Format(f, set.layerSize(s), &ext4.Options{Name: s.ID, Label: "caisson-layer"}); err != nil {
 		return err
 	}
+	return set.give(f)
+}
+
+// give gives a file to QEMU's user.
+func (set *setting) give(f *os.File) error {
 	if !set.root {
 		return nil
 	}

@@ -30,7 +30,7 @@ func (o *Options) features(h *host) engine.Features {
 	}
 	shares := h.base.shares()
 	out.Usable, out.Version = true, versionOf(h.base, t)
-	out.Command, out.Script, out.RootFS, out.Disk, out.Overlay, out.ImageOnly = true, true, true, true, true, true
+	out.Command, out.Script, out.RootFS, out.Disk, out.Overlay, out.ImageOnly, out.Machine = true, true, true, true, true, true, true
 	// Under a disk limit everything is on one disk of that size.
 	out.ShareWork, out.PrivateDisk = shares, true
 	out.Limits = engine.LimitFeatures{CPUs: true, Memory: true, PIDs: true, Disk: true, Log: true, Files: true}
@@ -39,6 +39,7 @@ func (o *Options) features(h *host) engine.Features {
 	out.User, out.Hostname, out.Secrets, out.Registry, out.DNS = true, true, true, true, true
 	out.Exec, out.Terminal, out.Files = true, t.Works.Terminal, true
 	out.Stats, out.Pause, out.Keep, out.Gateway = t.Works.Stats, t.Works.Pause, t.Works.Keep, t.Works.Gateway
+	out.Snapshot, out.Fork = true, engine.ForkMemory
 	if h.root {
 		out.MaxSandboxes = o.ids().Slots()
 	}

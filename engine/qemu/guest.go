@@ -18,6 +18,9 @@ import (
 
 // guest says what is done in the guest, but for shared folders.
 func (set *setting) guest(s *engine.Spec) guestSpec {
+	if set.own != nil {
+		return set.ownGuest(s)
+	}
 	g := guestSpec{Hostname: hostname(s), Root: guestRoot, Files: set.files(s), Setup: set.setup(s)}
 	g.Mounts = []guest.Mount{
 		{Type: "ext4", Source: "serial:" + imageDisk, Target: guestImage, Flags: []string{"ro", "noatime"}, Wait: deviceTime},
@@ -47,7 +50,7 @@ func hostname(s *engine.Spec) string {
 func (set *setting) setup(s *engine.Spec) guest.Setup {
 	user := set.user.User
 	out := guest.Setup{
-		User: &user, Files: s.Limits.Files,
+		User: &user, Files: s.Limits.Files, Shm: kept.Share(s).Shm,
 		Group: &isolate.Cgroup{Name: guestGroup, CPUs: s.Limits.CPUs, Memory: set.programMemory(s), PIDs: s.Limits.PIDs},
 	}
 	if user.UID == 0 {

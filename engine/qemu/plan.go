@@ -34,7 +34,7 @@ const (
 const (
 	// guestReserve is what the guest's kernel and the agent need of its memory, and
 	// one part in guestShare more, with which the kernel keeps account of it.
-	guestReserve = 96 * caisson.MiB
+	guestReserve = 128 * caisson.MiB
 	guestShare   = 32
 	// hostReserve is what QEMU needs on the host besides the guest's memory.
 	hostReserve = 128 * caisson.MiB
@@ -84,6 +84,10 @@ type setting struct {
 	// to the sandbox's own ids meanwhile.
 	plain  []string
 	resolv []byte // the host's resolv.conf
+	// ready says that the disk is there that the guest writes to; boots that the
+	// machine must boot. State is the key of the saved state that it goes on from.
+	ready, boots bool
+	state        string
 }
 
 // layer is where the disk is that a sandbox writes to.
@@ -149,6 +153,9 @@ func (set *setting) boxSpec(s *engine.Spec) (*boxSpec, error) {
 	bs.Guest = set.guest(s)
 	set.addLayer(s, &bs.Box, in)
 	set.addShares(s, bs, in)
+	if err := set.begin(s, bs, in); err != nil {
+		return nil, err
+	}
 	args, err := set.base.QEMU.Args(in)
 	if err != nil {
 		return nil, err
@@ -262,11 +269,15 @@ func (set *setting) addShares(s *engine.Spec, bs *boxSpec, m *machine.Spec) {
 	if set.base.shares() {
 		bs.Box.Entries = append(bs.Box.Entries, isolate.Entry{Path: insideShares, Dir: true})
 		m.Shares = append(m.Shares, machine.Share{Tag: shareTag, Path: insideShares})
+	}
+	places := set.mounts(s)
+	// A machine whose guest has mounted the device can't be saved.
+	if slices.ContainsFunc(places, func(m isolate.Mount) bool { return m.Type == isolate.Bind }) {
 		bs.Guest.Mounts = append(bs.Guest.Mounts, guest.Mount{
 			Type: "9p", Source: shareTag, Target: guestShares, Options: shareOptions,
 		})
 	}
-	for i, place := range set.mounts(s) {
+	for i, place := range places {
 		if place.Type == isolate.Bind {
 			name := strconv.Itoa(i)
 			inside := place

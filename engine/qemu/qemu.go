@@ -43,7 +43,7 @@ const (
 	// leastMemory is the least that programs of a guest can have.
 	leastMemory = 16 * caisson.MiB
 	// leastDisk is the least file system that is worth its tables.
-	leastDisk = 16 * caisson.MiB
+	leastDisk = 4 * caisson.MiB
 	// maxCPUs is the most that a machine can have.
 	maxCPUs = 255
 	// idsPerSandbox is how many host ids a sandbox has: of its init, and of QEMU.
@@ -95,6 +95,13 @@ type Options struct {
 	// BootTime is how long a guest may take until its agent answers. Zero: ten
 	// seconds with KVM, a minute without.
 	BootTime time.Duration
+	// Snapshot has the state of each kind of machine saved when the first of it has
+	// booted. Those that are saved are gone on from also without.
+	Snapshot bool
+	// States is how many saved states are kept, and StateAge how long after their last
+	// use. Zero: 16, 30 days.
+	States   int
+	StateAge time.Duration
 	// Root lets programs be root of their guest, as images want it. Otherwise a user
 	// that is root in any spelling, or none, becomes UID and GID.
 	Root bool
@@ -174,7 +181,9 @@ func New(opts *Options) (*Engine, error) {
 		return nil, err
 	}
 	e.boxes = kept.New(&kept.Options{
-		Engine: Name, Groups: groups, Installation: o.Installation, Runtime: o.Runtime, IDs: o.ids(), Keeper: o.Keeper,
+		Snapshots: true,
+		Engine:    Name, Groups: groups, Installation: o.Installation, Runtime: o.Runtime, IDs: o.ids(), Keeper: o.Keeper,
+		Guests: true,
 	})
 	return e, nil
 }
@@ -215,6 +224,8 @@ func (o *Options) check() error {
 	add(o.CPUs < 0 || o.CPUs > maxCPUs, "cpus: %d: use 1 to %d", o.CPUs, maxCPUs)
 	add(o.Memory < leastMemory, "memory: %s: the least is %s", o.Memory, leastMemory)
 	add(o.Disk < leastDisk, "disk: %s: the least is %s", o.Disk, leastDisk)
+	add(o.States < 0, "states: %d is negative", o.States)
+	add(o.StateAge < 0, "state_age: %s is negative", o.StateAge)
 	add(o.BootTime < 0, "boot_time: %s is negative", o.BootTime)
 	add(o.UID < 1 || o.UID > kept.MaxAccount, "uid: %d: use 1 to %d", o.UID, kept.MaxAccount)
 	add(o.GID < 1 || o.GID > kept.MaxAccount, "gid: %d: use 1 to %d", o.GID, kept.MaxAccount)
