@@ -46,6 +46,7 @@ type (
 	Running   = wire.Running
 	Mount     = wire.Mount
 	Interface = wire.Interface
+	Route     = wire.Route
 	Owner     = wire.Owner
 	Name      = wire.Name
 	File      = wire.File

@@ -376,7 +376,7 @@ func (b *builder) shares() error {
 func (b *builder) network() error {
 	n := b.s.Network
 	if n == nil {
-		return nil
+		return b.taps()
 	}
 	restrict, mac := "on", ""
 	if n.Open {
@@ -388,8 +388,37 @@ func (b *builder) network() error {
 		}
 		mac = ",mac=" + n.MAC
 	}
-	b.add("-netdev", "user,id=network,restrict="+restrict)
-	return b.virtio("net", ",netdev=network"+mac)
+	ports := ""
+	for _, f := range n.Forwards {
+		if f.Protocol != "tcp" && f.Protocol != "udp" || f.Port < 1 || f.Port > maxPort {
+			return invalid("network", "%s port %d is none", f.Protocol, f.Port)
+		}
+		ports += fmt.Sprintf(",hostfwd=%s::%d-:%d", f.Protocol, f.Port, f.Port)
+	}
+	b.add("-netdev", "user,id=network,ipv6=off,restrict="+restrict+ports)
+	if err := b.virtio("net", ",netdev=network"+mac); err != nil {
+		return err
+	}
+	return b.taps()
+}
+
+// maxPort is the last port.
+const maxPort = 65535
+
+// taps are cards whose frames pass through descriptors. Nothing is loaded into
+// them to boot from.
+func (b *builder) taps() error {
+	for i := range b.s.Taps {
+		t := &b.s.Taps[i]
+		if !macPattern.MatchString(t.MAC) || t.FD < 3 {
+			return invalid("taps", "%q, descriptor %d: there is no such card", t.MAC, t.FD)
+		}
+		b.add("-netdev", fmt.Sprintf("tap,id=tap%d,fd=%d", i, t.FD))
+		if err := b.virtio("net", fmt.Sprintf(",netdev=tap%d,mac=%s", i, t.MAC)); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 func (b *builder) screen() error {

@@ -62,7 +62,8 @@ func specs() map[string]*Spec {
 	}
 	disk := small()
 	disk.Type, disk.Kernel, disk.Initrd, disk.Incoming, disk.Unconfined = PC, "", "", true, true
-	disk.Network = &Network{Open: true}
+	disk.Network = &Network{Open: true, Forwards: []Forward{{"tcp", 80}, {"udp", 53}}}
+	disk.Taps = []Tap{{MAC: "52:54:00:12:34:57", FD: 3}, {MAC: "52:54:00:12:34:58", FD: 4}}
 	disk.Disks = []Disk{{Name: "disk0", Path: "/img/disk.img", Format: "raw"}}
 	chosen := small()
 	chosen.CPUs, chosen.Topology, chosen.Screen, chosen.Graphics, chosen.Keyboard = 4, Topology{Sockets: 1, Cores: 2, Threads: 2}, true, "vmware-svga", "de-ch"
@@ -139,6 +140,9 @@ func TestArgsRefuses(t *testing.T) {
 			delete(q.options, "fsdev")
 			s.Shares = []Share{{Tag: "a", Path: "/y"}}
 		}, caisson.ErrUnsupported, "shared folders"},
+		{"Tap", func(s *Spec, _ *QEMU) { s.Taps = []Tap{{MAC: "1,2", FD: 3}} }, caisson.ErrInvalid, "taps"},
+		{"TapStdio", func(s *Spec, _ *QEMU) { s.Taps = []Tap{{MAC: "52:54:00:12:34:56", FD: 2}} }, caisson.ErrInvalid, "taps"},
+		{"Forward", func(s *Spec, _ *QEMU) { s.Network = &Network{Forwards: []Forward{{"tcp", 0}}} }, caisson.ErrInvalid, "network"},
 		{"MAC", func(s *Spec, _ *QEMU) { s.Network = &Network{MAC: "1,2"} }, caisson.ErrInvalid, "mac"},
 		{"ScreenOfMicroVM", func(s *Spec, _ *QEMU) { s.Type, s.TSC, s.Screen = MicroVM, 1, true }, caisson.ErrUnsupported, "no screen"},
 		{"NoFilter", func(_ *Spec, q *QEMU) { delete(q.options, "sandbox") }, caisson.ErrUnsupported, "system call filter"},

@@ -23,9 +23,9 @@ const (
 
 // A Spec says what machine QEMU is to be. The zero value of a field means "none".
 type Spec struct {
-	Type   string        // MicroVM, Q35 or PC
-	Accel  string        // KVM or TCG
-	CPUs   int           // 0: 1
+	Type  string // MicroVM, Q35 or PC
+	Accel string // KVM or TCG
+	CPUs  int    // 0: 1
 	// Topology says how CPUs come about; zero: it is QEMU's choice.
 	Topology Topology
 	Memory   caisson.Bytes // a whole number of MiB
@@ -46,6 +46,8 @@ type Spec struct {
 	Shares []Share
 	// Network is a card in a network of QEMU's own making. Nil: there is none.
 	Network *Network
+	// Taps are cards on TAP devices.
+	Taps []Tap
 	// Screen adds a screen. Viewers are handed over by qmp.Client.AddVNC; nothing
 	// listens.
 	Screen bool
@@ -116,6 +118,21 @@ type Network struct {
 	Open bool
 	// MAC is the card's address. Empty: QEMU's choice, the same in each machine.
 	MAC string
+	// Forwards are ports at which QEMU listens, on all addresses, for the guest.
+	Forwards []Forward
+}
+
+// A Forward passes what arrives at a port to the same port of the guest.
+type Forward struct {
+	Protocol string // tcp or udp
+	Port     int
+}
+
+// A Tap is a card whose frames pass through a TAP device, which QEMU is started
+// with as one of its descriptors.
+type Tap struct {
+	MAC string // the card's address
+	FD  int
 }
 
 // A Channel is where QEMU's end of a connection leads to. Its zero value is

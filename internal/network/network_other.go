@@ -6,6 +6,7 @@ import (
 	"context"
 	"errors"
 	"net"
+	"os"
 
 	"github.com/caissonrun/caisson"
 )
@@ -51,3 +52,12 @@ func (o *Options) Forget(context.Context, string) error { return nil }
 
 // Dial is ErrUnsupported.
 func Dial(context.Context, string, int) (net.Conn, error) { return nil, errElsewhere }
+
+// TapsUsable says that there are no namespaces here.
+func TapsUsable() error { return errElsewhere }
+
+// MakeTaps is ErrUnsupported.
+func (r *Record) MakeTaps(context.Context) ([]Link, error) { return nil, errElsewhere }
+
+// OpenTap is ErrUnsupported.
+func OpenTap(string, string) (*os.File, error) { return nil, errElsewhere }

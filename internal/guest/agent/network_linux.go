@@ -4,10 +4,12 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"net"
 	"net/netip"
 	"os"
 	"strings"
 	"syscall"
+	"unsafe"
 
 	"golang.org/x/sys/unix"
 
@@ -51,6 +53,11 @@ func deviceOf(in *wire.Interface) (string, error) {
 
 // setDevice gives a device what it is to have.
 func setDevice(name string, in *wire.Interface) error {
+	if in.MAC != "" && !strings.EqualFold(in.MAC, in.Hardware) {
+		if err := rename(name, in.MAC); err != nil {
+			return fmt.Errorf("address %s: %w", in.MAC, err)
+		}
+	}
 	index, err := raise(name, in.MTU)
 	if err != nil {
 		return err
@@ -65,8 +72,13 @@ func setDevice(name string, in *wire.Interface) error {
 		if err != nil {
 			return &caisson.Error{Kind: caisson.ErrInvalid, Err: err}
 		}
-		if err := ask(fd, addressMessage(p, index)); err != nil {
+		if err := ask(fd, addressMessage(p, index, len(in.Routes) > 0)); err != nil {
 			return fmt.Errorf("address %s: %w", p, err)
+		}
+	}
+	for _, r := range in.Routes {
+		if err := addRoute(fd, &r, index); err != nil {
+			return fmt.Errorf("route to %s: %w", r.To, err)
 		}
 	}
 	for _, text := range in.Gateways {
@@ -74,9 +86,65 @@ func setDevice(name string, in *wire.Interface) error {
 		if err != nil {
 			return &caisson.Error{Kind: caisson.ErrInvalid, Err: err}
 		}
-		if err := ask(fd, routeMessage(ip.Unmap(), index)); err != nil {
+		if err := ask(fd, routeMessage(netip.PrefixFrom(anywhere(ip.Unmap()), 0), ip.Unmap(), index)); err != nil {
 			return fmt.Errorf("route by %s: %w", ip, err)
 		}
+	}
+	return nil
+}
+
+// addRoute adds a route of IPv4 or IPv6.
+func addRoute(fd int, r *wire.Route, index uint32) error {
+	to, err := netip.ParsePrefix(r.To)
+	if err != nil {
+		return &caisson.Error{Kind: caisson.ErrInvalid, Err: err}
+	}
+	var by netip.Addr
+	if r.By != "" {
+		if by, err = netip.ParseAddr(r.By); err != nil {
+			return &caisson.Error{Kind: caisson.ErrInvalid, Err: err}
+		}
+	}
+	return ask(fd, routeMessage(to.Masked(), by.Unmap(), index))
+}
+
+// anywhere is the address of everything, of ip's kind.
+func anywhere(ip netip.Addr) netip.Addr {
+	if ip.Is4() {
+		return netip.IPv4Unspecified()
+	}
+	return netip.IPv6Unspecified()
+}
+
+// rename gives a device another hardware address, which it must be off for.
+func rename(name, mac string) error {
+	hw, err := net.ParseMAC(mac)
+	if err != nil || len(hw) != 6 {
+		return &caisson.Error{Kind: caisson.ErrInvalid, Err: errors.New("it is none of Ethernet's")}
+	}
+	fd, err := unix.Socket(unix.AF_INET, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC, 0)
+	if err != nil {
+		return err
+	}
+	defer unix.Close(fd)
+	r, err := unix.NewIfreq(name)
+	if err != nil {
+		return err
+	}
+	if err := unix.IoctlIfreq(fd, unix.SIOCGIFFLAGS, r); err != nil {
+		return err
+	}
+	r.SetUint16(r.Uint16() &^ unix.IFF_UP)
+	if err := unix.IoctlIfreq(fd, unix.SIOCSIFFLAGS, r); err != nil {
+		return err
+	}
+	// struct ifreq with a struct sockaddr, which package unix does not know.
+	var req [40]byte
+	copy(req[:unix.IFNAMSIZ-1], name)
+	binary.NativeEndian.PutUint16(req[unix.IFNAMSIZ:], unix.ARPHRD_ETHER)
+	copy(req[unix.IFNAMSIZ+2:], hw)
+	if _, _, errno := unix.Syscall(unix.SYS_IOCTL, uintptr(fd), unix.SIOCSIFHWADDR, uintptr(unsafe.Pointer(&req[0]))); errno != 0 {
+		return errno
 	}
 	return nil
 }
@@ -125,8 +193,9 @@ func (m message) add(kind uint16, value []byte) message {
 	return append(binary.NativeEndian.AppendUint16(m, kind), value...)
 }
 
-// addressMessage gives a device an address.
-func addressMessage(p netip.Prefix, index uint32) message {
+// addressMessage gives a device an address; bare leaves out the route to its
+// network.
+func addressMessage(p netip.Prefix, index uint32, bare bool) message {
 	ip := p.Addr().AsSlice()
 	// struct ifaddrmsg: family, bits, flags, scope, index. An address of IPv6 is
 	// used at once, because nobody else in a guest's network has it.
@@ -134,17 +203,31 @@ func addressMessage(p netip.Prefix, index uint32) message {
 	if p.Addr().Is6() {
 		body[2] = unix.IFA_F_NODAD
 	}
-	m := newMessage(unix.RTM_NEWADDR, binary.NativeEndian.AppendUint32(body, index))
-	return m.add(unix.IFA_LOCAL, ip).add(unix.IFA_ADDRESS, ip)
+	m := newMessage(unix.RTM_NEWADDR, binary.NativeEndian.AppendUint32(body, index)).add(unix.IFA_LOCAL, ip).add(unix.IFA_ADDRESS, ip)
+	if bare && p.Addr().Is4() {
+		m = m.add(unix.IFA_FLAGS, binary.NativeEndian.AppendUint32(nil, unix.IFA_F_NOPREFIXROUTE))
+	}
+	return m
 }
 
-// routeMessage makes a default route.
-func routeMessage(by netip.Addr, index uint32) message {
+// routeMessage makes a route to a network, by a neighbour or, with the zero
+// address, on the link itself.
+func routeMessage(to netip.Prefix, by netip.Addr, index uint32) message {
+	scope := byte(unix.RT_SCOPE_UNIVERSE)
+	if !by.IsValid() {
+		scope = unix.RT_SCOPE_LINK
+	}
 	// struct rtmsg: family, bits of destination and source, tos, table, protocol,
 	// scope, type, flags.
-	body := []byte{familyOf(by), 0, 0, 0, unix.RT_TABLE_MAIN, unix.RTPROT_BOOT, unix.RT_SCOPE_UNIVERSE, unix.RTN_UNICAST, 0, 0, 0, 0}
+	body := []byte{familyOf(to.Addr()), byte(to.Bits()), 0, 0, unix.RT_TABLE_MAIN, unix.RTPROT_BOOT, scope, unix.RTN_UNICAST, 0, 0, 0, 0}
 	m := newMessage(unix.RTM_NEWROUTE, body)
-	return m.add(unix.RTA_GATEWAY, by.AsSlice()).add(unix.RTA_OIF, binary.NativeEndian.AppendUint32(nil, index))
+	if to.Bits() > 0 {
+		m = m.add(unix.RTA_DST, to.Addr().AsSlice())
+	}
+	if by.IsValid() {
+		m = m.add(unix.RTA_GATEWAY, by.AsSlice())
+	}
+	return m.add(unix.RTA_OIF, binary.NativeEndian.AppendUint32(nil, index))
 }
 
 func familyOf(ip netip.Addr) byte {
