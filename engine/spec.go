@@ -143,6 +143,8 @@ type RootFS struct {
 	// Empty: Path belongs to this sandbox alone and is written directly.
 	// With Disk it is where the engine keeps the disk that the sandbox writes to.
 	Changes string `json:"changes,omitempty"`
+	// Image is its name in the task, for people.
+	Image string `json:"image,omitempty"`
 	// Disk is a raw disk with the root file system as ext4, for engines with
 	// Features.Disk. Many sandboxes share it and nobody writes to it. Path is then the
 	// folder that it was made of, for looking into it: owners and modes are the disk's.

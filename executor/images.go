@@ -314,7 +314,7 @@ func (a *attendant) giveRoot(ctx context.Context, st *step, folder string, s *en
 	if err := merge(s, st, a.record.Task, r.Config, &options); err != nil {
 		return at(fmt.Sprintf("image %q", st.program.Image), err)
 	}
-	s.RootFS = &engine.RootFS{Path: r.Path, Disk: r.Disk}
+	s.RootFS = &engine.RootFS{Path: r.Path, Disk: r.Disk, Image: st.program.Image}
 	if r.Path == "" {
 		err = a.copyRoot(ctx, r, folder, s)
 	} else {

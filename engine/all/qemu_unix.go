@@ -22,6 +22,7 @@ func ofMachines(opts *Options) (engine.Engine, error) {
 		Kernel:  section.Kernel, Modules: section.Modules, KernelRoot: section.KernelRoot, Kernels: kernels,
 		Accels: section.Accel, Types: section.Type,
 		CPUs: section.CPUs, Memory: section.Memory, Disk: section.Disk, BootTime: section.BootTime.Std(),
+		Snapshot: section.Snapshot, States: section.States, StateAge: section.StateAge.Std(),
 		Root: !section.NonRoot, UID: section.UID, GID: section.GID,
 		IDBase: section.IDBase, IDCount: section.IDCount,
 		Installation: opts.Installation,

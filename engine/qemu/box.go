@@ -49,6 +49,9 @@ type box struct {
 	// showing is held while a viewer is handed over, so that they can be counted.
 	showing sync.Mutex
 
+	// How long the agent, or QEMU, may take: longer while the machine boots.
+	callTime, killTime time.Duration
+
 	// over is closed when the machine has ended; lost is set then.
 	over chan struct{}
 
@@ -83,10 +86,12 @@ func OpenBox(data json.RawMessage, adopt bool) (server.Box, error) {
 	if err := json.Unmarshal(data, spec); err != nil {
 		return nil, err
 	}
-	b := &box{spec: spec, over: make(chan struct{}), programs: map[*program]struct{}{}}
+	b := &box{spec: spec, over: make(chan struct{}), programs: map[*program]struct{}{}, killTime: killTime}
+	b.callTime = max(callTime, b.patience())
 	if err := b.boot(); err != nil {
 		return nil, errors.Join(err, b.Close())
 	}
+	b.callTime = callTime
 	return b, nil
 }
 

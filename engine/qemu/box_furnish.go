@@ -28,6 +28,10 @@ func (b *box) furnish() error {
 	if err := b.mountAll(g.Places); err != nil {
 		return err
 	}
+	if b.spec.Attach != nil {
+		// The program runs, as it was set up.
+		return b.connect()
+	}
 	if err := b.lookUp(); err != nil {
 		return err
 	}
@@ -40,6 +44,12 @@ func (b *box) furnish() error {
 	if err := b.step("user", func(ctx context.Context) error { return b.agent.Setup(ctx, &g.Setup) }); err != nil {
 		return err
 	}
+	return b.connect()
+}
+
+// connect gives the guest its networks, and its ways out.
+func (b *box) connect() error {
+	g := &b.spec.Guest
 	if len(g.Interfaces) > 0 {
 		if err := b.step("network", func(ctx context.Context) error { return b.agent.SetNetwork(ctx, g.Interfaces) }); err != nil {
 			return err
@@ -50,7 +60,7 @@ func (b *box) furnish() error {
 
 // step does one thing in the guest, within the time that one may take.
 func (b *box) step(what string, do func(ctx context.Context) error) error {
-	ctx, cancel := within(callTime)
+	ctx, cancel := within(b.callTime)
 	defer cancel()
 	if err := do(ctx); err != nil {
 		return b.said(what, err)

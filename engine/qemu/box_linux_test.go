@@ -2,6 +2,7 @@ package qemu
 
 import (
 	"encoding/json"
+	"errors"
 	"io"
 	"os"
 	"path/filepath"
@@ -31,6 +32,7 @@ type parts struct {
 	kernel *machine.Kernel
 	initrd string
 	image  string
+	states string // a folder
 }
 
 // newParts makes them; they are gone with the test.
@@ -40,8 +42,10 @@ func newParts(t *testing.T) *parts {
 		t.Skip("it boots guests")
 	}
 	k := machinetest.Kernel(t, machinetest.Whole)
-	p := &parts{qemu: machinetest.QEMU(t), kernel: k, initrd: machinetest.Initrd(t, k, machinetest.Agent(t)), image: testImage(t)}
-	return p
+	return &parts{
+		qemu: machinetest.QEMU(t), kernel: k, initrd: machinetest.Initrd(t, k, machinetest.Agent(t)), image: testImage(t),
+		states: filepath.Join(t.TempDir(), "states"),
+	}
 }
 
 // testImage writes a disk with busybox and little else, whose user 1000 is called
@@ -90,39 +94,61 @@ func testImage(t *testing.T) string {
 	return f.Name()
 }
 
-// spec is a machine with the image as its root, whose programs are nobody's.
-func (p *parts) spec(t *testing.T) *boxSpec {
-	t.Helper()
-	return p.specOf(t, &machine.Spec{
+// machine is one with the image as its only disk.
+func (p *parts) machine() *machine.Spec {
+	return &machine.Spec{
 		Type: machine.Q35, Accel: machine.TCG, Memory: 256 << 20, Kernel: p.kernel.Image, Initrd: p.initrd, Cmdline: []string{"quiet"},
 		Disks: []machine.Disk{{Name: "image", Path: p.image, Format: "raw", ReadOnly: true}},
-	})
+		QMP:   machine.Descriptor(0), Agent: machine.Descriptor(1), Console: machine.Output("/dev/stderr"),
+	}
 }
 
-func (p *parts) specOf(t *testing.T, m *machine.Spec) *boxSpec {
+// spec is that machine as a box whose programs are of an ordinary user. The first
+// one boots, and leaves its state; later ones go on from that.
+func (p *parts) spec(t *testing.T) *boxSpec {
 	t.Helper()
-	maps := func(own int) []isolate.IDMap {
-		if os.Geteuid() != 0 {
-			return []isolate.IDMap{{Inside: 1000, Host: own, Size: 1}}
-		}
-		return []isolate.IDMap{{Inside: 0, Host: testID, Size: 1}, {Inside: 1000, Host: testID + 1, Size: 1}}
+	m := p.machine()
+	shape, err := p.qemu.Shape(m, func(path string) string { return path }, "test")
+	if err != nil {
+		t.Fatal(err)
 	}
-	m.QMP, m.Agent, m.Console = machine.Descriptor(0), machine.Descriptor(1), machine.Output("/dev/stderr")
-	s := &boxSpec{
-		Box: isolate.Spec{
-			ID: "test", UIDs: maps(os.Getuid()), GIDs: maps(os.Getgid()), User: &isolate.User{UID: 1000, GID: 1000},
+	states, err := machine.OpenStates(p.states, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	state, err := states.Find("test", shape)
+	if errors.Is(err, caisson.ErrNotFound) {
+		s := p.boxed(t, m)
+		s.Save = &saveSpec{Dir: p.states, Name: "test", Shape: shape}
+		return s
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	m.Incoming = true
+	s := p.boxed(t, m)
+	s.State = state.File
+	return s
+}
+
+// boxed is a machine in its sandbox.
+func (p *parts) boxed(t *testing.T, m *machine.Spec) *boxSpec {
+	t.Helper()
+	s := emptySpec()
+	s.Guest = guestSpec{
+		Hostname: "box",
+		Mounts: []guest.Mount{
+			{Type: "ext4", Source: "/dev/vda", Target: "/image", Flags: []string{"ro"}, Wait: 10_000},
+			{Type: "tmpfs", Source: "tmpfs", Target: "/changes"},
+			{Type: "overlay", Source: "overlay", Target: "/root", Options: "lowerdir=/image,upperdir=/changes/upper,workdir=/changes/work"},
 		},
-		Patience: caisson.Duration(testLimit),
-		Guest: guestSpec{
-			Hostname: "box",
-			Mounts: []guest.Mount{
-				{Type: "ext4", Source: "/dev/vda", Target: "/image", Flags: []string{"ro"}, Wait: 10_000},
-				{Type: "tmpfs", Source: "tmpfs", Target: "/changes"},
-				{Type: "overlay", Source: "overlay", Target: "/root", Options: "lowerdir=/image,upperdir=/changes/upper,workdir=/changes/work"},
-			},
-			Root: "/root",
-			User: "task",
+		Root: "/root",
+		User: "task",
+		Files: []guestFile{
+			{Path: "/run/secrets/word", Mode: 0o400, Data: []byte("open sesame"), Own: true},
+			{Path: "/run/secrets/once", Data: []byte("once only"), Own: true, Once: true},
 		},
+		Setup: guest.Setup{Group: &isolate.Cgroup{Name: "task", Memory: groupMemory, PIDs: 64}},
 	}
 	inside, err := p.qemu.Confine(&s.Box, m, nil)
 	if err != nil {
@@ -134,6 +160,23 @@ func (p *parts) specOf(t *testing.T, m *machine.Spec) *boxSpec {
 	}
 	s.QEMU = isolate.Program{Args: append([]string{p.qemu.Path}, args...)}
 	return s
+}
+
+// groupMemory is what a guest's programs may use.
+const groupMemory = 48 << 20
+
+// emptySpec is a sandbox with nothing in it.
+func emptySpec() *boxSpec {
+	maps := func(own int) []isolate.IDMap {
+		if os.Geteuid() != 0 {
+			return []isolate.IDMap{{Inside: 1000, Host: own, Size: 1}}
+		}
+		return []isolate.IDMap{{Inside: 0, Host: testID, Size: 1}, {Inside: 1000, Host: testID + 1, Size: 1}}
+	}
+	return &boxSpec{
+		Box:      isolate.Spec{ID: "test", UIDs: maps(os.Getuid()), GIDs: maps(os.Getgid()), User: &isolate.User{UID: 1000, GID: 1000}},
+		Patience: caisson.Duration(testLimit),
+	}
 }
 
 // open makes a box, which ends with the test and must then leave nothing.

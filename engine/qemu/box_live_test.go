@@ -18,33 +18,40 @@ import (
 	"github.com/caissonrun/caisson/internal/isolate"
 )
 
-// TestBox holds what a machine that lives does, in one guest.
+// TestBox holds what a machine is to its keeper. All of its guests are copies of one
+// that has booted.
 func TestBox(t *testing.T) {
 	p := newParts(t)
-	b := open(t, p.spec(t))
-	for _, test := range []struct {
-		name string
-		run  func(*testing.T, *box)
-	}{
-		{"Identity", testIdentity},
-		{"Streams", testStreams},
-		{"OutputBeforeEnd", testOutputBeforeEnd},
-		{"LeftBehind", testLeftBehind},
-		{"SlowReader", testSlowReader},
-		{"NoReader", testNoReader},
-		{"ErrExec", testErrExec},
-		{"Signals", testSignals},
-		{"Terminal", testTerminal},
-		{"HangUp", testHangUp},
-		{"Freeze", testFreeze},
-		{"FreezeKill", testFreezeKill},
-		{"Stats", testStats},
-		{"Do", testDo},
-		{"Halt", testHalt},
-		{"Kill", testKill},
-	} {
-		t.Run(test.name, func(t *testing.T) { test.run(t, b) })
-	}
+	t.Run("Lives", func(t *testing.T) {
+		b := open(t, p.spec(t))
+		for _, test := range []struct {
+			name string
+			run  func(*testing.T, *box)
+		}{
+			{"Identity", testIdentity},
+			{"Secrets", testSecrets},
+			{"Streams", testStreams},
+			{"OutputBeforeEnd", testOutputBeforeEnd},
+			{"LeftBehind", testLeftBehind},
+			{"SlowReader", testSlowReader},
+			{"NoReader", testNoReader},
+			{"ErrExec", testErrExec},
+			{"Signals", testSignals},
+			{"Terminal", testTerminal},
+			{"HangUp", testHangUp},
+			{"Freeze", testFreeze},
+			{"FreezeKill", testFreezeKill},
+			{"Stats", testStats},
+			{"Memory", testMemory},
+			{"Do", testDo},
+			{"Halt", testHalt},
+			{"Kill", testKill},
+		} {
+			t.Run(test.name, func(t *testing.T) { test.run(t, b) })
+		}
+	})
+	t.Run("Ends", func(t *testing.T) { testEnds(t, p) })
+	t.Run("Border", func(t *testing.T) { testBorder(t, p) })
 }
 
 // testIdentity holds who programs are, and where.
@@ -55,6 +62,15 @@ func testIdentity(t *testing.T, b *box) {
 	}
 	if root, err := b.Root(); !errors.Is(err, caisson.ErrUnsupported) {
 		t.Errorf("Root() = %v, %v, want ErrUnsupported", root, err)
+	}
+}
+
+// testSecrets holds that files come with their contents and their owner, and that one
+// that is there once is gone after it was read.
+func testSecrets(t *testing.T, b *box) {
+	const script = "cat /run/secrets/word; echo; cat /run/secrets/once; echo; cat /run/secrets/once 2>/dev/null || echo gone"
+	if got := output(t, b, script); got != "open sesame\nonce only\ngone\n" {
+		t.Errorf("it prints %q", got)
 	}
 }
 
@@ -359,6 +375,17 @@ func testStats(t *testing.T, b *box) {
 	}
 	if after.Memory <= 0 || after.OOMKills != 0 {
 		t.Errorf("Stats() = %+v", after)
+	}
+}
+
+// testMemory holds that the guest's own limit kills, is told, and harms nobody else.
+func testMemory(t *testing.T, b *box) {
+	r := shell(t, b, "dd if=/dev/zero of=/dev/null bs=100M count=1")
+	if code, signal := r.ends(t); code == 0 && signal == 0 {
+		t.Error("a program has got twice what its group may use")
+	}
+	if s, err := b.Stats(); err != nil || s.OOMKills != 1 {
+		t.Errorf("Stats() = %+v, %v, want one kill for memory", s, err)
 	}
 }
 

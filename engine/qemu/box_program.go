@@ -88,7 +88,7 @@ func (b *box) spawn(p *isolate.Program, files [3]*os.File) (*isolate.Proc, error
 	if err != nil {
 		return nil, err
 	}
-	ctx, cancel := within(callTime)
+	ctx, cancel := within(b.callTime)
 	defer cancel()
 	gp, err := b.begin(ctx, p)
 	if err != nil {
@@ -337,7 +337,7 @@ func (p *program) signal(number int) error {
 	if number == int(syscall.SIGKILL) {
 		p.hurry()
 	}
-	ctx, cancel := within(callTime)
+	ctx, cancel := within(p.box.callTime)
 	defer cancel()
 	err := p.gp.Signal(ctx, number)
 	if caisson.KindOf(err) == caisson.ErrEnded {

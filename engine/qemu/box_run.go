@@ -5,9 +5,9 @@ package qemu
 import (
 	"context"
 	"errors"
+	"fmt"
 	"time"
 
-	"github.com/caissonrun/caisson"
 	"github.com/caissonrun/caisson/internal/isolate"
 )
 
@@ -17,25 +17,29 @@ func (b *box) Kill() error {
 		return nil
 	}
 	b.hurry()
-	if err := b.wake(); err == nil {
-		ctx, cancel := within(killTime)
-		defer cancel()
-		if err = b.agent.Kill(ctx); err == nil {
-			return nil
-		}
+	ctx, cancel := within(b.killTime)
+	defer cancel()
+	err := b.wake(ctx)
+	if err == nil {
+		err = b.agent.Kill(ctx)
 	}
-	if b.gone() != nil {
+	if err == nil {
 		return nil
 	}
-	b.mu.Lock()
-	b.killed = "the guest has not ended its programs within " + killTime.String() + ", so the machine was ended" + b.halted()
-	b.mu.Unlock()
-	err := b.qemu.Kill()
+	if ctx.Err() != nil {
+		b.mu.Lock()
+		b.killed = fmt.Sprintf("the guest has not ended its programs within %v, so the machine was ended%s", b.killTime, b.halted())
+		b.mu.Unlock()
+	}
+	// It ends anyway if the agent has gone.
+	if err := b.qemu.Kill(); err != nil {
+		return err
+	}
 	select {
 	case <-b.over:
-	case <-time.After(endTime):
+	case <-time.After(partTime + endTime):
 	}
-	return err
+	return nil
 }
 
 // hurry has nobody wait for output that nobody reads.
@@ -47,46 +51,49 @@ func (b *box) hurry() {
 	}
 }
 
-// wake lets the processors of a guest that is paused go on.
-func (b *box) wake() error {
+// Freeze implements server.Box: it halts the machine as a whole, or lets it go on.
+func (b *box) Freeze(on bool) error {
+	if err := b.gone(); err != nil {
+		return err
+	}
+	if !on {
+		return b.step("resume", b.wake)
+	}
+	// Nobody can ask the guest while it is halted.
+	_, _ = b.Stats()
+	return b.step("pause", func(ctx context.Context) error {
+		if err := b.qmp.Pause(ctx); err != nil {
+			return err
+		}
+		b.setPaused(true)
+		return nil
+	})
+}
+
+// wake lets the processors of a machine that is paused go on.
+func (b *box) wake(ctx context.Context) error {
 	b.mu.Lock()
 	paused := b.paused
 	b.mu.Unlock()
 	if !paused {
 		return nil
 	}
-	return b.Freeze(false)
-}
-
-// Freeze implements server.Box: it halts the machine as a whole, or lets it go on.
-func (b *box) Freeze(on bool) error {
-	if err := b.gone(); err != nil {
+	if err := b.qmp.Continue(ctx); err != nil {
 		return err
 	}
-	if on {
-		// Nobody can ask the guest while it is halted.
-		_, _ = b.Stats()
+	b.setPaused(false)
+	// The guest's clock has stood still. One with a system of its own may not let it
+	// be set, and sees to it.
+	if err := b.agent.SetClock(ctx, time.Now()); ctx.Err() != nil {
+		return err
 	}
-	return b.step("pause", func(ctx context.Context) error {
-		do := b.qmp.Continue
-		if on {
-			do = b.qmp.Pause
-		}
-		if err := do(ctx); err != nil {
-			return err
-		}
-		b.mu.Lock()
-		b.paused = on
-		b.mu.Unlock()
-		if on {
-			return nil
-		}
-		// Its clock has stood still.
-		if err := b.agent.SetClock(ctx, time.Now()); caisson.KindOf(err) != caisson.ErrUnsupported {
-			return err
-		}
-		return nil
-	})
+	return nil
+}
+
+func (b *box) setPaused(on bool) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.paused = on
 }
 
 // Halt implements server.Halter.
@@ -109,7 +116,7 @@ func (b *box) Stats() (isolate.Stats, error) {
 	usage, told, ask := b.usage, b.told, !b.paused && b.lost == nil && !b.closing
 	b.mu.Unlock()
 	if ask {
-		ctx, cancel := within(callTime)
+		ctx, cancel := within(b.callTime)
 		defer cancel()
 		now, err := b.agent.Stats(ctx)
 		if err != nil && b.gone() == nil {

@@ -47,7 +47,7 @@ func (p *program) watchSize(slave *os.File, done <-chan struct{}) {
 			return
 		}
 		if !first && (size.Col != last.Col || size.Row != last.Row) {
-			ctx, cancel := within(callTime)
+			ctx, cancel := within(p.box.callTime)
 			err := p.gp.Resize(ctx, size.Col, size.Row)
 			cancel()
 			if err != nil {

@@ -20,6 +20,11 @@ type boxSpec struct {
 	// State is a file, on this host, of the saved state that the machine goes on
 	// from. Empty: it boots. The guest is then told that it is a copy.
 	State string `json:"state,omitempty"`
+	// Disks are the files, on this host, of disks that the machine writes to, by their
+	// names: a snapshot has copies of them.
+	Disks map[string]string `json:"disks,omitempty"`
+	// Unfit says why there is no State though one was made for such a task.
+	Unfit string `json:"unfit,omitempty"`
 	// Save has the machine's state saved once its agent has answered, before anything
 	// is done in the guest. Nil: nothing is saved.
 	Save *saveSpec `json:"save,omitempty"`

@@ -1,8 +1,21 @@
+//go:build unix
+
 package qemu
 
 import (
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"slices"
+
+	"github.com/caissonrun/caisson"
+	"github.com/caissonrun/caisson/engine"
 	"github.com/caissonrun/caisson/internal/machine"
 )
+
+// statesName is the folder of saved states in the engine's cache.
+const statesName = "states"
 
 // A saveSpec says where a machine's state is put, for all machines of its shape.
 type saveSpec struct {
@@ -10,6 +23,9 @@ type saveSpec struct {
 	Dir   string         `json:"dir"`
 	Name  string         `json:"name"` // for people
 	Shape *machine.Shape `json:"shape"`
+	// Max and Age are the folder's bounds: see machine.StatesOptions.
+	Max int              `json:"max,omitempty"`
+	Age caisson.Duration `json:"age,omitempty"`
 }
 
 // An attachSpec names a program that runs in a saved state.
@@ -19,4 +35,105 @@ type attachSpec struct {
 	// saved: what comes after it is the copy's.
 	Stdout int64 `json:"stdout"`
 	Stderr int64 `json:"stderr"`
+}
+
+// statesDir is where states of machines are that nothing of a task has run in.
+func (o *Options) statesDir() string { return filepath.Join(o.Cache, statesName) }
+
+// openStates opens that folder.
+func (o *Options) openStates() (*machine.States, error) {
+	if err := o.openCache(); err != nil {
+		return nil, err
+	}
+	return machine.OpenStates(o.statesDir(), &machine.StatesOptions{Max: o.States, Age: o.StateAge})
+}
+
+// begin decides what the machine begins with: a snapshot that the spec names, a saved
+// state that fits, or its kernel. What is wrong with saved states is a reason to boot.
+func (set *setting) begin(s *engine.Spec, bs *boxSpec, in *machine.Spec) error {
+	bs.Disks = map[string]string{}
+	for _, d := range in.Disks {
+		if !d.ReadOnly {
+			bs.Disks[d.Name] = machine.OnHost(&bs.Box, d.Path)
+		}
+	}
+	if s.Snapshot != "" {
+		return set.beginCopy(s, bs, in)
+	}
+	// A system of its own has written to its disk before its agent answers; before the
+	// layer is made nobody can say how it compares.
+	if set.own != nil || !set.ready {
+		return nil
+	}
+	states, err := set.opts.openStates()
+	if err != nil {
+		bs.Unfit = err.Error()
+		return nil
+	}
+	host := func(path string) string { return machine.OnHost(&bs.Box, path) }
+	shape, err := set.base.QEMU.Shape(in, host, set.base.Of)
+	if err != nil {
+		return err
+	}
+	name := set.stateName(s, in)
+	if !set.boots {
+		st, err := states.Find(name, shape)
+		if err == nil {
+			set.state, bs.State, in.Incoming = st.Key, st.File, true
+			return nil
+		}
+		if !errors.Is(err, caisson.ErrNotFound) {
+			bs.Unfit = err.Error()
+		}
+	}
+	if set.opts.Snapshot || set.choice.Snapshot {
+		bs.Save = &saveSpec{Dir: set.opts.statesDir(), Name: name, Shape: shape, Max: set.opts.States, Age: caisson.Duration(set.opts.StateAge)}
+	}
+	return nil
+}
+
+// stateName is what a state is of, for people.
+func (set *setting) stateName(s *engine.Spec, m *machine.Spec) string {
+	what := s.RootFS.Image
+	if what == "" {
+		what = filepath.Base(filepath.Dir(s.RootFS.Disk))
+	}
+	return fmt.Sprintf("%s (%s, %s, %d cpus, %s)", what, m.Type, m.Accel, max(m.CPUs, 1), m.Memory)
+}
+
+// beginCopy has the machine go on from a snapshot, with the disks that makeLayer has
+// copied. All that was done in the guest is done.
+func (set *setting) beginCopy(s *engine.Spec, bs *boxSpec, in *machine.Spec) error {
+	snap, err := readSnapshot(s.Snapshot)
+	if err != nil {
+		return err
+	}
+	for name := range bs.Disks {
+		if !slices.Contains(snap.Disks, name) {
+			return &caisson.Error{Item: s.Snapshot, Kind: caisson.ErrInvalid, Err: fmt.Errorf("it is of a machine without the disk %q", name)}
+		}
+	}
+	bs.State, in.Incoming, bs.Attach = filepath.Join(s.Snapshot, snapshotMemory), true, &snap.Program
+	bs.Guest = guestSpec{
+		Hostname: bs.Guest.Hostname, Interfaces: bs.Guest.Interfaces, Gateway: bs.Guest.Gateway,
+	}
+	return nil
+}
+
+// copied fills a fresh disk from the spec's snapshot, and reports whether there is
+// one.
+func copied(s *engine.Spec, f *os.File, name string) (bool, error) {
+	if s.Snapshot == "" {
+		return false, nil
+	}
+	snap, err := readSnapshot(s.Snapshot)
+	if err != nil {
+		return true, err
+	}
+	src, err := os.Open(snap.disk(s.Snapshot, name))
+	if err != nil {
+		return true, err
+	}
+	defer src.Close()
+	return true, copyContents(f, src)
 }

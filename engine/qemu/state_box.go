@@ -30,7 +30,7 @@ const opState = "state"
 type origin struct {
 	From  string `json:"from,omitempty"`  // boxSpec.State
 	Saved bool   `json:"saved,omitempty"` // there is a state for boxSpec.Save
-	Why   string `json:"why,omitempty"`   // there is none
+	Why   string `json:"why,omitempty"`   // there is none, or none that fits
 }
 
 // load has the machine, which was started to wait for it, go on from a saved state.
@@ -76,24 +76,34 @@ func (b *box) keepState(ctx context.Context) error {
 }
 
 func (b *box) saveState(ctx context.Context) error {
-	states, err := machine.OpenStates(b.spec.Save.Dir, nil)
+	to := b.spec.Save
+	states, err := machine.OpenStates(to.Dir, &machine.StatesOptions{Max: to.Max, Age: to.Age.Std()})
 	if err != nil {
 		return err
 	}
-	g, err := states.Begin(b.spec.Save.Name, b.spec.Save.Shape)
+	g, err := states.Begin(to.Name, to.Shape)
 	if err != nil {
 		return err
 	}
 	if err := machine.Save(ctx, b.qmp, g.File()); err != nil {
 		return errors.Join(err, g.Discard())
 	}
-	_, err = g.Commit()
-	return err
+	st, err := g.Commit()
+	if err != nil {
+		return err
+	}
+	// What can't be removed now can be the next time.
+	_, _ = states.Collect(st.Key)
+	return nil
 }
 
 // doState answers opState.
 func doState(b *box, _ json.RawMessage) (json.RawMessage, []*os.File, error) {
-	data, err := json.Marshal(b.origin)
+	told := b.origin
+	if told.Why == "" {
+		told.Why = b.spec.Unfit
+	}
+	data, err := json.Marshal(told)
 	return data, nil, err
 }
 
@@ -154,7 +164,7 @@ func (b *box) writeSnapshot(ctx context.Context, main *program, req *kept.Snapsh
 		return err
 	}
 	s := snapshot{Version: snapshotVersion, Program: main.place()}
-	for name, path := range machine.Written(&b.spec.Box) {
+	for name, path := range b.spec.Disks {
 		if err := copyDisk(filepath.Join(req.Dir, snapshotDisk+name), path); err != nil {
 			return fmt.Errorf("disk %s: %w", name, err)
 		}
@@ -189,6 +199,9 @@ func (p *program) place() attachSpec {
 	return a
 }
 
+// disk is the copy of a disk in the folder of a snapshot.
+func (s *snapshot) disk(dir, name string) string { return filepath.Join(dir, snapshotDisk+name) }
+
 // readSnapshot reads what a folder of a snapshot has.
 //
 // Errors: ErrInvalid if it is none, or of another version.
@@ -207,8 +220,7 @@ func readSnapshot(dir string) (*snapshot, error) {
 	return s, nil
 }
 
-// copyDisk copies a disk, with its holes, or by sharing its blocks where the file
-// system can.
+// copyDisk copies a disk to a new file.
 func copyDisk(to, from string) error {
 	src, err := os.Open(from)
 	if err != nil {
@@ -219,6 +231,12 @@ func copyDisk(to, from string) error {
 	if err != nil {
 		return err
 	}
-	_, err = filecopy.Copy(context.Background(), dst, src, nil)
-	return errors.Join(err, dst.Close())
+	return errors.Join(copyContents(dst, src), dst.Close())
+}
+
+// copyContents copies a disk with its holes, or shares its blocks where the file
+// system can.
+func copyContents(dst, src *os.File) error {
+	_, err := filecopy.Copy(context.Background(), dst, src, nil)
+	return err
 }

@@ -18,11 +18,14 @@ type Qemu struct {
 	Memory     caisson.Bytes     `json:"memory,omitempty"`  // likewise
 	Disk       caisson.Bytes     `json:"disk,omitempty"`    // likewise
 	BootTime   caisson.Duration  `json:"boot_time,omitempty"`
-	NonRoot    bool              `json:"nonroot"`       // a program that would be root becomes UID and GID
-	UID        int               `json:"uid,omitempty"` // 0: the engine's default
-	GID        int               `json:"gid,omitempty"` // 0: the engine's default
-	IDBase     uint32            `json:"id_base"`       // first id of the host for QEMUs
-	IDCount    uint32            `json:"id_count"`      // how many ids of the host
+	Snapshot   bool              `json:"snapshot,omitempty"`  // machines are saved once they have booted
+	States     int               `json:"states,omitempty"`    // how many are kept; 0: the engine's default
+	StateAge   caisson.Duration  `json:"state_age,omitempty"` // unused; 0: likewise
+	NonRoot    bool              `json:"nonroot"`             // a program that would be root becomes UID and GID
+	UID        int               `json:"uid,omitempty"`       // 0: the engine's default
+	GID        int               `json:"gid,omitempty"`       // 0: the engine's default
+	IDBase     uint32            `json:"id_base"`             // first id of the host for QEMUs
+	IDCount    uint32            `json:"id_count"`            // how many ids of the host
 }
 
 func defaultQemu() Qemu { return Qemu{NonRoot: true, IDBase: 1946288128, IDCount: 65536} }
@@ -79,6 +82,16 @@ func qemuSection() *fields.Type {
 			Name: "boot_time", Type: durationType(), Default: "10 seconds with KVM, a minute without", Examples: []any{"3m"},
 			Doc: "How long a guest may take to boot.",
 		},
+		fields.Field{
+			Name: "snapshot", Type: toggle(), Default: "false",
+			Doc: "The state of a machine is saved when the first of its kind has booted, before anything of a task runs in it. Those of the same image, size " +
+				"and limits go on from there, each with its own randomness, clock and disk. States that `caisson vm snapshot` has made are used also without.",
+		},
+		fields.Field{
+			Name: "states", Type: whole("a number, 0 or more", 0, 1<<20), Default: "16",
+			Doc: "How many saved states are kept, those that were used last. Each takes about as much as a guest uses that has just booted.",
+		},
+		fields.Field{Name: "state_age", Type: durationType(), Default: "30 days", Examples: []any{"168h"}, Doc: "How long a saved state is kept that nobody uses."},
 		fields.Field{
 			Name: "nonroot", Type: toggle(), Default: "true", Also: []string{"sandbox"},
 			Doc: "A user that is root in any spelling, or none, in the image or in the task, becomes `uid` and `gid`. An image with another user " +

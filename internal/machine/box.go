@@ -59,16 +59,14 @@ func (q *QEMU) Confine(box *isolate.Spec, s *Spec, owner *isolate.User) (*Spec, 
 	return &in, c.err
 }
 
-// Written returns the files on this host of the disks that a confined machine writes
-// to, by the disks' names.
-func Written(box *isolate.Spec) map[string]string {
-	files := map[string]string{}
+// OnHost returns where on this host a file is that a sandbox shows.
+func OnHost(box *isolate.Spec, path string) string {
 	for _, m := range box.Mounts {
-		if name, ok := strings.CutPrefix(m.Target, insideDir+"/disk-"); ok && !m.ReadOnly {
-			files[name] = m.Source
+		if m.Target == path && m.Type == isolate.Bind {
+			return m.Source
 		}
 	}
-	return files
+	return path
 }
 
 // A confiner collects what a sandbox is to show.

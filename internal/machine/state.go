@@ -9,6 +9,7 @@ import (
 	"maps"
 	"os"
 	"path/filepath"
+	"regexp"
 	"slices"
 	"strings"
 
@@ -41,11 +42,11 @@ type Shape struct {
 	Agent string `json:"agent"`
 }
 
-// Shape returns the shape of a machine of q's. Agent is for the caller, who knows
-// what is in the guest.
+// Shape returns the shape of a machine of q's. Host returns where on this host a file
+// of the spec is. Agent is for the caller, who knows what is in the guest.
 //
 // Errors: as Args; those of the file system if a file is not there.
-func (q *QEMU) Shape(s *Spec, agent string) (*Shape, error) {
+func (q *QEMU) Shape(s *Spec, host func(path string) string, agent string) (*Shape, error) {
 	sh := &Shape{
 		Version: shapeVersion, QEMU: strings.TrimSpace(q.Version.String() + " " + q.Version.Package), Machine: q.Machines[s.Type],
 		Files: map[string]string{}, Sizes: map[string]int64{}, Agent: agent,
@@ -58,24 +59,19 @@ func (q *QEMU) Shape(s *Spec, agent string) (*Shape, error) {
 	var err error
 	note := func(name, path string) string {
 		if path != "" && err == nil {
-			sh.Files[name], err = stamp(path)
+			sh.Files[name], err = stamp(host(path))
 		}
 		return name
 	}
 	plain.Kernel, plain.Initrd = named(s.Kernel, "kernel", note), named(s.Initrd, "initrd", note)
 	plain.Disks, plain.Shares = slices.Clone(s.Disks), slices.Clone(s.Shares)
 	for i := range plain.Disks {
-		if e := sh.disk(&plain.Disks[i], note); err == nil {
+		if e := sh.disk(&plain.Disks[i], host, note); err == nil {
 			err = e
 		}
 	}
 	for i := range plain.Shares {
 		plain.Shares[i].Path = "share"
-	}
-	if s.Network != nil {
-		network := *s.Network
-		network.MAC = ""
-		plain.Network = &network
 	}
 	if err != nil {
 		return nil, err
@@ -83,8 +79,26 @@ func (q *QEMU) Shape(s *Spec, agent string) (*Shape, error) {
 	if s.Accel == KVM {
 		sh.Host = hostCPU()
 	}
-	sh.Line, err = q.Args(&plain)
+	line, err := q.Args(&plain)
+	sh.Line = withoutPlaces(line)
 	return sh, err
+}
+
+// macOption is a card's address, which the guest is told again.
+var macOption = regexp.MustCompile(`,mac=[0-9a-f:]+`)
+
+// withoutPlaces leaves out where cards of the network lead to: a guest sees no more
+// of that than that there is a card.
+func withoutPlaces(line []string) []string {
+	var out []string
+	for i := 0; i < len(line); i++ {
+		if line[i] == "-netdev" {
+			i++
+			continue
+		}
+		out = append(out, macOption.ReplaceAllString(line[i], ""))
+	}
+	return out
 }
 
 // named returns the name that stands for a path, if there is one.
@@ -96,7 +110,7 @@ func named(path, name string, note func(name, path string) string) string {
 }
 
 // disk notes what counts of a disk, and gives it a name for a path.
-func (sh *Shape) disk(d *Disk, note func(name, path string) string) error {
+func (sh *Shape) disk(d *Disk, host func(string) string, note func(name, path string) string) error {
 	if d.Base != nil {
 		base := *d.Base
 		base.Path = note("base-"+d.Name, base.Path)
@@ -106,7 +120,7 @@ func (sh *Shape) disk(d *Disk, note func(name, path string) string) error {
 		d.Path = note("disk-"+d.Name, d.Path)
 		return nil
 	}
-	info, err := os.Stat(d.Path)
+	info, err := os.Stat(host(d.Path))
 	if err != nil {
 		return err
 	}
