@@ -153,6 +153,12 @@ func everyCall(ctx context.Context, c *guest.Client) map[string]error {
 		"FS":       func() error { _, err := c.FS(ctx); return err },
 		"Tar":      func() error { return c.Tar(ctx, "a", io.Discard) },
 		"Put":      func() error { return c.Put(ctx, "a", bytes.NewReader(make([]byte, 1<<20)), nil) },
+		"Freeze":   func() error { return c.Freeze(ctx, true) },
+		"Halt":     func() error { return c.Halt(ctx) },
+		"Lookup":   func() error { _, err := c.Lookup(ctx, &guest.Who{User: "x"}); return err },
+		"Write":    func() error { return c.WriteFile(ctx, &guest.File{Path: guest.Name("/a"), Data: make([]byte, 1<<18)}) },
+		"Hosts":    func() error { return c.SetHosts(ctx, nil) },
+		"Identity": func() error { return c.SetIdentity(ctx, &guest.Identity{}) },
 		"Listen":   func() error { _, err := c.Listen(ctx, []isolate.Socket{{Port: 1}}, true); return err },
 		"PowerOff": func() error {
 			err := c.PowerOff(ctx, false)
@@ -341,6 +347,105 @@ func TestLies(t *testing.T) {
 				t.Error("the session goes on")
 			}
 		})
+	}
+}
+
+// always answers every call with the same.
+func always(text string) func(f *fake) {
+	return func(f *fake) {
+		for {
+			_, id := f.opened()
+			if id == 0 {
+				return
+			}
+			f.send(answer(wire.KindEnd, id, text))
+		}
+	}
+}
+
+// TestFalsePerson has the agent name users that there can't be, or that were ruled out.
+func TestFalsePerson(t *testing.T) {
+	for name, said := range map[string]string{
+		"nobody":            ``,
+		"no user":           `7`,
+		"a negative id":     `{"user":{"uid":-1,"gid":1}}`,
+		"no change":         `{"user":{"uid":1,"gid":4294967295}}`,
+		"a huge id":         `{"user":{"uid":1,"gid":1,"groups":[1099511627776]}}`,
+		"too many groups":   `{"user":{"uid":1,"gid":1,"groups":[` + strings.Repeat("1,", 1000) + `1]}}`,
+		"a relative home":   `{"user":{"uid":1,"gid":1},"home":"etc"}`,
+		"NUL":               `{"user":{"uid":1,"gid":1},"home":"/a\u0000b"}`,
+		"a long home":       `{"user":{"uid":1,"gid":1},"home":"/` + strings.Repeat("x", 5000) + `"}`,
+		"a long name":       `{"user":{"uid":1,"gid":1},"name":"` + strings.Repeat("x", 5000) + `"}`,
+		"root, ruled out":   `{"user":{"uid":0,"gid":1}}`,
+		"not even an error": `null`,
+	} {
+		t.Run(name, func(t *testing.T) {
+			text := `{"result":` + said + `}`
+			if said == "" {
+				text = "{}"
+			}
+			c := newFake(t, always(text))
+			p, err := c.Lookup(context.Background(), &guest.Who{Standard: &guest.Owner{UID: 1000, GID: 1000}})
+			if !errors.Is(err, caisson.ErrUnavailable) {
+				t.Errorf("Lookup = %+v, %v", p, err)
+			}
+			<-c.Done()
+		})
+	}
+}
+
+// TestFalseFlush has the agent say that less than nothing was printed.
+func TestFalseFlush(t *testing.T) {
+	c := newFake(t, func(f *fake) {
+		_, id := f.opened()
+		f.send(answer(wire.KindNote, id, `{"result":{"id":1,"pid":2}}`))
+		always(`{"result":{"stdout":-1}}`)(f)
+	})
+	proc, err := c.Spawn(context.Background(), &guest.Program{Program: isolate.Program{Args: []string{"x"}}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer proc.Close()
+	if _, _, err := proc.Flush(context.Background()); !errors.Is(err, caisson.ErrUnavailable) {
+		t.Errorf("Flush = %v", err)
+	}
+	if _, _, err := proc.Wait(context.Background()); !errors.Is(err, caisson.ErrUnavailable) {
+		t.Errorf("Wait = %v", err)
+	}
+}
+
+// TestFalseFiles refuses files before anybody is asked.
+func TestFalseFiles(t *testing.T) {
+	c := newFake(t, func(f *fake) {
+		if request, id := f.opened(); id != 0 {
+			t.Errorf("the agent is asked for %+v", request)
+		}
+	})
+	for name, f := range map[string]*guest.File{
+		"relative":           {Path: guest.Name("etc/hosts")},
+		"the root":           {Path: guest.Name("/")},
+		"nothing":            {},
+		"leading up":         {Path: guest.Name("/etc/../init")},
+		"NUL":                {Path: guest.Name("/a\x00b")},
+		"too large":          {Path: guest.Name("/a"), Data: make([]byte, 4<<20+1)},
+		"too large for once": {Path: guest.Name("/a"), Data: make([]byte, 1<<20+1), Once: true},
+	} {
+		if err := c.WriteFile(context.Background(), f); !errors.Is(err, caisson.ErrInvalid) {
+			t.Errorf("%s: WriteFile = %v", name, err)
+		}
+	}
+}
+
+// TestReplaced has another agent take the place of the one that the session is with:
+// the session ends at once, whatever it waited for.
+func TestReplaced(t *testing.T) {
+	c := newFake(t, func(f *fake) {
+		f.opened()
+		f.send((&wire.Welcome{Lowest: 1, Highest: 1, Boot: wire.Nonce{9}}).Frame())
+		f.drain()
+	})
+	if err := c.Ping(context.Background()); !errors.Is(err, caisson.ErrUnavailable) {
+		t.Errorf("Ping = %v", err)
 	}
 }
 
@@ -578,6 +683,8 @@ func FuzzClient(f *testing.F) {
 		answer(wire.KindOpen, 1<<31+1, `{"op":"accept","params":{"key":1,"local":"1.2.3.4:5","remote":"1.2.3.4:5"}}`),
 		{Kind: wire.KindDatagram, Call: 4, Body: make([]byte, 30)},
 		{Kind: wire.KindData, Call: 2, Stream: 1, Body: []byte(entry("a", 0, 1) + "\n")},
+		answer(wire.KindEnd, 3, `{"result":{"user":{"uid":-1,"gid":1e300,"groups":[1]},"home":"/x"}}`),
+		(&wire.Welcome{}).Frame(),
 	} {
 		f.Add(uint8(frame.Kind), frame.Call, frame.Stream, frame.Body, uint8(frame.Kind), frame.Call, frame.Body)
 	}

@@ -2,9 +2,9 @@ package agent
 
 import (
 	"encoding/binary"
+	"encoding/hex"
 	"errors"
 	"fmt"
-	"net"
 	"net/netip"
 	"os"
 	"strings"
@@ -118,7 +118,7 @@ func anywhere(ip netip.Addr) netip.Addr {
 
 // rename gives a device another hardware address, which it must be off for.
 func rename(name, mac string) error {
-	hw, err := net.ParseMAC(mac)
+	hw, err := hex.DecodeString(strings.ReplaceAll(mac, ":", ""))
 	if err != nil || len(hw) != 6 {
 		return &caisson.Error{Kind: caisson.ErrInvalid, Err: errors.New("it is none of Ethernet's")}
 	}
