@@ -14,6 +14,7 @@ import (
 	"github.com/caissonrun/caisson/internal/isolate"
 	"github.com/caissonrun/caisson/internal/machine"
 	"github.com/caissonrun/caisson/internal/machine/qmp"
+	"github.com/caissonrun/caisson/internal/network"
 )
 
 // defaultPatience is the spec's where that is zero.
@@ -95,7 +96,12 @@ func (b *box) start(ctx context.Context) (port net.Conn, err error) {
 	if b.qemu, err = isolate.Start(&b.spec.Box); err != nil {
 		return port, err
 	}
-	if b.proc, err = b.qemu.Spawn(&b.spec.QEMU, inside[0], inside[1], inside[2]); err != nil {
+	taps, err := openTaps(b.spec)
+	defer closeFiles(taps)
+	if err != nil {
+		return port, err
+	}
+	if b.proc, err = b.qemu.SpawnWith(&b.spec.QEMU, inside[0], inside[1], inside[2], taps); err != nil {
 		return port, err
 	}
 	for i, f := range inside {
@@ -104,6 +110,19 @@ func (b *box) start(ctx context.Context) (port net.Conn, err error) {
 	}
 	b.qmp, err = qmp.New(ctx, control, &qmp.Options{Event: b.note})
 	return port, err
+}
+
+// openTaps opens the TAP devices of the namespace that QEMU runs in, which has no
+// right to do so itself.
+func openTaps(spec *boxSpec) (list []*os.File, err error) {
+	for _, name := range spec.Taps {
+		f, err := network.OpenTap(spec.Box.NetNS, name)
+		if err != nil {
+			return list, err
+		}
+		list = append(list, f)
+	}
+	return list, nil
 }
 
 // openConsole makes the pipe that the guest's console and QEMU's own messages go

@@ -9,6 +9,9 @@ import (
 // Kind is the engine's keeper.Foreign.Kind, whose boxes OpenBox makes.
 const Kind = Name
 
+// firstTap is the descriptor of the first of boxSpec.Taps.
+const firstTap = 3
+
 // A boxSpec is what the keeper needs to make a machine. The engine has decided
 // everything; the keeper only does it.
 type boxSpec struct {
@@ -17,6 +20,8 @@ type boxSpec struct {
 	// 1, and the console at 2.
 	Box  isolate.Spec    `json:"box"`
 	QEMU isolate.Program `json:"qemu"`
+	// Taps are TAP devices of Box.NetNS that it finds at descriptors from firstTap on.
+	Taps []string `json:"taps,omitempty"`
 	// State is a file, on this host, of the saved state that the machine goes on
 	// from. Empty: it boots. The guest is then told that it is a copy.
 	State string `json:"state,omitempty"`

@@ -170,7 +170,7 @@ func (e *Engine) create(ctx context.Context, spec *engine.Spec, c *choice, how *
 
 // make has the keeper make the sandbox.
 func (e *Engine) make(ctx context.Context, spec *engine.Spec, set *setting) (engine.Sandbox, error) {
-	return e.boxes.Create(ctx, &kept.Plan{
+	p := &kept.Plan{
 		Spec: spec, OwnIDs: set.root, Record: kept.Record{Isolation: set.kind, Chowned: set.plain},
 		Keeper: func(slot int) (*keeper.Spec, error) {
 			set.slot = slot
@@ -181,7 +181,11 @@ func (e *Engine) make(ctx context.Context, spec *engine.Spec, set *setting) (eng
 			return set.makeLayer(spec, undo)
 		},
 		Shell: standardShell, UID: set.uid, GID: set.gid,
-	})
+	}
+	if err := e.joins(spec, set, p); err != nil {
+		return nil, err
+	}
+	return e.boxes.Create(ctx, p)
 }
 
 // accounts are the users and groups that the image knows, as far as that can be seen
@@ -265,7 +269,7 @@ func (set *setting) layerSize(s *engine.Spec) caisson.Bytes {
 	case s.Limits.Disk == 0:
 		return set.opts.Disk
 	case s.Work == "":
-		return kept.Share(s).Work
+		return s.Limits.Disk - kept.Share(s).Shm
 	}
 	return s.Limits.Disk
 }

@@ -35,6 +35,7 @@ func (o *Options) features(h *host) engine.Features {
 	out.ShareWork, out.PrivateDisk = shares, true
 	out.Limits = engine.LimitFeatures{CPUs: true, Memory: true, PIDs: true, Disk: true, Log: true, Files: true}
 	out.Networks = engine.NetworkFeatures{None: true, Allow: t.Works.Gateway}
+	h.netFeatures(&out)
 	out.Mounts = engine.MountFeatures{Bind: shares, Tmpfs: true, ReadOnly: true}
 	out.User, out.Hostname, out.Secrets, out.Registry, out.DNS = true, true, true, true, true
 	out.Exec, out.Terminal, out.Files = true, t.Works.Terminal, true
@@ -110,6 +111,7 @@ func (o *Options) missing(h *host, t *tried) []engine.Missing {
 	if !h.root {
 		add(engine.IsolatedUserID, "without root all QEMUs have this user's id", "run as root")
 	}
+	h.netMissing(o, add)
 	add(engine.WhatHostNet, "a machine has a network of its own", "use engine oci")
 	add(engine.WhatDevices, "a machine has its own", "use engine oci")
 	add(engine.WhatGPUs, "a machine has none", "use engine docker")

@@ -13,7 +13,6 @@ import (
 	"github.com/caissonrun/caisson/engine/internal/kept"
 	"github.com/caissonrun/caisson/internal/guest"
 	"github.com/caissonrun/caisson/internal/isolate"
-	"github.com/caissonrun/caisson/internal/network"
 )
 
 // guest says what is done in the guest, but for shared folders.
@@ -67,14 +66,20 @@ func (set *setting) mounts(s *engine.Spec) []isolate.Mount {
 	// files.
 	own.Secrets = nil
 	list := kept.Mounts(&own, func(source string) *isolate.User { return set.owner(s, source) })
-	list = slices.DeleteFunc(list, func(m isolate.Mount) bool {
-		return m.Target == caisson.WorkDir && m.Type == isolate.Tmpfs && s.Work == ""
-	})
+	// What nobody else bounds lies on the sandbox's own disk, and so does /tmp: QEMU
+	// can't make sockets and named pipes in a shared folder.
+	list = slices.DeleteFunc(list, func(m isolate.Mount) bool { return ownPlace(s, &m) })
 	if slices.ContainsFunc(s.Secrets, func(secret engine.Secret) bool { return secret.As == caisson.SecretFile }) {
 		// Secrets are on no disk.
 		list = append(list, isolate.Mount{Type: isolate.Tmpfs, Target: secretsDir, Mode: 0o755})
 	}
 	return list
+}
+
+// ownPlace reports whether a mount is of a place that lies on the sandbox's disk.
+func ownPlace(s *engine.Spec, m *isolate.Mount) bool {
+	asked := slices.ContainsFunc(s.Mounts, func(own engine.Mount) bool { return own.Target == m.Target })
+	return !asked && (m.Target == "/tmp" || m.Target == caisson.WorkDir && s.Work == "")
 }
 
 // owner returns whose files those of source are on disk, for an idmapped mount.
@@ -113,14 +118,17 @@ func (set *setting) files(s *engine.Spec) []guestFile {
 	name := hostname(s)
 	list := []guestFile{
 		{Path: "/etc/hostname", Data: []byte(name + "\n"), Mode: 0o644},
-		{Path: "/etc/hosts", Data: append(network.Hosts(name, nil), kept.GatewayHosts(s.Gateway)...), Mode: 0o644},
+		{Path: "/etc/hosts", Data: set.hosts(s), Mode: 0o644},
 		{Path: "/run", Dir: true, Mode: 0o755},
 	}
 	if contents, ok := set.resolvConf(s); ok {
 		list = append(list, guestFile{Path: "/etc/resolv.conf", Data: contents, Mode: 0o644})
 	}
-	if s.Work == "" {
-		list = append(list, guestFile{Path: caisson.WorkDir, Dir: true, Mode: 0o755, Own: true})
+	if tmp := (isolate.Mount{Target: "/tmp"}); ownPlace(s, &tmp) {
+		list = append(list, guestFile{Path: tmp.Target, Dir: true, Mode: 0o1777})
+	}
+	if work := (isolate.Mount{Target: caisson.WorkDir}); ownPlace(s, &work) {
+		list = append(list, guestFile{Path: work.Target, Dir: true, Mode: 0o755, Own: true})
 	}
 	// Docker makes a working directory that the image has not.
 	if at := dir(s); at != "/" && !covered(s, at) {
@@ -143,18 +151,4 @@ func covered(s *engine.Spec, name string) bool {
 		taken = append(taken, m.Target)
 	}
 	return slices.ContainsFunc(taken, func(t string) bool { return kept.Below(name, t) })
-}
-
-// resolvConf is /etc/resolv.conf, unless the image's own stays.
-func (set *setting) resolvConf(s *engine.Spec) ([]byte, bool) {
-	if g := s.Gateway; g != nil && g.Resolver != "" {
-		only := caisson.DNS{Servers: []string{g.Resolver}}
-		if s.DNS != nil {
-			only.Search, only.Options = s.DNS.Search, s.DNS.Options
-		}
-		contents, _ := network.Resolv(&only, nil, nil, false)
-		return contents, true
-	}
-	contents, keep := network.Resolv(s.DNS, nil, set.resolv, false)
-	return contents, !keep
 }

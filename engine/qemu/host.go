@@ -29,6 +29,8 @@ type host struct {
 	root    bool // QEMUs can have ids of their own
 	support kept.Support
 	resolv  []byte // its resolv.conf
+	nets    kept.Nets
+	taps    error // why there are no TAP devices
 	// broken is why no machine can be made, or nil.
 	broken error
 	// base is what machines without a kernel of their own boot from.

@@ -84,6 +84,7 @@ type setting struct {
 	// to the sandbox's own ids meanwhile.
 	plain  []string
 	resolv []byte // the host's resolv.conf
+	nets   *nets
 	// ready says that the disk is there that the guest writes to; boots that the
 	// machine must boot. State is the key of the saved state that it goes on from.
 	ready, boots bool
@@ -153,6 +154,7 @@ func (set *setting) boxSpec(s *engine.Spec) (*boxSpec, error) {
 	bs.Guest = set.guest(s)
 	set.addLayer(s, &bs.Box, in)
 	set.addShares(s, bs, in)
+	set.addNetwork(bs, in)
 	if err := set.begin(s, bs, in); err != nil {
 		return nil, err
 	}

@@ -77,6 +77,7 @@ func (e *Engine) survey(ctx context.Context) (*host, error) {
 			h.resolv, _ = io.ReadAll(io.LimitReader(file, maxResolv))
 			file.Close()
 		}
+		e.opts.findNetworks(ctx, h)
 		h.base, err = e.base(ctx, "")
 	}
 	if err == nil {

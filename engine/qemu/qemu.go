@@ -112,6 +112,15 @@ type Options struct {
 	// are given where Caisson runs as root. Nobody else may use them. Zero:
 	// DefaultIDBase and DefaultIDCount.
 	IDBase, IDCount uint32
+	// CNIConfigDir has the networks that tasks may name, and CNIPluginDirs the plugins
+	// that attach to them. Empty: the usual places, see package network.
+	CNIConfigDir  string
+	CNIPluginDirs []string
+	// DefaultSubnet is the private IPv4 network of which sandboxes on the network
+	// default get addresses on this host. Empty: network.DefaultSubnet.
+	DefaultSubnet string
+	// Ports is the folder of reserved ports that engines share. Empty: one in Runtime.
+	Ports string
 	// Installation names the state folder that this engine works for: [a-z0-9], at
 	// most 16. Sweep touches nothing of another one. Empty: "0".
 	Installation string
@@ -183,7 +192,7 @@ func New(opts *Options) (*Engine, error) {
 	e.boxes = kept.New(&kept.Options{
 		Snapshots: true,
 		Engine:    Name, Groups: groups, Installation: o.Installation, Runtime: o.Runtime, IDs: o.ids(), Keeper: o.Keeper,
-		Guests: true,
+		Guests: true, Remove: e.remove,
 	})
 	return e, nil
 }
@@ -235,6 +244,9 @@ func (o *Options) check() error {
 	if err := kept.CheckInstallation(o.Installation); err != nil {
 		add(true, "installation: %v", err)
 	}
+	for _, dir := range append([]string{o.CNIConfigDir, o.Ports}, o.CNIPluginDirs...) {
+		add(dir != "" && !filepath.IsAbs(dir), "cni_config_dir, cni_plugin_dirs: %q is not an absolute path", dir)
+	}
 	for what, path := range map[string]string{"runtime": o.Runtime, "cache": o.Cache} {
 		add(!filepath.IsAbs(path), "%s: %q is not an absolute path", what, path)
 	}
@@ -262,8 +274,10 @@ func (e *Engine) Recover(ctx context.Context, dir string) (engine.Sandbox, error
 }
 
 // Sweep implements engine.Engine.
-func (e *Engine) Sweep(ctx context.Context, live []string) ([]string, error) {
-	return e.boxes.Sweep(ctx, live)
+func (e *Engine) Sweep(ctx context.Context, live []string) (removed []string, err error) {
+	removed, err = e.boxes.Sweep(ctx, live)
+	networks, netErr := e.opts.networks().Sweep(ctx, live)
+	return append(removed, networks...), errors.Join(err, netErr)
 }
 
 // Running implements engine.Looker.
