@@ -18,11 +18,11 @@ import (
 )
 
 const (
-	// maxFile bounds a passwd or group file, in bytes; an image may hold one of any
+	// MaxFile bounds a passwd or group file, in bytes; an image may hold one of any
 	// size (CVE-2026-47262).
-	maxFile = 1 << 20
-	// maxLine bounds one of its lines.
-	maxLine = 64 << 10
+	MaxFile = 1 << 20
+	// MaxLine bounds one of its lines.
+	MaxLine = 64 << 10
 	// MaxGroups bounds the groups of one user.
 	MaxGroups = 64
 )
@@ -75,9 +75,9 @@ func read(files fs.FS, name string) ([]byte, error) {
 	if !info.Mode().IsRegular() {
 		return nil, errors.New("not a file")
 	}
-	data, err := io.ReadAll(io.LimitReader(f, maxFile+1))
-	if err == nil && len(data) > maxFile {
-		err = fmt.Errorf("larger than %d bytes", maxFile)
+	data, err := io.ReadAll(io.LimitReader(f, MaxFile+1))
+	if err == nil && len(data) > MaxFile {
+		err = fmt.Errorf("larger than %d bytes", MaxFile)
 	}
 	return data, err
 }
@@ -90,7 +90,7 @@ func invalid(item string, err error) error {
 // until f returns false.
 func lines(data []byte, least int, f func(fields []string) bool) {
 	scanner := bufio.NewScanner(bytes.NewReader(data))
-	scanner.Buffer(nil, maxLine)
+	scanner.Buffer(nil, MaxLine)
 	for scanner.Scan() {
 		fields := strings.Split(scanner.Text(), ":")
 		if len(fields) >= least && !f(fields) {

@@ -9,7 +9,6 @@ import (
 	"io/fs"
 	"net/netip"
 	"os"
-	"os/exec"
 	"path"
 	"path/filepath"
 	"strconv"
@@ -263,8 +262,8 @@ func (s *session) identify(id *wire.Identity) error {
 // newHostKeys has an SSH server of this system's get other keys. Where there is
 // none, none are needed. Nothing else waits for children yet.
 func newHostKeys() error {
-	keygen, err := exec.LookPath("ssh-keygen")
-	if err != nil {
+	const keygen = "/usr/bin/ssh-keygen"
+	if !exists(keygen) {
 		return nil
 	}
 	old, _ := filepath.Glob("/etc/ssh/ssh_host_*_key*")
@@ -273,8 +272,21 @@ func newHostKeys() error {
 			return err
 		}
 	}
-	if out, err := exec.Command(keygen, "-A").CombinedOutput(); err != nil {
-		return fmt.Errorf("ssh-keygen: %w: %s", err, out)
+	null, err := os.OpenFile(os.DevNull, os.O_RDWR, 0)
+	if err != nil {
+		return err
+	}
+	defer null.Close()
+	p, err := os.StartProcess(keygen, []string{keygen, "-A"}, &os.ProcAttr{Dir: "/", Files: []*os.File{null, null, os.Stderr}})
+	if err != nil {
+		return err
+	}
+	state, err := p.Wait()
+	if err != nil {
+		return err
+	}
+	if !state.Success() {
+		return fmt.Errorf("%s -A: %s", keygen, state)
 	}
 	// One that runs already reads them again.
 	text, err := os.ReadFile("/run/sshd.pid")
