@@ -189,7 +189,7 @@ func (c *command) addCommands(root *cobra.Command) {
 		c.abortCommand(), c.signalCommand(), c.pauseCommand(), c.resumeCommand(),
 		c.forkCommand(), c.removeCommand())
 	add(groupLook, c.psCommand(), c.inspectCommand(), c.logsCommand(), c.eventsCommand(), c.statsCommand())
-	add(groupInside, c.execCommand(), c.copyCommand())
+	add(groupInside, c.execCommand(), c.copyCommand(), c.displayCommand(), c.screenshotCommand())
 	add(groupHost, c.enginesCommand(), c.imageCommand(), c.vmCommand(), c.volumeCommand(), c.validateCommand(), c.schemaCommand(),
 		c.configCommand(), c.selftestCommand(), c.completionCommand(), c.versionCommand())
 	root.AddCommand(c.attendCommand())

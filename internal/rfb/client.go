@@ -187,3 +187,46 @@ func (c *Client) Capture() (*image.RGBA, error) {
 	p := &picture{client: c}
 	return p.take()
 }
+
+// Share copies what a viewer says to a server, until either ends, and has it ask
+// to share the screen with others, whatever it says: many viewers do not, and many
+// servers then send the others away. Where a password is asked for it changes
+// nothing.
+func Share(server io.Writer, viewer io.Reader) error {
+	hello := make([]byte, 13)
+	n, err := io.ReadFull(viewer, hello)
+	if err != nil {
+		_, writeErr := server.Write(hello[:n])
+		return errors.Join(writeErr, ended(err))
+	}
+	if _, err := server.Write(hello); err != nil {
+		return err
+	}
+	var minor int
+	_, _ = fmt.Sscanf(string(hello[:12]), "RFB 003.%03d\n", &minor)
+	if minor >= 7 && hello[12] == securityNone {
+		if err := share(server, viewer); err != nil {
+			return err
+		}
+	}
+	_, err = io.Copy(server, viewer)
+	return err
+}
+
+// share takes the viewer's wish and passes on ours (RFC 6143, section 7.3.1).
+func share(server io.Writer, viewer io.Reader) error {
+	wish := make([]byte, 1)
+	if _, err := io.ReadFull(viewer, wish); err != nil {
+		return ended(err)
+	}
+	_, err := server.Write([]byte{1})
+	return err
+}
+
+// ended returns nil for an end that comes early.
+func ended(err error) error {
+	if errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) {
+		return nil
+	}
+	return err
+}

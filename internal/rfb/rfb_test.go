@@ -223,6 +223,28 @@ func TestHostileViewers(t *testing.T) {
 	shows(t, client(t, look(t, s)), 64, 48, orange)
 }
 
+// What a viewer says arrives as it is, but that it shares the screen.
+func TestShare(t *testing.T) {
+	for name, c := range map[string]struct{ says, want []byte }{
+		"alone":    {bytesOf("RFB 003.008\n", 1, 0, "more"), bytesOf("RFB 003.008\n", 1, 1, "more")},
+		"shared":   {bytesOf("RFB 003.007\n", 1, 1, "more"), bytesOf("RFB 003.007\n", 1, 1, "more")},
+		"password": {bytesOf("RFB 003.008\n", 2, 0, "more"), bytesOf("RFB 003.008\n", 2, 0, "more")},
+		"old":      {bytesOf("RFB 003.003\n", 0, "more"), bytesOf("RFB 003.003\n", 0, "more")},
+		"nonsense": {[]byte("GET / HTTP/1.1\r\n\r\n"), []byte("GET / HTTP/1.1\r\n\r\n")},
+		"short":    {[]byte("RFB"), []byte("RFB")},
+		"shorter":  {bytesOf("RFB 003.008\n", 1), bytesOf("RFB 003.008\n", 1)},
+		"nothing":  {nil, nil},
+	} {
+		var got bytes.Buffer
+		if err := rfb.Share(&got, iotest.OneByteReader(bytes.NewReader(c.says))); err != nil {
+			t.Errorf("%s: %v", name, err)
+		}
+		if !bytes.Equal(got.Bytes(), c.want) {
+			t.Errorf("%s: it hears %q, want %q", name, got.Bytes(), c.want)
+		}
+	}
+}
+
 func FuzzClient(f *testing.F) {
 	f.Add(start())
 	f.Add(bytesOf(start(), head(0, 2, 1, 0, 0, 0, 0), 1, 2, 3, 4, 5, 6, 7, 8))
