@@ -22,6 +22,8 @@ const (
 	cleanupDeadline = 20 * time.Second
 	// patience is how long what a case made may take to go away by itself.
 	patience = 5 * time.Second
+	// slowness is how much longer all takes with Harness.Slow.
+	slowness = 10
 )
 
 // insidePath is where the inside program appears in sandboxes.
@@ -38,6 +40,8 @@ type suite struct {
 	token    string       // part of every sandbox's id
 	patience time.Duration
 	cleanup  time.Duration
+	slower   time.Duration // what deadlines are multiplied with
+	disk     string        // of Harness.RootFS, where the engine needs one
 	boxes    *atomic.Int64
 }
 
@@ -107,7 +111,11 @@ func grouped(cases []Case) []group {
 func newSuite(tb testing.TB, h Harness) *suite {
 	s := &suite{
 		h: h, tmp: filepath.Join(tb.TempDir(), "tmp"), boxes: new(atomic.Int64),
-		patience: patience, cleanup: cleanupDeadline,
+		patience: patience, cleanup: cleanupDeadline, slower: 1,
+	}
+	if h.Slow {
+		s.slower = slowness
+		s.patience, s.cleanup = slowness*patience, slowness*cleanupDeadline
 	}
 	s.token = fmt.Sprintf("et%x", time.Now().UnixNano()&0xffffffffff)
 	s.owner = engine.Owner{UID: os.Getuid(), GID: os.Getgid()}
@@ -131,13 +139,19 @@ func newSuite(tb testing.TB, h Harness) *suite {
 			tb.Errorf("Close = %v", err)
 		}
 	})
-	ctx, cancel := context.WithTimeout(tb.Context(), defaultDeadline)
+	ctx, cancel := context.WithTimeout(tb.Context(), s.slower*defaultDeadline)
 	defer cancel()
 	f, err := s.engine.Probe(ctx)
 	if err != nil || !f.Usable {
 		tb.Fatalf("Probe: error %v, usable %v, missing %+v: there is nothing to check", err, f.Usable, f.Missing)
 	}
 	s.features = f
+	if f.Disk && h.RootFS != "" {
+		s.disk = filepath.Join(filepath.Dir(s.tmp), "rootfs.ext4")
+		if err := writeDisk(ctx, s.disk, h.RootFS); err != nil {
+			tb.Fatal(err)
+		}
+	}
 	if s.name = h.Label; s.name == "" {
 		s.name = s.engine.Name()
 	}
@@ -211,6 +225,7 @@ func (s *suite) attempt(tb testing.TB, c *Case) Result {
 	if deadline == 0 {
 		deadline = defaultDeadline
 	}
+	deadline *= s.slower
 	before := s.snapshot(tb)
 	ctx, cancel := context.WithTimeout(context.Background(), deadline)
 	defer cancel()

@@ -70,8 +70,11 @@ func (t *T) after(f func()) {
 
 // times returns how often a case repeats what a rule wants n times.
 func (t *T) times(n int) int {
-	if *heavy {
+	switch {
+	case *heavy:
 		return n
+	case t.h.Slow:
+		return min(n, 2)
 	}
 	return max(n/20, min(n, 5))
 }
@@ -146,23 +149,30 @@ func (t *T) rootFS(base, image string) *engine.RootFS {
 	changes := filepath.Join(base, "changes")
 	t.ok(os.Mkdir(changes, 0o700), "Mkdir")
 	root := &engine.RootFS{Path: image, Changes: changes}
-	if t.features.Disk {
-		root.Disk = t.disk(base, image)
+	switch {
+	case !t.features.Disk:
+	case image == t.real(t.h.RootFS):
+		root.Disk = t.disk
+	default:
+		root.Disk = filepath.Join(base, "rootfs.ext4")
+		t.ok(writeDisk(t.ctx, root.Disk, image), "write a disk")
 	}
 	return root
 }
 
-// disk returns a disk of a root file system.
-func (t *T) disk(base, image string) string {
+// writeDisk makes a disk of a root file system.
+func writeDisk(ctx context.Context, path, image string) error {
 	root, err := safefs.Open(image, nil)
-	t.ok(err, "Open")
+	if err != nil {
+		return err
+	}
 	defer root.Close()
-	f, err := os.Create(filepath.Join(base, "rootfs.ext4"))
-	t.ok(err, "Create")
-	defer f.Close()
-	_, err = ext4.WriteTree(t.ctx, f, root, nil)
-	t.ok(err, "WriteTree")
-	return f.Name()
+	f, err := os.Create(path)
+	if err != nil {
+		return err
+	}
+	_, err = ext4.WriteTree(ctx, f, root, nil)
+	return errors.Join(err, f.Close())
 }
 
 // inside returns arguments with the work folder where the program has it.
