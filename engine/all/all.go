@@ -115,6 +115,7 @@ func ofImages(opts *Options) (engine.Engine, error) {
 		CNIConfigDir:     section.CNIConfigDir,
 		CNIPluginDirs:    section.CNIPluginDirs,
 		DefaultSubnet:    section.DefaultSubnet,
+		Ports:            ports(opts),
 		AllowDevices:     section.AllowDevices,
 		AllowCaps:        section.AllowCaps,
 		AllowInsecure:    section.AllowInsecureOptions,
@@ -124,6 +125,9 @@ func ofImages(opts *Options) (engine.Engine, error) {
 		Logger:           opts.Logger,
 	})
 }
+
+// ports is the folder of the host's ports that sandboxes of any engine have.
+func ports(opts *Options) string { return filepath.Join(opts.Config.Runtime, "ports") }
 
 // runtime returns the runtime folder of an engine: what it does not know in
 // there it takes for its own and sweeps.

@@ -11,6 +11,7 @@ import (
 	"github.com/caissonrun/caisson/engine"
 	"github.com/caissonrun/caisson/engine/enginetest"
 	"github.com/caissonrun/caisson/engine/oci"
+	"github.com/caissonrun/caisson/internal/network/networktest"
 )
 
 // harness is an engine's harness for the conformance suite: programs run in an
@@ -44,7 +45,7 @@ func harness(t *testing.T, opts oci.Options) enginetest.Harness {
 func TestConformance(t *testing.T) {
 	opts := oci.Options{AllowHostNetwork: true}
 	if os.Geteuid() == 0 {
-		opts.CNIConfigDir, _ = bridges(t)
+		opts.CNIConfigDir, _ = networktest.Bridges(t)
 	}
 	h := harness(t, opts)
 	h.Label = "oci builtin"

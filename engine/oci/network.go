@@ -38,7 +38,7 @@ func (j *joined) apply(box *isolate.Spec) {
 // networks is where networks are found and kept.
 func (o *Options) networks() *network.Options {
 	return &network.Options{
-		Runtime: filepath.Join(o.Runtime, kept.NetworksDir), Installation: o.Installation,
+		Runtime: filepath.Join(o.Runtime, kept.NetworksDir), Ports: o.Ports, Installation: o.Installation,
 		ConfigDir: o.CNIConfigDir, PluginDirs: o.CNIPluginDirs, Subnet: o.DefaultSubnet,
 	}
 }

@@ -98,6 +98,8 @@ type Options struct {
 	AllowCaps []string
 	// AllowInsecure lets tasks switch off protection by insecure_options.
 	AllowInsecure bool
+	// Ports is the folder of reserved ports that engines share. Empty: one in Runtime.
+	Ports string
 	// Installation names the state folder that this engine works for: [a-z0-9],
 	// at most 16. Sweep touches nothing of another one. Empty: "0".
 	Installation string

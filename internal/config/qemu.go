@@ -24,8 +24,12 @@ type Qemu struct {
 	NonRoot    bool              `json:"nonroot"`             // a program that would be root becomes UID and GID
 	UID        int               `json:"uid,omitempty"`       // 0: the engine's default
 	GID        int               `json:"gid,omitempty"`       // 0: the engine's default
-	IDBase     uint32            `json:"id_base"`             // first id of the host for QEMUs
-	IDCount    uint32            `json:"id_count"`            // how many ids of the host
+	// CNIConfigDir and the next two are as the engine oci has them.
+	CNIConfigDir  string   `json:"cni_config_dir"`
+	CNIPluginDirs []string `json:"cni_plugin_dirs"`
+	DefaultSubnet string   `json:"default_subnet"`
+	IDBase        uint32   `json:"id_base"`  // first id of the host for QEMUs
+	IDCount       uint32   `json:"id_count"` // how many ids of the host
 }
 
 func defaultQemu() Qemu { return Qemu{NonRoot: true, IDBase: 1946288128, IDCount: 65536} }
@@ -99,6 +103,7 @@ func qemuSection() *fields.Type {
 		},
 		fields.Field{Name: "uid", Type: id(), Default: "1000", Doc: "Who programs run as that would be root. 0 is the default."},
 		fields.Field{Name: "gid", Type: id(), Default: "1000", Doc: "The group of that user."},
+		cniConfigDir(), cniPluginDirs(), defaultSubnet(),
 		fields.Field{
 			Name: "id_base", Type: whole("an id of the host, 65536 to 4294901760", 65536, 1<<32-65536), Default: "1946288128",
 			Doc: "As root, the first user and group id of the host that is given to QEMUs. The range must belong to nobody else.",
