@@ -110,14 +110,14 @@ func readOwn(s *engine.Spec) (*own, error) {
 		return nil, err
 	}
 	if m.Kernel == "" && img.Format == "raw" && img.Layer == "" {
-		return o, bootable(img.Disk)
+		return o, checkBoot(img.Disk)
 	}
 	return o, nil
 }
 
-// bootable refuses a disk whose first sector no BIOS would start, so that nobody
+// checkBoot refuses a disk whose first sector no BIOS would start, so that nobody
 // waits for it.
-func bootable(name string) error {
+func checkBoot(name string) error {
 	f, err := os.Open(name)
 	if err != nil {
 		return safefs.Sorted(caisson.OpCreate, "machine.image", err)
@@ -346,7 +346,7 @@ func (set *setting) addOwnShares(s *engine.Spec, bs *boxSpec, m *machine.Spec) {
 		bs.Box.Entries = append(bs.Box.Entries, isolate.Entry{Path: insideShares, Dir: true})
 		m.Shares = append(m.Shares, machine.Share{Tag: shareTag, Path: insideShares})
 		bs.Guest.Mounts = append(bs.Guest.Mounts, guest.Mount{
-			Type: "9p", Source: shareTag, Target: ownShares, Options: shareOptions, Wait: deviceTime,
+			Type: "9p", Source: shareTag, Target: ownShares, Options: shareOptions,
 		})
 	}
 	secret := func(m *isolate.Mount) bool { return m.Target == secretsDir }
