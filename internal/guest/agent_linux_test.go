@@ -29,7 +29,7 @@ func TestMain(m *testing.M) {
 }
 
 // limit is more than anything here takes.
-const limit = time.Minute
+const limit = 3 * time.Minute
 
 func testContext(t *testing.T) context.Context {
 	t.Helper()
@@ -180,7 +180,7 @@ func checkLeaks(t *testing.T) {
 // eventually waits until something is so.
 func eventually(t *testing.T, what string, f func() bool) {
 	t.Helper()
-	for deadline := time.Now().Add(20 * time.Second); !f(); time.Sleep(2 * time.Millisecond) {
+	for deadline := time.Now().Add(limit); !f(); time.Sleep(2 * time.Millisecond) {
 		if time.Now().After(deadline) {
 			t.Errorf("not so: %s", what)
 			return

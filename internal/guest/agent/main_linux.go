@@ -129,7 +129,10 @@ func prepare() {
 	for _, name := range modules {
 		if err := loadModule(name, ""); err != nil {
 			complain("module", err)
+			continue
 		}
+		// The file is in memory, and nobody needs it any more.
+		_ = os.Remove(name)
 	}
 }
 
