@@ -144,6 +144,45 @@ type Snapshotter interface {
 	Snapshot(ctx context.Context, dir string) error
 }
 
+// An Originator is a Sandbox that tells what it began with. It belongs to no field
+// of Features.
+type Originator interface {
+	// Origin returns what the sandbox began with. Errors: ErrAborted.
+	Origin(ctx context.Context) (Origin, error)
+}
+
+// An Origin is what a sandbox began with.
+type Origin struct {
+	// From says that it went on from a saved state, in place of beginning anew.
+	From bool `json:"from,omitempty"`
+	// Saved says that its state was saved for others like it.
+	Saved bool `json:"saved,omitempty"`
+	// Why says why it did not go on from a state that there is, or was not saved.
+	Why string `json:"why,omitempty"`
+}
+
+// A Saver is an Engine that keeps states of sandboxes in which nothing of a task has
+// run, so that others like them begin there. It belongs to no field of Features.
+type Saver interface {
+	// SavedStates lists them, the one that was used last first.
+	SavedStates(ctx context.Context) ([]SavedState, error)
+	// RemoveState removes one. Sandboxes that went on from it are not disturbed.
+	// Errors: ErrNotFound; ErrInvalid if that can be no key.
+	RemoveState(ctx context.Context, key string) error
+}
+
+// A SavedState is one that a Saver has.
+type SavedState struct {
+	Key    string        `json:"key"`
+	Engine string        `json:"engine"`
+	Name   string        `json:"name"` // what it is of
+	Size   caisson.Bytes `json:"size"`
+	Made   time.Time     `json:"made"`
+	Used   time.Time     `json:"used"`
+	// By is what it was made by, such as a version of QEMU.
+	By string `json:"by"`
+}
+
 // A Displayer is a Sandbox with screens: Features.Displays. A sandbox of an
 // engine that does not declare them may have the methods, too, and answer
 // ErrUnsupported.

@@ -175,7 +175,7 @@ func (a *attendant) create(ctx context.Context, st *step) (engine.Sandbox, error
 	}
 	a.live[folder] = sb
 	crash.Point(crash.CreatedBefore)
-	if err := a.append(&caisson.Event{Type: caisson.EventCreated, Step: st.name, Sandbox: sb.ID()}, true); err != nil {
+	if err := a.append(&caisson.Event{Type: caisson.EventCreated, Step: st.name, Sandbox: sb.ID(), Message: a.origin(ctx, sb)}, true); err != nil {
 		return nil, errors.Join(err, a.dispose(ctx, folder))
 	}
 	crash.Point(crash.CreatedAfter)

@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/caissonrun/caisson"
+	"github.com/caissonrun/caisson/engine"
 	"github.com/caissonrun/caisson/internal/carry"
 	"github.com/caissonrun/caisson/internal/guest"
 	"github.com/caissonrun/caisson/internal/isolate"
@@ -43,7 +44,7 @@ type box struct {
 	console *console
 	gate    *carry.Carrier // nil without a gateway
 	inside  *guest.Gateway // the gateway's sockets in the guest
-	origin  origin         // what the machine began with; set while it boots
+	origin  engine.Origin  // what the machine began with; set while it boots
 	person  guest.Person   // who programs run as; empty where the spec has numbers
 
 	// showing is held while a viewer is handed over, so that they can be counted.

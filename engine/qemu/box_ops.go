@@ -15,7 +15,7 @@ type op func(b *box, params json.RawMessage) (result json.RawMessage, files []*o
 // ops are those that there are. It is never changed.
 var ops = map[string]op{
 	kept.FilesOp:    doFiles,
-	opState:         doState,
+	kept.OpOrigin:   doOrigin,
 	kept.OpSnapshot: doSnapshot,
 	kept.OpDisplay:  doDisplay,
 }

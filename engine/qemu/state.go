@@ -3,6 +3,7 @@
 package qemu
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"os"
@@ -137,3 +138,36 @@ func copied(s *engine.Spec, f *os.File, name string) (bool, error) {
 	defer src.Close()
 	return true, copyContents(f, src)
 }
+
+// SavedStates implements engine.Saver.
+func (e *Engine) SavedStates(ctx context.Context) ([]engine.SavedState, error) {
+	if err := e.boxes.Open(ctx, caisson.OpState); err != nil {
+		return nil, err
+	}
+	states, err := e.opts.openStates()
+	if err != nil {
+		return nil, err
+	}
+	all, err := states.List()
+	var list []engine.SavedState
+	for _, st := range all {
+		list = append(list, engine.SavedState{
+			Key: st.Key, Engine: Name, Name: st.Name, Size: st.Size, Made: st.Made, Used: st.Used, By: "QEMU " + st.Shape.QEMU,
+		})
+	}
+	return list, err
+}
+
+// RemoveState implements engine.Saver.
+func (e *Engine) RemoveState(ctx context.Context, key string) error {
+	if err := e.boxes.Open(ctx, caisson.OpState); err != nil {
+		return err
+	}
+	states, err := e.opts.openStates()
+	if err != nil {
+		return err
+	}
+	return states.Remove(key)
+}
+
+var _ engine.Saver = (*Engine)(nil)

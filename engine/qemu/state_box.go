@@ -23,16 +23,6 @@ import (
 // snapshotTime is how long writing a machine's state and disks may take.
 const snapshotTime = 5 * time.Minute
 
-// opState asks what the machine began with: an origin.
-const opState = "state"
-
-// An origin is what a box tells of the state that it goes on from, or has saved.
-type origin struct {
-	From  string `json:"from,omitempty"`  // boxSpec.State
-	Saved bool   `json:"saved,omitempty"` // there is a state for boxSpec.Save
-	Why   string `json:"why,omitempty"`   // there is none, or none that fits
-}
-
 // load has the machine, which was started to wait for it, go on from a saved state.
 func (b *box) load(ctx context.Context) error {
 	f, err := os.Open(b.spec.State)
@@ -43,7 +33,7 @@ func (b *box) load(ctx context.Context) error {
 	if err := machine.Load(ctx, b.qmp, f); err != nil {
 		return fmt.Errorf("saved state: %w", err)
 	}
-	b.origin.From = b.spec.State
+	b.origin.From = true
 	return b.qmp.Continue(ctx)
 }
 
@@ -97,8 +87,8 @@ func (b *box) saveState(ctx context.Context) error {
 	return nil
 }
 
-// doState answers opState.
-func doState(b *box, _ json.RawMessage) (json.RawMessage, []*os.File, error) {
+// doOrigin answers kept.OpOrigin.
+func doOrigin(b *box, _ json.RawMessage) (json.RawMessage, []*os.File, error) {
 	told := b.origin
 	if told.Why == "" {
 		told.Why = b.spec.Unfit

@@ -20,6 +20,7 @@ var (
 	_ engine.StatsReader = measured{}
 	_ engine.Pauser      = pausable{}
 	_ engine.Snapshotter = copyable{}
+	_ engine.Originator  = copyable{}
 )
 
 // compose returns s with the optional interfaces that it has: exec always,
@@ -86,7 +87,8 @@ func served(s *sandbox, w *Works) engine.Sandbox {
 			engine.StatsReader
 			engine.Pauser
 			engine.Snapshotter
-		}{b, f, g, m, p, copyable{s}}
+			engine.Originator
+		}{b, f, g, m, p, copyable{s}, copyable{s}}
 	}
 	switch [2]bool{w.Stats, w.Pause} {
 	case [2]bool{true, true}:
