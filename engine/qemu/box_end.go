@@ -3,6 +3,7 @@
 package qemu
 
 import (
+	"bytes"
 	"cmp"
 	"context"
 	"encoding/json"
@@ -56,7 +57,7 @@ func (b *box) watch() {
 		select {
 		case <-b.proc.Done():
 		case <-time.After(partTime):
-			_ = b.qemu.Kill()
+			b.end("the machine was ended because " + cause(b.agent.Err()).Error())
 			<-b.proc.Done()
 		}
 	}
@@ -70,6 +71,14 @@ func (b *box) watch() {
 	if !b.closing {
 		b.lost = &lostError{why}
 	}
+}
+
+// end ends the machine, for a reason that others are told.
+func (b *box) end(why string) {
+	b.mu.Lock()
+	b.killed = why
+	b.mu.Unlock()
+	_ = b.qemu.Kill()
 }
 
 // A lostError says that a machine has ended, with what ran in it.
@@ -114,8 +123,6 @@ func (b *box) why() string {
 		return "the guest has restarted itself, and that ends its machine"
 	case last.reason == "guest-shutdown":
 		return "the guest has switched itself off"
-	case b.agent != nil && b.agent.Err() != nil && signal == int(syscall.SIGKILL):
-		return "the machine was ended because " + cause(b.agent.Err()).Error()
 	case signal != 0:
 		return fmt.Sprintf("QEMU was killed by signal %d (%v) from outside of Caisson", signal, syscall.Signal(signal))
 	case last.reason == "host-signal":
@@ -166,6 +173,9 @@ func (b *box) tooLate(err error) error {
 	if !errors.Is(err, context.DeadlineExceeded) {
 		return err
 	}
+	if b.qmp == nil {
+		return boot(caisson.ErrUnavailable, "QEMU has not answered within %v%s; its last words: %s", b.patience(), b.halted(), b.lastWords())
+	}
 	how := "a slow host needs more patience, or the kernel lacks what a guest needs (virtio, serial port)"
 	if b.spec.Guest.Root == "" {
 		how = "the machine's image must start caisson-guest when it boots, as those of caisson vm build do"
@@ -198,14 +208,20 @@ func (b *box) said(what string, err error) error {
 
 // halted says that somebody has halted QEMU, if so.
 func (b *box) halted() string {
-	data, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", b.proc.PID))
-	if err != nil {
+	if !stopped(b.proc.PID) {
 		return ""
 	}
-	// The name may have anything in it but ends with the last parenthesis.
-	_, state, _ := strings.Cut(string(data[strings.LastIndexByte(string(data), ')')+1:]), " ")
-	if strings.HasPrefix(state, "T") {
-		return fmt.Sprintf(": QEMU, process %d, was stopped by a signal; kill -CONT %d lets it go on", b.proc.PID, b.proc.PID)
+	return fmt.Sprintf(": QEMU, process %d, was stopped by a signal; kill -CONT %d lets it go on", b.proc.PID, b.proc.PID)
+}
+
+// stopped reports whether a process of this host's was halted by a signal, where that
+// can be known.
+func stopped(pid int) bool {
+	data, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
+	if err != nil {
+		return false
 	}
-	return ""
+	// The name may have anything in it, and ends with the last parenthesis.
+	fields := strings.Fields(string(data[bytes.LastIndexByte(data, ')')+1:]))
+	return len(fields) > 0 && fields[0] == "T"
 }

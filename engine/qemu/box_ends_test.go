@@ -4,19 +4,13 @@ package qemu
 
 import (
 	"errors"
-	"os"
-	"path/filepath"
 	"strings"
 	"syscall"
 	"testing"
-	"time"
-
-	"golang.org/x/sys/unix"
 
 	"github.com/caissonrun/caisson"
 	"github.com/caissonrun/caisson/internal/guest"
 	"github.com/caissonrun/caisson/internal/isolate"
-	"github.com/caissonrun/caisson/internal/machine"
 	"github.com/caissonrun/caisson/keeper/server"
 )
 
@@ -85,11 +79,3 @@ func lost(t *testing.T, b *box, main *running, want string) {
 		t.Errorf("%d bytes are kept of the console, more than %d", n, maxConsole)
 	}
 }
-
-var (
-	_ = filepath.Join
-	_ = os.Open
-	_ = time.Now
-	_ = unix.Kill
-	_ = machine.Q35
-)

@@ -26,14 +26,13 @@ func (b *box) Kill() error {
 	if err == nil {
 		return nil
 	}
-	if ctx.Err() != nil {
-		b.mu.Lock()
-		b.killed = fmt.Sprintf("the guest has not ended its programs within %v, so the machine was ended%s", b.killTime, b.halted())
-		b.mu.Unlock()
-	}
-	// It ends anyway if the agent has gone.
-	if err := b.qemu.Kill(); err != nil {
-		return err
+	switch {
+	case b.agent.Err() != nil:
+		// The machine ends, or is ended by whoever watches it.
+	case ctx.Err() != nil:
+		b.end(fmt.Sprintf("the guest has not ended its programs within %v, so the machine was ended%s", b.killTime, b.halted()))
+	default:
+		b.end("the guest can't end its programs, so the machine was ended: " + cause(err).Error())
 	}
 	select {
 	case <-b.over:
