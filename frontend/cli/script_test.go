@@ -128,6 +128,8 @@ func program(t *testing.T) string {
 //	processes N WORD    N processes have WORD in their command line
 //	tmpfs DIR SIZE      mounts a small file system, until the script's end
 //	served DIR          serves a folder by http; WEB is its URL
+//	viewer ADDRESS SIZE COLOUR N    N VNC viewers see a screen of the inside program's
+//	picture FILE SIZE COLOUR        the PNG file shows one
 //	artifact REF FILE   pushes a WebAssembly module; REGISTRY is the registry
 //
 // Whatever happens, a script's tasks are removed at its end, and then nothing
@@ -161,6 +163,8 @@ func TestScripts(t *testing.T) {
 			"tmpfs":      cmdTmpfs,
 			"served":     cmdServed,
 			"artifact":   cmdArtifact,
+			"viewer":     cmdViewer,
+			"picture":    cmdPicture,
 		},
 	})
 }

@@ -193,31 +193,41 @@ func (c *Client) Capture() (*image.RGBA, error) {
 // servers then send the others away. Where a password is asked for it changes
 // nothing.
 func Share(server io.Writer, viewer io.Reader) error {
-	hello := make([]byte, 13)
-	n, err := io.ReadFull(viewer, hello)
+	// Each is passed on at once: the other side waits for it.
+	version, err := pass(server, viewer, 12)
 	if err != nil {
-		_, writeErr := server.Write(hello[:n])
-		return errors.Join(writeErr, ended(err))
-	}
-	if _, err := server.Write(hello); err != nil {
-		return err
+		return ended(err)
 	}
 	var minor int
-	_, _ = fmt.Sscanf(string(hello[:12]), "RFB 003.%03d\n", &minor)
-	if minor >= 7 && hello[12] == securityNone {
-		if err := share(server, viewer); err != nil {
-			return err
+	_, _ = fmt.Sscanf(string(version), "RFB 003.%03d\n", &minor)
+	if minor >= 7 {
+		kind, err := pass(server, viewer, 1)
+		if err == nil && kind[0] == securityNone {
+			err = share(server, viewer)
+		}
+		if err != nil {
+			return ended(err)
 		}
 	}
 	_, err = io.Copy(server, viewer)
 	return err
 }
 
+// pass passes n bytes on, and returns them.
+func pass(server io.Writer, viewer io.Reader, n int) ([]byte, error) {
+	data := make([]byte, n)
+	n, err := io.ReadFull(viewer, data)
+	if _, writeErr := server.Write(data[:n]); err == nil {
+		err = writeErr
+	}
+	return data, err
+}
+
 // share takes the viewer's wish and passes on ours (RFC 6143, section 7.3.1).
 func share(server io.Writer, viewer io.Reader) error {
 	wish := make([]byte, 1)
 	if _, err := io.ReadFull(viewer, wish); err != nil {
-		return ended(err)
+		return err
 	}
 	_, err := server.Write([]byte{1})
 	return err

@@ -245,6 +245,25 @@ func TestShare(t *testing.T) {
 	}
 }
 
+// A viewer behind Share sees the screen: nothing is held back that the other side
+// waits for.
+func TestShareLive(t *testing.T) {
+	server := look(t, rfb.NewScreen(64, 48, orange))
+	viewer, relay := net.Pipe()
+	var relaying sync.WaitGroup
+	relaying.Go(func() { _ = rfb.Share(server, relay) })
+	relaying.Go(func() {
+		_, _ = io.Copy(relay, server)
+		relay.Close()
+	})
+	t.Cleanup(func() {
+		viewer.Close()
+		server.Close()
+		relaying.Wait()
+	})
+	shows(t, client(t, viewer), 64, 48, orange)
+}
+
 func FuzzClient(f *testing.F) {
 	f.Add(start())
 	f.Add(bytesOf(start(), head(0, 2, 1, 0, 0, 0, 0), 1, 2, 3, 4, 5, 6, 7, 8))
