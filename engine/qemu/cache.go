@@ -89,7 +89,7 @@ func (o *Options) readBase(s *sources, under string) (*base, error) {
 		}
 	}
 	if b.Under != under {
-		b.Under, b.Boots, b.TSC = under, nil, 0
+		b.Under, b.Boots, b.TSC = under, nil, machine.TSCKHz()
 	}
 	for _, file := range []string{path, b.Initrd, o.cacheName(kernelPrefix, s.of)} {
 		touch(file, info.ModTime())
@@ -112,7 +112,9 @@ func touch(path string, last time.Time) {
 
 // writeBase writes a base down.
 func (o *Options) writeBase(b *base) error {
+	b.mu.Lock()
 	data, err := json.Marshal(b)
+	b.mu.Unlock()
 	if err != nil {
 		return err
 	}
@@ -127,7 +129,7 @@ func (o *Options) lockBase(ctx context.Context, of string) (*lockfile.Lock, erro
 // makeBase makes a base of its sources: it asks QEMU what it has, and writes what
 // guests begin with.
 func (o *Options) makeBase(ctx context.Context, s *sources, under string) (*base, error) {
-	b := &base{Version: baseVersion, Of: s.of, Under: under}
+	b := &base{Version: baseVersion, Of: s.of, Under: under, TSC: machine.TSCKHz()}
 	var err error
 	if b.QEMU, err = machine.FindQEMU(ctx, s.program, s.kernel.Arch); err != nil {
 		return nil, err

@@ -14,6 +14,7 @@ import (
 	"github.com/caissonrun/caisson/engine"
 	"github.com/caissonrun/caisson/engine/enginetest"
 	"github.com/caissonrun/caisson/internal/machine/machinetest"
+	"github.com/caissonrun/caisson/internal/network/networktest"
 	"github.com/caissonrun/caisson/keeper"
 )
 
@@ -34,6 +35,9 @@ func TestConformance(t *testing.T) {
 	opts := Options{
 		Kernel: k.Image, Modules: k.Modules, Accels: []string{"tcg"}, Types: []string{"q35"}, BootTime: testLimit, Agent: machinetest.Agent(t),
 		Snapshot: true, Runtime: filepath.Join(dir, "run"), Cache: filepath.Join(dir, "cache"), Keeper: keeper.Command{self, keeper.Subcommand},
+	}
+	if os.Geteuid() == 0 {
+		opts.CNIConfigDir, _ = networktest.Bridges(t)
 	}
 	engineOf := func(installation string) func(testing.TB) engine.Engine {
 		return func(t testing.TB) engine.Engine {
@@ -62,7 +66,10 @@ func TestConformance(t *testing.T) {
 			"isolation:" + engine.SeparateKernel,
 		},
 	}
-	if os.Geteuid() != 0 {
+	if os.Geteuid() == 0 {
+		h.Networks = []string{"lan", "store"}
+		h.Require = append(h.Require, "networks.default", "networks.named", "ports", "gateway", "networks.allow")
+	} else {
 		h.Label = "qemu, ordinary user"
 		h.Groups = []string{"lifecycle"}
 	}

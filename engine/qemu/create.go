@@ -50,7 +50,22 @@ func (e *Engine) Create(ctx context.Context, spec *engine.Spec) (engine.Sandbox,
 			return nil, err
 		}
 	}
-	return e.create(ctx, spec, c, how)
+	sb, err := e.create(ctx, spec, c, how)
+	if errors.Is(err, caisson.ErrUnavailable) && ctx.Err() == nil && how.own == nil {
+		e.doubt(how)
+	}
+	return sb, err
+}
+
+// doubt has the kind of machine tried again that a guest did not boot on.
+func (e *Engine) doubt(how *making) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	how.base.forget(how.accel, how.kind)
+	if err := e.opts.writeBase(how.base); err != nil {
+		e.opts.Logger.Warn("what boots", "op", "create", "err", err)
+	}
+	e.host = nil
 }
 
 // permit refuses what this host can't do.

@@ -84,8 +84,7 @@ func (o *Options) missing(h *host, t *tried) []engine.Missing {
 	add := func(what, why, do string) {
 		list = append(list, engine.Missing{What: what, Why: why, Do: do})
 	}
-	for i := range h.base.Boots {
-		b := &h.base.Boots[i]
+	for _, b := range h.base.boots() {
 		if b.Missing == "" {
 			continue
 		}

@@ -13,6 +13,7 @@ import (
 	"runtime"
 	"slices"
 	"strings"
+	"sync"
 	"syscall"
 	"time"
 
@@ -54,6 +55,8 @@ type base struct {
 	Under string  `json:"under"`
 	Boots []tried `json:"boots,omitempty"`
 	TSC   int64   `json:"tsc,omitempty"` // machine.TSCKHz
+
+	mu sync.Mutex // held for Boots once the base is known to several
 }
 
 // baseVersion is that of the form in which a base is written.
@@ -77,23 +80,35 @@ const retry = 30 * time.Minute
 
 // known returns what is known of a kind of machine, or nil.
 func (b *base) known(accel, kind string, now time.Time) *tried {
-	for i := range b.Boots {
-		t := &b.Boots[i]
+	for _, t := range b.boots() {
 		if t.Accel == accel && t.Type == kind && (t.Missing == "" || now.Sub(t.At) < retry && !now.Before(t.At)) {
-			return t
+			return &t
 		}
 	}
 	return nil
 }
 
-// note remembers what became of a kind of machine.
-func (b *base) note(t tried) {
-	b.forget(t.Accel, t.Type)
-	b.Boots = append(b.Boots, t)
+// boots returns what is known of kinds of machines.
+func (b *base) boots() []tried {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return slices.Clone(b.Boots)
+}
+
+// note remembers what became of kinds of machines.
+func (b *base) note(list ...tried) {
+	for _, t := range list {
+		b.forget(t.Accel, t.Type)
+		b.mu.Lock()
+		b.Boots = append(b.Boots, t)
+		b.mu.Unlock()
+	}
 }
 
 // forget has a kind of machine be tried again.
 func (b *base) forget(accel, kind string) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
 	b.Boots = slices.DeleteFunc(b.Boots, func(t tried) bool { return t.Accel == accel && t.Type == kind })
 }
 

@@ -105,8 +105,11 @@ func (e *Engine) base(ctx context.Context, chosen string) (*base, error) {
 		return nil, err
 	}
 	b, err := e.opts.readBase(s, under)
-	if b != nil || err != nil {
-		return b, errors.Join(err, b.check())
+	if err != nil {
+		return nil, err
+	}
+	if b != nil {
+		return b, b.check()
 	}
 	lock, err := e.opts.lockBase(ctx, s.of)
 	if err != nil {
@@ -117,10 +120,10 @@ func (e *Engine) base(ctx context.Context, chosen string) (*base, error) {
 	if b, err = e.opts.readBase(s, under); b == nil && err == nil {
 		b, err = e.opts.makeBase(ctx, s, under)
 	}
-	if err != nil {
-		return nil, err
+	if err == nil {
+		err = b.check()
 	}
-	return b, b.check()
+	return b, err
 }
 
 // chosen returns the most wanted kind of machine that works, or nil.
@@ -176,7 +179,7 @@ func (e *Engine) tried(ctx context.Context, h *host, accel, kind string) (*tried
 	// Somebody else may have been quicker.
 	if s, err := e.opts.look(""); err == nil && s.of == h.base.Of {
 		if again, err := e.opts.readBase(s, h.base.Under); err == nil && again != nil {
-			h.base = again
+			h.base.note(again.Boots...)
 		}
 	}
 	if t := h.base.known(accel, kind, time.Now()); t != nil {
@@ -184,9 +187,6 @@ func (e *Engine) tried(ctx context.Context, h *host, accel, kind string) (*tried
 	}
 	t := tried{Accel: accel, Type: kind}
 	if t.Missing = h.lacking(accel, kind); t.Missing == "" {
-		if h.base.TSC == 0 {
-			h.base.TSC = machine.TSCKHz()
-		}
 		began := time.Now()
 		t.Works, err = e.try(ctx, h, accel, kind)
 		t.Took = time.Since(began)
