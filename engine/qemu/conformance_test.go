@@ -80,8 +80,20 @@ func TestConformance(t *testing.T) {
 func suiteRoot(t *testing.T) string {
 	t.Helper()
 	root := filepath.Join(t.TempDir(), "root")
-	for _, dir := range []string{"", "etc", "home", "root", "tmp", "var", "var/tmp"} {
+	for _, dir := range []string{"", "bin", "etc", "home", "root", "tmp", "var", "var/tmp"} {
 		if err := os.Mkdir(filepath.Join(root, dir), 0o755); err != nil {
+			t.Fatal(err)
+		}
+	}
+	busybox, err := os.ReadFile("/usr/bin/busybox")
+	if err != nil {
+		machinetest.Need(t, "busybox", err)
+	}
+	if err := os.WriteFile(filepath.Join(root, "bin", "busybox"), busybox, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	for _, name := range []string{"sh", "sleep", "cat", "echo"} {
+		if err := os.Symlink("busybox", filepath.Join(root, "bin", name)); err != nil {
 			t.Fatal(err)
 		}
 	}
