@@ -29,6 +29,14 @@ func (b *box) boot() (err error) {
 	if err != nil {
 		return b.whyNot(ctx, err)
 	}
+	go func() {
+		// What QEMU has started may live on, with its connections.
+		select {
+		case <-b.proc.Done():
+			cancel()
+		case <-ctx.Done():
+		}
+	}()
 	if b.spec.State != "" {
 		if err := b.load(ctx); err != nil {
 			port.Close()
@@ -60,7 +68,6 @@ func (b *box) patience() time.Duration {
 }
 
 // start starts QEMU with its three connections, and returns the one to the agent.
-// ctx ends when QEMU does not answer any more, or has ended.
 func (b *box) start(ctx context.Context) (port net.Conn, err error) {
 	var inside [3]*os.File
 	defer func() {

@@ -4,6 +4,8 @@ package qemu
 
 import (
 	"errors"
+	"os"
+	"path/filepath"
 	"strings"
 	"syscall"
 	"testing"
@@ -11,6 +13,7 @@ import (
 	"github.com/caissonrun/caisson"
 	"github.com/caissonrun/caisson/internal/guest"
 	"github.com/caissonrun/caisson/internal/isolate"
+	"github.com/caissonrun/caisson/internal/machine"
 	"github.com/caissonrun/caisson/keeper/server"
 )
 
@@ -41,6 +44,29 @@ func testEnds(t *testing.T, p *parts) {
 			}
 			lost(t, b, main, test.want)
 		})
+	}
+}
+
+// testErrBoot holds what is said of a real guest without an agent.
+func testErrBoot(t *testing.T, p *parts) {
+	file := filepath.Join(t.TempDir(), "init")
+	if err := os.WriteFile(file, []byte("no program"), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	m := p.machine()
+	m.Initrd = filepath.Join(t.TempDir(), "initrd")
+	f, err := os.Create(m.Initrd)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	if _, err := (&machine.Initramfs{Init: file, Raw: true}).WriteTo(f); err != nil {
+		t.Fatal(err)
+	}
+	_, err = tryOpen(t, p.specOf(t, m))
+	const want = "the guest's kernel has panicked: No working init found"
+	if !errors.Is(err, caisson.ErrUnavailable) || !strings.Contains(err.Error(), want) {
+		t.Errorf("OpenBox() = %v, want ErrUnavailable, %s", err, want)
 	}
 }
 

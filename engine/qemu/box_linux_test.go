@@ -118,7 +118,7 @@ func (p *parts) spec(t *testing.T) *boxSpec {
 	}
 	state, err := states.Find("test", shape)
 	if errors.Is(err, caisson.ErrNotFound) {
-		s := p.boxed(t, m)
+		s := p.specOf(t, m)
 		s.Save = &saveSpec{Dir: p.states, Name: "test", Shape: shape}
 		return s
 	}
@@ -126,13 +126,13 @@ func (p *parts) spec(t *testing.T) *boxSpec {
 		t.Fatal(err)
 	}
 	m.Incoming = true
-	s := p.boxed(t, m)
+	s := p.specOf(t, m)
 	s.State = state.File
 	return s
 }
 
-// boxed is a machine in its sandbox.
-func (p *parts) boxed(t *testing.T, m *machine.Spec) *boxSpec {
+// specOf is a machine in its sandbox.
+func (p *parts) specOf(t *testing.T, m *machine.Spec) *boxSpec {
 	t.Helper()
 	s := emptySpec()
 	s.Guest = guestSpec{

@@ -129,10 +129,16 @@ func (b *box) Stats() (isolate.Stats, error) {
 		}
 	}
 	if !told {
+		// What QEMU was killed for is no limit of the task's.
+		host.OOMKills = min(host.OOMKills, 0)
 		return host, err
 	}
-	usage.OOMKills = max(usage.OOMKills, 0) + max(host.OOMKills, 0)
+	usage.OOMKills = max(usage.OOMKills, 0)
 	usage.Throttled = host.Throttled
+	if b.gone() != nil {
+		// Whatever was killed before, the program has ended with its machine.
+		usage.OOMKills = 0
+	}
 	return usage, nil
 }
 
