@@ -238,7 +238,7 @@ func (o *Options) bootTime(accel string) time.Duration {
 // try makes a sandbox on a kind of machine as a task's would be, of a disk with one
 // tiny program, and looks what works in it.
 func (e *Engine) try(ctx context.Context, h *host, accel, kind string) (kept.Works, error) {
-	terminal := false
+	terminal, gateway := false, false
 	program := "/" + tinyName
 	works, err := e.boxes.TryProgram(ctx, &kept.Trying{
 		Waits: []string{program, "wait"}, Ends: []string{program}, Limit: e.opts.bootTime(accel),
@@ -258,12 +258,16 @@ func (e *Engine) try(ctx context.Context, h *host, accel, kind string) (kept.Wor
 			spec.Work = ""
 		}
 		spec.Keep = caisson.Duration(time.Minute)
+		kept.AddTrial(spec)
 		return e.create(ctx, spec, &choice{}, &making{host: h, base: h.base, accel: accel, kind: kind})
 	}, func(ctx context.Context, t *kept.Trial) error {
 		_, err := t.Run(ctx, program)
 		terminal = err == nil
+		if err == nil {
+			gateway = t.Carried(ctx, program, "to", "anywhere") == nil
+		}
 		return err
 	})
-	works.Terminal = terminal
+	works.Terminal, works.Gateway = terminal, gateway && err == nil
 	return works, err
 }

@@ -2,6 +2,7 @@ package kept
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"maps"
 	"net"
@@ -70,6 +71,44 @@ func AddTrial(s *engine.Spec) {
 const gatewayScript = `for f in tcp tcp6 fib_trie; do
 	[ ! -e /proc/net/$f ] || while read -r line; do echo "$line"; done </proc/net/$f
 done`
+
+// Carried returns an error unless a connection of a program's reaches who serves
+// AddTrial's sockets. The program is to connect to any address of IPv4, at port 443.
+func (t *Trial) Carried(ctx context.Context, args ...string) error {
+	list, err := gated{t.s}.Sockets(ctx)
+	defer func() {
+		for i := range list {
+			list[i].Close()
+		}
+	}()
+	if err != nil {
+		return err
+	}
+	at := slices.IndexFunc(list, func(s engine.OpenSocket) bool { return s.Listener != nil && strings.HasPrefix(s.Address, "[::]") })
+	if at < 0 {
+		return errors.New("there is no socket for all addresses")
+	}
+	accepted := make(chan error, 1)
+	go func() {
+		conn, err := list[at].Listener.Accept()
+		if err == nil {
+			err = conn.Close()
+		}
+		accepted <- err
+	}()
+	_, err = t.Run(ctx, args...)
+	if err == nil {
+		select {
+		case err = <-accepted:
+			return err
+		case <-ctx.Done():
+			err = ctx.Err()
+		}
+	}
+	list[at].Close()
+	<-accepted
+	return err
+}
 
 // Served returns an error unless the sockets of AddTrial are held for this
 // process and listen where programs are, and every address leads to them.
