@@ -41,8 +41,8 @@ func (c *Client) Alive(ctx context.Context) (alive bool, err error) {
 	return alive, c.ask(ctx, "", wire.OpAlive, nil, &alive)
 }
 
-// Freeze halts everything that runs (or, with false, has it go on, also what Halt has
-// halted). Nothing can be started meanwhile.
+// Freeze halts everything that runs or, with false, has it go on. Nothing can be
+// started meanwhile.
 func (c *Client) Freeze(ctx context.Context, on bool) error {
 	op := wire.OpContinue
 	if on {
@@ -51,7 +51,8 @@ func (c *Client) Freeze(ctx context.Context, on bool) error {
 	return c.ask(ctx, caisson.OpSignal, op, nil, nil)
 }
 
-// Halt halts everything that runs now. Programs can be started beside it, and run.
+// Halt halts everything that runs now, until Kill ends it. Programs can be started
+// beside it, and run.
 //
 // Errors: ErrUnsupported without Setup.Group, or in a guest whose kernel has no
 // cgroup v2.

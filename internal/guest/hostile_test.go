@@ -394,6 +394,19 @@ func TestFalsePerson(t *testing.T) {
 	}
 }
 
+// TestTwice has the agent answer twice what has one answer.
+func TestTwice(t *testing.T) {
+	c := newFake(t, func(f *fake) {
+		_, id := f.opened()
+		f.send(answer(wire.KindNote, id, `{"result":{"user":{"uid":1,"gid":1}}}`))
+		f.send(answer(wire.KindEnd, id, `{"result":{"user":{"uid":2,"gid":2}}}`))
+		f.drain()
+	})
+	if p, err := c.Lookup(context.Background(), &guest.Who{}); !errors.Is(err, caisson.ErrUnavailable) {
+		t.Errorf("Lookup = %+v, %v", p, err)
+	}
+}
+
 // TestFalseFlush has the agent say that less than nothing was printed.
 func TestFalseFlush(t *testing.T) {
 	c := newFake(t, func(f *fake) {

@@ -197,6 +197,7 @@ func (i *image) sees(t *testing.T) {
 		"cat /sys/fs/cgroup$(cut -d: -f3 /proc/self/cgroup)/memory.max": "33554432\n",
 		"stat -c %U:%G:%a /":                                            "root:root:755\n",
 		"tty; test -c /dev/tty; ls /dev/pts":                            "not a tty\nptmx\n",
+		"cat /proc/sys/net/ipv4/ip_unprivileged_port_start":             "0\n",
 		"df /dev/shm | tail -n 1":                                       "65536",
 	} {
 		contains(t, i.sh(t, script), want)
@@ -397,6 +398,7 @@ func TestMachineRoot(t *testing.T) {
 				"mount -o remount,rw /sys/fs/cgroup 2>&1":                                                      "ermi",
 				"(echo 0 >/proc/sys/kernel/panic) 2>&1; (echo max >/sys/fs/cgroup/caisson/task/pids.max) 2>&1": "Read-only file system",
 				"kill -9 1; kill -TERM 1; echo alive":                                                          "alive",
+				"ulimit -n; ulimit -Hn; ulimit -u":                                                             "1024\n1048576\nunlimited\n",
 				"cat /sys/fs/cgroup/caisson/task/pids.max":                                                     "100\n",
 			},
 		},

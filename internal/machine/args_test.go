@@ -22,7 +22,7 @@ func whole() *QEMU {
 		Path: "/usr/bin/qemu", Version: qmp.Version{Major: 7, Minor: 2}, Arch: "amd64", Accels: []string{KVM, TCG},
 		Machines: map[string]string{MicroVM: MicroVM, Q35: "pc-q35-7.2", PC: "pc-i440fx-7.2"},
 		devices: map[string]bool{
-			"virtserialport": true, "VGA": true, "vmware-svga": true, "qemu-xhci": true, "usb-kbd": true, "usb-tablet": true,
+			"virtserialport": true, "VGA": true, "vmware-svga": true, "qemu-xhci": true, "e1000": true, "usb-kbd": true, "usb-tablet": true,
 		},
 		options: map[string][]string{
 			"sandbox": {"enable", "obsolete", "elevateprivileges", "spawn", "resourcecontrol"},
@@ -62,7 +62,7 @@ func specs() map[string]*Spec {
 	}
 	disk := small()
 	disk.Type, disk.Kernel, disk.Initrd, disk.Incoming, disk.Unconfined = PC, "", "", true, true
-	disk.Network = &Network{Open: true, Forwards: []Forward{{"tcp", 80}, {"udp", 53}}}
+	disk.Network = &Network{Open: true, Model: "e1000", Forwards: []Forward{{"tcp", 80}, {"udp", 53}}}
 	disk.Taps = []Tap{{MAC: "52:54:00:12:34:57", FD: 3}, {MAC: "52:54:00:12:34:58", FD: 4}}
 	disk.Disks = []Disk{{Name: "disk0", Path: "/img/disk.img", Format: "raw"}}
 	chosen := small()
@@ -114,6 +114,7 @@ func TestArgsRefuses(t *testing.T) {
 		{"USB", func(s *Spec, _ *QEMU) { s.Inputs = []string{"usb-kbd"} }, caisson.ErrInvalid, "usb"},
 		{"Input", func(s *Spec, _ *QEMU) { s.USB, s.Inputs = "qemu-xhci", []string{"usb-host"} }, caisson.ErrInvalid, "inputs"},
 		{"NoDevice", func(s *Spec, _ *QEMU) { s.USB = "piix4-usb-uhci" }, caisson.ErrUnsupported, "piix4-usb-uhci"},
+		{"Card", func(s *Spec, _ *QEMU) { s.Network = &Network{Model: "ne2k,x=y"} }, caisson.ErrInvalid, "network"},
 		{"UUID", func(s *Spec, _ *QEMU) { s.UUID = "x,y" }, caisson.ErrInvalid, "uuid"},
 		{"NoKernel", func(s *Spec, _ *QEMU) { s.Kernel = "" }, caisson.ErrInvalid, "no kernel"},
 		{"TSC", func(s *Spec, _ *QEMU) { s.Type = MicroVM }, caisson.ErrInvalid, "tsc"},

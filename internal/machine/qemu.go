@@ -226,6 +226,9 @@ func (q *QEMU) askOptions(ctx context.Context, c *qmp.Client) error {
 	return err
 }
 
+// Screens reports whether it has what a machine's screen needs: see Spec.Screen.
+func (q *QEMU) Screens() bool { return q.has("vnc") && q.devices["VGA"] }
+
 // has reports whether the option exists, with all of the parameters.
 func (q *QEMU) has(option string, parameters ...string) bool {
 	known, ok := q.options[option]

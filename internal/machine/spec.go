@@ -116,6 +116,8 @@ type Network struct {
 	// Open lets the guest reach whatever QEMU can. Otherwise there is nothing but
 	// the network itself.
 	Open bool
+	// Model is the card. Empty: virtio-net-pci.
+	Model string
 	// MAC is the card's address. Empty: QEMU's choice, the same in each machine.
 	MAC string
 	// Forwards are ports at which QEMU listens, on all addresses, for the guest.

@@ -34,7 +34,7 @@ type gateway struct {
 func (s *session) listen(c *wire.Call) {
 	p, err := params[wire.Listen](c)
 	if err == nil {
-		err = checkSockets(p.Sockets)
+		err = checkSockets(p.Sockets, p.Everything)
 	}
 	if err == nil && s.machine() && !p.Everything {
 		err = ownAddresses(p.Sockets)
@@ -67,14 +67,14 @@ func (s *session) listen(c *wire.Call) {
 }
 
 // checkSockets refuses what would be answered from another address than it was
-// sent to.
-func checkSockets(list []isolate.Socket) error {
+// sent to. Where every address is local, who sends to one has that address itself.
+func checkSockets(list []isolate.Socket, everything bool) error {
 	for i := range list {
 		s := &list[i]
 		if s.Port < 1 || s.Port > 65535 || len(s.IP) != 0 && len(s.IP) != 4 && len(s.IP) != 16 {
 			return &caisson.Error{Item: "gateway", Kind: caisson.ErrInvalid, Err: errors.New("there is no socket " + s.String())}
 		}
-		if s.UDP && len(s.IP) == 0 {
+		if s.UDP && len(s.IP) == 0 && !everything {
 			return &caisson.Error{Item: "gateway", Kind: caisson.ErrUnsupported, Err: errors.New("datagrams to every address")}
 		}
 	}

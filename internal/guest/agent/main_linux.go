@@ -120,6 +120,7 @@ func prepare() {
 	if _, err := raise("lo", 0); err != nil {
 		complain("loopback", err)
 	}
+	roomy()
 	// The host's connection outlives whatever eats up the memory.
 	if err := os.WriteFile("/proc/self/oom_score_adj", []byte("-1000"), 0); err != nil {
 		complain("oom score", err)
@@ -134,6 +135,18 @@ func prepare() {
 		// The file is in memory, and nobody needs it any more.
 		_ = os.Remove(name)
 	}
+}
+
+// roomy takes away the limits that a kernel gives its first process: programs are to
+// have as many files and processes as in a container, where others bound them.
+func roomy() {
+	for resource, value := range map[int]uint64{unix.RLIMIT_NOFILE: 1 << 20, unix.RLIMIT_NPROC: unix.RLIM_INFINITY} {
+		if err := unix.Setrlimit(resource, &unix.Rlimit{Cur: value, Max: value}); err != nil {
+			complain("limits", err)
+		}
+	}
+	// No port of the machine's is worth protecting from a program that is not root.
+	_ = os.WriteFile("/proc/sys/net/ipv4/ip_unprivileged_port_start", []byte("0"), 0)
 }
 
 // complain says on the console what has gone wrong.
