@@ -89,6 +89,13 @@ func OpenBox(data json.RawMessage, adopt bool) (server.Box, error) {
 	}
 	b := &box{spec: spec, over: make(chan struct{}), programs: map[*program]struct{}{}, killTime: killTime}
 	b.callTime = max(callTime, b.patience())
+	if spec.Meta {
+		m, err := openMeta(b)
+		if err != nil {
+			return nil, err
+		}
+		return m, nil
+	}
 	if err := b.boot(); err != nil {
 		return nil, errors.Join(err, b.Close())
 	}

@@ -36,6 +36,9 @@ type boxSpec struct {
 	// Attach says that the main program runs in State already: it is gone on with
 	// where it would be started. Guest is what is to be done all the same.
 	Attach *attachSpec `json:"attach,omitempty"`
+	// Meta says that there is no agent: the guest asks for its program at a metadata
+	// service, at the one socket of Box. Guest is empty.
+	Meta bool `json:"meta,omitempty"`
 	// Patience is how long the guest may take until its agent answers.
 	Patience caisson.Duration `json:"patience"`
 	Guest    guestSpec        `json:"guest"`

@@ -42,7 +42,7 @@ func (e *Engine) Create(ctx context.Context, spec *engine.Spec) (engine.Sandbox,
 	if err != nil {
 		return nil, err
 	}
-	if how.own, err = readOwn(spec); err != nil {
+	if how.own, err = readOwn(spec, c); err != nil {
 		return nil, err
 	}
 	if how.own != nil {
@@ -167,6 +167,9 @@ func (e *Engine) create(ctx context.Context, spec *engine.Spec, c *choice, how *
 			return nil, kept.Unsupported("kvm", err)
 		}
 	}
+	if err := set.checkScreen(spec); err != nil {
+		return nil, err
+	}
 	if h.root {
 		set.plain = e.idmaps.Without(spec)
 	}
@@ -186,7 +189,7 @@ func (e *Engine) create(ctx context.Context, spec *engine.Spec, c *choice, how *
 // make has the keeper make the sandbox.
 func (e *Engine) make(ctx context.Context, spec *engine.Spec, set *setting) (engine.Sandbox, error) {
 	p := &kept.Plan{
-		Spec: spec, OwnIDs: set.root, Record: kept.Record{Isolation: set.kind, Chowned: set.plain},
+		Spec: spec, OwnIDs: set.root, Record: kept.Record{Isolation: set.kind, Chowned: set.plain, Displays: set.displays(), Blind: set.own != nil && set.own.metadata},
 		Keeper: func(slot int) (*keeper.Spec, error) {
 			set.slot = slot
 			return plan(spec, set)

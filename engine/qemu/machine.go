@@ -9,6 +9,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"net"
 	"os"
 	"path"
 	"path/filepath"
@@ -50,6 +51,8 @@ const (
 // An own is a machine with a system of its own.
 type own struct {
 	image *engine.MachineImage
+	// metadata says that there is no agent: see meta.go.
+	metadata bool
 	hardware
 }
 
@@ -80,9 +83,11 @@ type hardware struct {
 
 // readOwn reads what the spec says of a machine with a system of its own, and
 // refuses what can't be had. It is nil for a machine that runs an image.
-func readOwn(s *engine.Spec) (*own, error) {
+func readOwn(s *engine.Spec, c *choice) (*own, error) {
 	img, m := s.MachineImage, s.Machine
 	switch {
+	case c.Metadata && (m == nil || m.Image == ""):
+		return nil, kept.Invalid("options.metadata", errors.New("an image has nobody who asks for the task; it is for a machine.image"))
 	case m == nil:
 		return nil, nil
 	case m.Image != "" && img == nil, m.Image == "" && img != nil:
@@ -100,7 +105,10 @@ func readOwn(s *engine.Spec) (*own, error) {
 	case s.Limits.Disk > 0 && s.Limits.Disk < img.Size:
 		return nil, kept.Invalid("limits.disk", fmt.Errorf("%s: the machine's disk has %s", s.Limits.Disk, img.Size))
 	}
-	o := &own{image: img}
+	o := &own{image: img, metadata: c.Metadata}
+	if err := o.alone(s); err != nil {
+		return nil, err
+	}
 	if len(img.Machine) > 0 {
 		if err := json.Unmarshal(img.Machine, &o.hardware); err != nil {
 			return nil, kept.Invalid("machine.json", err)
@@ -113,6 +121,36 @@ func readOwn(s *engine.Spec) (*own, error) {
 		return o, checkBoot(img.Disk)
 	}
 	return o, nil
+}
+
+// alone refuses what nobody can do in a machine without an agent.
+func (o *own) alone(s *engine.Spec) error {
+	if !o.metadata {
+		return nil
+	}
+	inFile := func(secret engine.Secret) bool { return secret.As == caisson.SecretFile }
+	for _, field := range []struct {
+		name  string
+		asked bool
+	}{
+		{"mounts", len(s.Mounts) > 0},
+		{"user", s.User != ""},
+		{"group", s.Group != ""},
+		{"workdir", s.Workdir != "" && s.Workdir != caisson.WorkDir},
+		{"hostname", s.Hostname != ""},
+		{"dns", s.DNS != nil},
+		{"network", s.Network.Mode != "" && s.Network.Mode != caisson.NetworkNone || len(s.Network.Attach) > 0},
+		{"proxies", s.Gateway != nil},
+		{"keep", s.Keep > 0},
+		{"limits.pids", s.Limits.PIDs > 0},
+		{"limits.files", s.Limits.Files > 0},
+		{"secrets", slices.ContainsFunc(s.Secrets, inFile)},
+	} {
+		if field.asked {
+			return kept.Unsupported(field.name, errors.New("a machine without an agent can't have it; leave it out, or options.metadata"))
+		}
+	}
+	return nil
 }
 
 // checkBoot refuses a disk whose first sector no BIOS would start, so that nobody
@@ -217,7 +255,13 @@ func (set *setting) ownMachine(s *engine.Spec) *machine.Spec {
 		}
 		return m
 	}
-	m.Screen, m.Graphics, m.Keyboard = true, o.Graphics, o.KeyboardLayout
+	if o.metadata {
+		m.Network = &machine.Network{Open: true, Model: o.Network, MAC: o.MAC}
+	}
+	set.addScreen(s, m)
+	if m.Screen {
+		m.Graphics, m.Keyboard = o.Graphics, o.KeyboardLayout
+	}
 	for _, device := range []string{o.Keyboard, o.Mouse, o.Tablet} {
 		if strings.HasPrefix(device, "usb-") {
 			m.Inputs = append(m.Inputs, device)
@@ -241,8 +285,12 @@ func ownCmdline(s *engine.Spec) []string {
 
 // ownMemory is the machine's: as the task says, or the image, or the operator.
 func (set *setting) ownMemory(s *engine.Spec) caisson.Bytes {
-	if s.Limits.Memory == 0 && set.own.Memory > 0 {
+	switch {
+	case s.Limits.Memory == 0 && set.own.Memory > 0:
 		return caisson.Bytes(set.own.Memory) * caisson.MiB
+	case s.Limits.Memory > 0 && set.own.metadata:
+		// Nobody in it holds its programs to less.
+		return s.Limits.Memory / caisson.MiB * caisson.MiB
 	}
 	return memory(set.programMemory(s))
 }
@@ -342,6 +390,13 @@ func copyFile(to *os.File, name string) error {
 // addOwnShares adds the task's mounts. Folders of the host need a system whose
 // kernel has 9p.
 func (set *setting) addOwnShares(s *engine.Spec, bs *boxSpec, m *machine.Spec) {
+	if set.own.metadata {
+		// Whatever address the guest connects to is QEMU's network's own, and at one
+		// somebody listens.
+		bs.Meta, bs.Guest = true, guestSpec{}
+		bs.Box.Sockets, bs.Box.Everything = []isolate.Socket{{IP: net.ParseIP(metaAddress).To4(), Port: metaPort}}, true
+		return
+	}
 	if slices.ContainsFunc(s.Mounts, func(m engine.Mount) bool { return m.Type == engine.MountBind }) {
 		bs.Box.Entries = append(bs.Box.Entries, isolate.Entry{Path: insideShares, Dir: true})
 		m.Shares = append(m.Shares, machine.Share{Tag: shareTag, Path: insideShares})

@@ -208,7 +208,7 @@ func TestOwnRefused(t *testing.T) {
 	} {
 		s := ownSpec(t, blank, 1<<20, "true")
 		test.change(s)
-		_, err := readOwn(s)
+		_, err := readOwn(s, &choice{})
 		if caisson.KindOf(err) != test.kind || !strings.Contains(err.Error(), test.item) {
 			t.Errorf("%s: %v, want %v of %s", name, err, test.kind, test.item)
 		}
@@ -223,11 +223,11 @@ func TestOwnMerged(t *testing.T) {
 	s.MachineImage.Machine = json.RawMessage(`{"chipset":"pc","memory":512,"cores":1,"threads":1,"sockets":1,"usb":"nec-usb-xhci",
 		"keyboard":"usb-kbd","keyboardLayout":"de","mouse":"PS/2","tablet":"usb-tablet","graphics":"vmware-svga","sound":"none",
 		"uuid":"5b1f6e8c-0a2d-4c3e-9f10-112233445566"}`)
-	o, err := readOwn(s)
+	o, err := readOwn(s, &choice{})
 	if err != nil {
 		t.Fatal(err)
 	}
-	set := &setting{opts: &Options{Memory: 100 * caisson.MiB, CPUs: 1}, own: o, base: &base{}, kind: machine.PC, accel: machine.TCG}
+	set := &setting{opts: &Options{Memory: 100 * caisson.MiB, CPUs: 1}, own: o, base: &base{QEMU: machinetest.QEMU(t)}, kind: machine.PC, accel: machine.TCG}
 	m := set.ownMachine(s)
 	if m.Memory != 512*caisson.MiB || m.Topology != (machine.Topology{Sockets: 1, Cores: 1, Threads: 1}) || m.USB != "nec-usb-xhci" ||
 		strings.Join(m.Inputs, " ") != "usb-kbd usb-tablet" || m.Keyboard != "de" || m.Graphics != "vmware-svga" || !m.Screen || m.UUID != o.UUID ||
@@ -264,5 +264,65 @@ func TestOwnLayer(t *testing.T) {
 	defer f.Close()
 	if data, err := io.ReadAll(f); err != nil || string(data) != "layer of the image" {
 		t.Errorf("the layer has %q, %v", data, err)
+	}
+}
+
+// curlSystem is a system without an agent: it asks for its task, runs it and says how
+// it has ended.
+const curlSystem = `#!/bin/sh
+busybox ifconfig eth0 10.0.2.15 netmask 255.255.255.0 up
+busybox route add default gw 10.0.2.2
+url=http://169.254.169.254/engine/v1
+until busybox wget -q -O /run/task $url/execute; do sleep 1; done
+script=$(sed 's/.*"command":\["\/bin\/sh","-c","\([^"]*\)"\].*/\1/' /run/task)
+verdict=success
+sh -c "$script" >/run/out 2>&1 || verdict=failed
+busybox wget -q -T 5 -O - http://10.0.2.2:80/engine/v1/ping >>/run/out 2>&1 || echo "the host is out of reach" >>/run/out
+busybox wget -q -O - --post-file=/run/out $url/log
+printf 'PUT /engine/v1/%s HTTP/1.0\r\nContent-Length: 0\r\n\r\n' $verdict | busybox nc 169.254.169.254 80
+while :; do sleep 1000; done
+`
+
+// TestOwnMetadata holds that a system without an agent runs a task by asking for it,
+// and that nothing but that can be reached.
+func TestOwnMetadata(t *testing.T) {
+	e := testEngine(t, machinetest.Whole, nil)
+	disk, size := diskOf(t, imagetest.File("usr/lib/systemd/systemd", curlSystem))
+	s := ownSpec(t, disk, size, "uname -r; cat /proc/1/comm; exit 3")
+	s.Options = json.RawMessage(`{"metadata": true}`)
+	exit, said := runOwn(t, e, s, func(sb engine.Sandbox) {
+		if _, ok := sb.(engine.Filer); ok {
+			t.Error("the sandbox offers files that nobody sees")
+		}
+	})
+	if exit.Reason != caisson.ReasonExited || exit.Code != 1 || !strings.HasPrefix(said, machinetest.Kernel(t, machinetest.Cloud).Version+"\nsystemd\n") ||
+		!strings.Contains(said, "the host is out of reach") {
+		t.Errorf("exit %+v, it said %q", exit, said)
+	}
+}
+
+// TestOwnMetadataRefused holds that what such a machine can't have is refused by name.
+func TestOwnMetadataRefused(t *testing.T) {
+	for name, change := range map[string]func(*engine.Spec){
+		"mounts":       func(s *engine.Spec) { s.Mounts = []engine.Mount{{Type: engine.MountTmpfs, Target: "/x"}} },
+		"user":         func(s *engine.Spec) { s.User = "1" },
+		"network":      func(s *engine.Spec) { s.Network.Mode = caisson.NetworkDefault },
+		"keep":         func(s *engine.Spec) { s.Keep = 1 },
+		"limits.pids":  func(s *engine.Spec) { s.Limits.PIDs = 1 },
+		"limits.files": func(s *engine.Spec) { s.Limits.Files = 1 },
+		"secrets":      func(s *engine.Spec) { s.Secrets = []engine.Secret{{Name: "A", As: caisson.SecretFile}} },
+		"proxies":      func(s *engine.Spec) { s.Gateway = &engine.Gateway{} },
+	} {
+		s := ownSpec(t, "/disk", 1<<20, "true")
+		s.MachineImage.Format = "qcow2"
+		change(s)
+		if _, err := readOwn(s, &choice{Metadata: true}); caisson.KindOf(err) != caisson.ErrUnsupported || !strings.Contains(err.Error(), name) {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+	s := ownSpec(t, "/disk", 1<<20, "true")
+	s.Machine.Image, s.MachineImage = "", nil
+	if _, err := readOwn(s, &choice{Metadata: true}); caisson.KindOf(err) != caisson.ErrInvalid {
+		t.Errorf("of an image: %v", err)
 	}
 }

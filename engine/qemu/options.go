@@ -12,10 +12,11 @@ import (
 
 // A choice is what a task says in its options.
 type choice struct {
-	ReadOnly bool `json:"readonly"` // the image's files can't be changed
 	// Snapshot has the machine's state saved once it has booted, for all others like
 	// it.
 	Snapshot bool `json:"snapshot"`
+	// Metadata says that no agent is in the machine: its system asks for the task.
+	Metadata bool `json:"metadata"`
 }
 
 // readOptions reads a task's options.
@@ -27,7 +28,7 @@ func readOptions(data json.RawMessage) (*choice, error) {
 	dec := json.NewDecoder(bytes.NewReader(data))
 	dec.DisallowUnknownFields()
 	if err := dec.Decode(c); err != nil {
-		return nil, kept.Invalid("options", fmt.Errorf("%w: there are readonly: true and snapshot: true", err))
+		return nil, kept.Invalid("options", fmt.Errorf("%w: there are snapshot: true and metadata: true", err))
 	}
 	if _, err := dec.Token(); err != io.EOF {
 		return nil, kept.Invalid("options", errors.New("more than one value"))

@@ -28,6 +28,13 @@ var (
 // what they need.
 func compose(s *sandbox, w *Works) engine.Sandbox {
 	b, f, m, p := bare{s}, filed{s}, measured{s}, pausable{s}
+	if s.rec.Blind {
+		return struct {
+			bare
+			engine.StatsReader
+			engine.Pauser
+		}{b, m, p}
+	}
 	if s.rec.Isolation != None && w.Gateway {
 		return served(s, w)
 	}

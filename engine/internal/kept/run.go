@@ -48,6 +48,9 @@ type Record struct {
 	// Displays are those of Spec.Displays, or what the engine has set in their
 	// place.
 	Displays []caisson.Display `json:"displays,omitempty"`
+	// Blind says that nobody sees the sandbox's files, nor starts anything in it but
+	// its program.
+	Blind bool `json:"blind,omitempty"`
 	// Data is the engine's own.
 	Data json.RawMessage `json:"data,omitempty"`
 }
