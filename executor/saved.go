@@ -64,6 +64,9 @@ func (x *Executor) SaveState(ctx context.Context, task *caisson.Task, sub *Submi
 	if own.Options, err = json.Marshal(options); err != nil {
 		return false, err
 	}
+	if own.Engine == "" {
+		own.Engine = x.saver()
+	}
 	id, err := x.Submit(ctx, &own, sub)
 	if err != nil {
 		return false, err
@@ -77,6 +80,16 @@ func (x *Executor) SaveState(ctx context.Context, task *caisson.Task, sub *Submi
 		return false, err
 	}
 	return x.savedBy(id)
+}
+
+// saver is the name of the first engine that saves states; empty: there is none.
+func (x *Executor) saver() string {
+	for _, p := range x.engines {
+		if _, ok := p.engine.(engine.Saver); ok {
+			return p.engine.Name()
+		}
+	}
+	return ""
 }
 
 // savedBy reads what became of the state of a task that has ended.

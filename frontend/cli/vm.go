@@ -13,16 +13,16 @@ import (
 )
 
 func (c *command) vmCommand() *cobra.Command {
-	const verbs = "build"
+	const verbs = "build|snapshot|list|rm"
 	cmd := &cobra.Command{
 		Use:   "vm " + verbs,
-		Short: "make images of virtual machines",
+		Short: "make images of virtual machines, and save machines that have booted",
 		Args:  exactly(1, verbs),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			return usageError(cmd, fmt.Errorf("no command %q, want %s", args[0], verbs))
 		},
 	}
-	cmd.AddCommand(c.vmBuildCommand())
+	cmd.AddCommand(c.vmBuildCommand(), c.vmSnapshotCommand(), c.vmListCommand(), c.vmRemoveCommand())
 	return cmd
 }
 

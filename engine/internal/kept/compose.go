@@ -35,6 +35,9 @@ func compose(s *sandbox, w *Works) engine.Sandbox {
 			engine.Pauser
 		}{b, m, p}
 	}
+	if s.b.opts.Snapshots {
+		return copied(s, w)
+	}
 	if s.rec.Isolation != None && w.Gateway {
 		return served(s, w)
 	}
@@ -83,20 +86,33 @@ func compose(s *sandbox, w *Works) engine.Sandbox {
 	return b
 }
 
-// served is compose for a sandbox with a root and a gateway.
-func served(s *sandbox, w *Works) engine.Sandbox {
-	b, f, g, m, p := bare{s}, filed{s}, gated{s}, measured{s}, pausable{s}
-	if s.b.opts.Snapshots {
+// copied is compose for a sandbox that can be copied.
+func copied(s *sandbox, w *Works) engine.Sandbox {
+	b, f, m, p, c := bare{s}, filed{s}, measured{s}, pausable{s}, copyable{s}
+	if !w.Gateway {
 		return struct {
 			bare
 			engine.Filer
-			engine.Gatekeeper
 			engine.StatsReader
 			engine.Pauser
 			engine.Snapshotter
 			engine.Originator
-		}{b, f, g, m, p, copyable{s}, copyable{s}}
+		}{b, f, m, p, c, c}
 	}
+	return struct {
+		bare
+		engine.Filer
+		engine.Gatekeeper
+		engine.StatsReader
+		engine.Pauser
+		engine.Snapshotter
+		engine.Originator
+	}{b, f, gated{s}, m, p, c, c}
+}
+
+// served is compose for a sandbox with a root and a gateway.
+func served(s *sandbox, w *Works) engine.Sandbox {
+	b, f, g, m, p := bare{s}, filed{s}, gated{s}, measured{s}, pausable{s}
 	switch [2]bool{w.Stats, w.Pause} {
 	case [2]bool{true, true}:
 		return struct {

@@ -48,8 +48,8 @@ type Options struct {
 	// Alone says that a sandbox has one program and can't have another one beside
 	// it: it is no engine.Execer, and has none of the other optional interfaces.
 	Alone bool
-	// Snapshots says that sandboxes' own boxes answer OpSnapshot, and that they have
-	// all other interfaces, too: each is an engine.Snapshotter.
+	// Snapshots says that sandboxes' own boxes answer OpSnapshot and OpOrigin, and that
+	// stats and pause work: each is an engine.Snapshotter.
 	Snapshots bool
 	// Guests says that sandboxes have neither a root folder nor sockets on this host:
 	// the keeper's box answers FilesOp, and its sockets are those of a carry.Carrier.
