@@ -40,6 +40,7 @@ func (o *Options) features(h *host) engine.Features {
 	out.User, out.Hostname, out.Secrets, out.Registry, out.DNS = true, true, true, true, true
 	out.Exec, out.Terminal, out.Files = true, t.Works.Terminal, true
 	out.Stats, out.Pause, out.Keep, out.Gateway = t.Works.Stats, t.Works.Pause, t.Works.Keep, t.Works.Gateway
+	out.Displays, out.Screen = t.Works.Displays, t.Works.Displays
 	out.Snapshot, out.Fork = true, engine.ForkMemory
 	if h.root {
 		out.MaxSandboxes = o.ids().Slots()
@@ -101,6 +102,11 @@ func (o *Options) missing(h *host, t *tried) []engine.Missing {
 	}
 	for _, m := range h.support.Cgroup.Missing {
 		add("host's "+m.What, m.Why+"; the guest's kernel holds it", m.Do)
+	}
+	if t.Works.Displays {
+		add(engine.WhatServers, "nobody outside can connect to a server in a guest", "use the machine's own screen, or engine oci")
+	} else {
+		add(engine.WhatDisplays, "machine "+t.Type+" has no screen here", "use type q35 or pc (engine.qemu.types), and a QEMU with VNC")
 	}
 	if !t.Works.Gateway {
 		for _, what := range []string{engine.WhatAllowList, engine.WhatGateway} {

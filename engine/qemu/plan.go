@@ -145,6 +145,9 @@ func (set *setting) boxSpec(s *engine.Spec) (*boxSpec, error) {
 		if m.Accel == machine.TCG {
 			memory += machine.CodeCache
 		}
+		if m.Screen {
+			memory += screenReserve
+		}
 		bs.Box.Cgroup = &isolate.Cgroup{Name: set.group, CPUs: s.Limits.CPUs, Memory: memory}
 	}
 	in, err := set.base.QEMU.Confine(&bs.Box, m, nil)
@@ -213,6 +216,7 @@ func (set *setting) machine(s *engine.Spec) *machine.Spec {
 	if m.Type == machine.MicroVM && m.Accel == machine.TCG {
 		m.TSC = set.base.TSC
 	}
+	set.addScreen(s, m)
 	return m
 }
 

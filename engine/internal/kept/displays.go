@@ -68,8 +68,13 @@ func (b bare) OpenDisplay(ctx context.Context, name string) (io.ReadWriteCloser,
 	return conn, nil
 }
 
-// showable reports whether a VNC server in the sandbox could be reached.
+// showable reports whether the screen of the sandbox's own can be looked at, or,
+// where it has none, whether a VNC server in it could be reached.
 func (s *sandbox) showable(ctx context.Context) bool {
+	if own := func(d caisson.Display) bool { return !d.Server() }; slices.ContainsFunc(s.rec.Displays, own) {
+		width, height, err := s.screenSize(ctx)
+		return err == nil && width > 0 && height > 0
+	}
 	if s.rec.Isolation == None || !canConnect {
 		return false
 	}
