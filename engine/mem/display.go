@@ -22,8 +22,8 @@ const maxViewers = 16
 
 // The size of a screen whose task does not say.
 const (
-	standardWidth  = 640
-	standardHeight = 480
+	standardWidth  = 160
+	standardHeight = 120
 )
 
 // A shown screen is one that viewers are at: the box's own, or that of a VNC
