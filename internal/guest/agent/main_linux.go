@@ -86,6 +86,7 @@ func serveSocket(args []string) error {
 	}
 	a := newAgent()
 	_ = a.serve(os.NewFile(uintptr(fd), "host"))
+	a.once.Close()
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	if a.box != nil {
