@@ -120,8 +120,12 @@ func (set *setting) addNetwork(bs *boxSpec, m *machine.Spec) {
 		return
 	}
 	bs.Box.NetNS = n.record.Path()
+	model := ""
+	if set.own != nil {
+		model = set.own.Network
+	}
 	if n.user() {
-		m.Network = &machine.Network{Open: true, MAC: cardMAC(0), Forwards: forwards(n.record.Attachments[0].Ports)}
+		m.Network = &machine.Network{Open: true, Model: model, MAC: cardMAC(0), Forwards: forwards(n.record.Attachments[0].Ports)}
 		bs.Guest.Interfaces = []guest.Interface{{Hardware: cardMAC(0), Addresses: []string{userAddress}, Gateways: []string{userGateway}}}
 		// The resolver that QEMU gives to a guest that asks by DHCP.
 		resolv, _ := network.Resolv(n.record.DNS, n.record.FoundDNS(), set.resolv, true)
@@ -129,7 +133,7 @@ func (set *setting) addNetwork(bs *boxSpec, m *machine.Spec) {
 		return
 	}
 	for i := range n.record.Attachments {
-		m.Taps = append(m.Taps, machine.Tap{MAC: cardMAC(i), FD: firstTap + i})
+		m.Taps = append(m.Taps, machine.Tap{MAC: cardMAC(i), Model: model, FD: firstTap + i})
 	}
 	for i := range n.links {
 		l := &n.links[i]

@@ -422,8 +422,7 @@ func (b *builder) card(model, options string) error {
 // maxPort is the last port.
 const maxPort = 65535
 
-// taps are cards whose frames pass through descriptors. Nothing is loaded into
-// them to boot from.
+// taps are cards whose frames pass through descriptors.
 func (b *builder) taps() error {
 	for i := range b.s.Taps {
 		t := &b.s.Taps[i]
@@ -431,7 +430,7 @@ func (b *builder) taps() error {
 			return invalid("taps", "%q, descriptor %d: there is no such card", t.MAC, t.FD)
 		}
 		b.add("-netdev", fmt.Sprintf("tap,id=tap%d,fd=%d", i, t.FD))
-		if err := b.virtio("net", fmt.Sprintf(",netdev=tap%d,mac=%s", i, t.MAC)); err != nil {
+		if err := b.card(t.Model, fmt.Sprintf(",netdev=tap%d,mac=%s", i, t.MAC)); err != nil {
 			return err
 		}
 	}

@@ -63,12 +63,13 @@ func specs() map[string]*Spec {
 	disk := small()
 	disk.Type, disk.Kernel, disk.Initrd, disk.Incoming, disk.Unconfined = PC, "", "", true, true
 	disk.Network = &Network{Open: true, Model: "e1000", Forwards: []Forward{{"tcp", 80}, {"udp", 53}}}
-	disk.Taps = []Tap{{MAC: "52:54:00:12:34:57", FD: 3}, {MAC: "52:54:00:12:34:58", FD: 4}}
 	disk.Disks = []Disk{{Name: "disk0", Path: "/img/disk.img", Format: "raw"}}
 	chosen := small()
 	chosen.CPUs, chosen.Topology, chosen.Screen, chosen.Graphics, chosen.Keyboard = 4, Topology{Sockets: 1, Cores: 2, Threads: 2}, true, "vmware-svga", "de-ch"
 	chosen.USB, chosen.Inputs = "qemu-xhci", []string{"usb-kbd", "usb-tablet"}
-	return map[string]*Spec{"small": small(), "chosen": chosen, "microvm": micro, "microvm-kvm": kvm, "full": full, "disk": disk}
+	taps := small()
+	taps.Taps = []Tap{{MAC: "52:54:00:12:34:57", FD: 3}, {MAC: "52:54:00:12:34:58", FD: 4, Model: "e1000"}}
+	return map[string]*Spec{"small": small(), "taps": taps, "chosen": chosen, "microvm": micro, "microvm-kvm": kvm, "full": full, "disk": disk}
 }
 
 func TestArgs(t *testing.T) {

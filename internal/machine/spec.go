@@ -133,8 +133,9 @@ type Forward struct {
 // A Tap is a card whose frames pass through a TAP device, which QEMU is started
 // with as one of its descriptors.
 type Tap struct {
-	MAC string // the card's address
-	FD  int
+	MAC   string // the card's address
+	Model string // as Network.Model
+	FD    int
 }
 
 // A Channel is where QEMU's end of a connection leads to. Its zero value is
