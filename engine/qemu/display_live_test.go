@@ -11,18 +11,15 @@ import (
 
 	"github.com/caissonrun/caisson"
 	"github.com/caissonrun/caisson/engine/internal/kept"
-	"github.com/caissonrun/caisson/internal/machine"
 	"github.com/caissonrun/caisson/internal/rfb"
 )
 
 // TestDisplay holds what a machine's screen does, in one guest.
 func TestDisplay(t *testing.T) {
 	p := newParts(t)
-	b := open(t, p.specOf(t, &machine.Spec{
-		Type: machine.Q35, Accel: machine.TCG, Memory: 256 << 20, Kernel: p.kernel.Image, Initrd: p.initrd, Cmdline: []string{"quiet"},
-		Disks:  []machine.Disk{{Name: "image", Path: p.image, Format: "raw", ReadOnly: true}},
-		Screen: true, ScreenWidth: 800, ScreenHeight: 600,
-	}))
+	m := p.machine()
+	m.Screen, m.ScreenWidth, m.ScreenHeight = true, 800, 600
+	b := open(t, p.specOf(t, m))
 
 	// A viewer sees what the BIOS and the kernel have left, and no pixel is missing.
 	first := lookAt(t, b)
