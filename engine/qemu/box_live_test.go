@@ -53,6 +53,7 @@ func TestBox(t *testing.T) {
 	t.Run("Ends", func(t *testing.T) { testEnds(t, p) })
 	t.Run("ErrBoot", func(t *testing.T) { testErrBoot(t, p) })
 	t.Run("Border", func(t *testing.T) { testBorder(t, p) })
+	t.Run("Copies", func(t *testing.T) { testCopies(t, p) })
 }
 
 // testIdentity holds who programs are, and where.

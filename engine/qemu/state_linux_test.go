@@ -1,0 +1,120 @@
+package qemu
+
+import (
+	"encoding/json"
+	"errors"
+	"os"
+	"path/filepath"
+	"testing"
+
+	"github.com/caissonrun/caisson"
+	"github.com/caissonrun/caisson/engine"
+	"github.com/caissonrun/caisson/engine/internal/kept"
+)
+
+// origin asks a box what it began with.
+func origin(t *testing.T, b *box) (o engine.Origin) {
+	t.Helper()
+	data, _, err := b.Do(kept.OpOrigin, nil)
+	if err == nil {
+		err = json.Unmarshal(data, &o)
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	return o
+}
+
+// testCopies holds that a running machine can be copied: the program goes on in each
+// copy where it was, with an output that begins there, other random numbers and a
+// name of its own, and neither knows of the other.
+func testCopies(t *testing.T, p *parts) {
+	b := open(t, p.spec(t))
+	if o := origin(t, b); !o.From && !o.Saved {
+		t.Errorf("origin = %+v, want a saved state, or that one was made", o)
+	}
+	const waits = "echo before; while ! [ -e /tmp/go ]; do sleep 0.1; done; cat /tmp/go"
+	main := shell(t, b, waits)
+	if got := line(t, main.stdout); got != "before" {
+		t.Fatalf("the program prints %q", got)
+	}
+	dir := t.TempDir()
+	params, err := json.Marshal(&kept.SnapshotRequest{Dir: dir})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, _, err := b.Do(kept.OpSnapshot, params); err != nil {
+		t.Fatalf("snapshot: %v", err)
+	}
+	if info, err := os.Lstat(filepath.Join(dir, snapshotMemory)); err != nil || info.Mode().Perm() != 0o600 {
+		t.Errorf("its memory: %v, %v, want that only its owner reads it", info, err)
+	}
+	seen := map[string]bool{}
+	draws := func(b *box) {
+		t.Helper()
+		got := output(t, b, "head -c 16 /dev/urandom")
+		if seen[got] {
+			t.Error("two machines draw the same random numbers")
+		}
+		seen[got] = true
+	}
+	for _, name := range []string{"one", "two"} {
+		t.Run(name, func(t *testing.T) {
+			c := open(t, p.copyOf(t, dir, name))
+			r := shell(t, c, "exit 99") // not started: the program is there
+			if got := output(t, c, "hostname; echo "+name+" >/tmp/go"); got != name+"\n" {
+				t.Errorf("a copy is called %q, want %q", got, name)
+			}
+			draws(c)
+			if got := prints(t, r.stdout); got != name+"\n" {
+				t.Errorf("the program prints %q in a copy, want what comes after the snapshot", got)
+			}
+			if code, signal := r.ends(t); code != 0 || signal != 0 {
+				t.Errorf("it ends with %d, %d in a copy", code, signal)
+			}
+		})
+	}
+	// The original has noticed nothing.
+	draws(b)
+	if got := output(t, b, "hostname; echo original >/tmp/go"); got != "box\n" {
+		t.Errorf("the original is called %q", got)
+	}
+	if got := prints(t, main.stdout); got != "original\n" {
+		t.Errorf("the original goes on with %q", got)
+	}
+	if code, signal := main.ends(t); code != 0 || signal != 0 {
+		t.Errorf("it ends with %d, %d", code, signal)
+	}
+	if _, _, err := b.Do(kept.OpSnapshot, params); !errors.Is(err, caisson.ErrEnded) {
+		t.Errorf("snapshot after the program's end = %v, want ErrEnded", err)
+	}
+}
+
+// copyOf is a machine that goes on from a snapshot.
+func (p *parts) copyOf(t *testing.T, dir, name string) *boxSpec {
+	t.Helper()
+	snap, err := readSnapshot(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	m := p.machine()
+	m.Incoming = true
+	s := p.specOf(t, m)
+	s.State, s.Attach, s.Guest = filepath.Join(dir, snapshotMemory), &snap.Program, guestSpec{Hostname: name}
+	return s
+}
+
+// TestReadSnapshot holds that what is no snapshot is told as such.
+func TestReadSnapshot(t *testing.T) {
+	dir := t.TempDir()
+	for _, contents := range []string{"", "{", `{"version": 99}`} {
+		if contents != "" {
+			if err := os.WriteFile(filepath.Join(dir, snapshotMeta), []byte(contents), 0o600); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if _, err := readSnapshot(dir); !errors.Is(err, caisson.ErrInvalid) {
+			t.Errorf("readSnapshot() of %q = %v, want ErrInvalid", contents, err)
+		}
+	}
+}
