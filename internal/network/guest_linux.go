@@ -12,6 +12,7 @@ import (
 	"net"
 	"net/netip"
 	"os"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -116,7 +117,16 @@ func readRoutes(table io.Reader, device string) ([]Route, error) {
 		}
 		list = append(list, route)
 	}
+	// Who leads elsewhere must be reached first.
+	slices.SortStableFunc(list, func(a, b Route) int { return boolInt(a.By.IsValid()) - boolInt(b.By.IsValid()) })
 	return list, lines.Err()
+}
+
+func boolInt(b bool) int {
+	if b {
+		return 1
+	}
+	return 0
 }
 
 func tableAddr(text string) (netip.Addr, error) {
