@@ -11,6 +11,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/caissonrun/caisson"
 	"github.com/caissonrun/caisson/engine"
 	"github.com/caissonrun/caisson/engine/enginetest"
 	"github.com/caissonrun/caisson/internal/machine/machinetest"
@@ -34,7 +35,7 @@ func TestConformance(t *testing.T) {
 	dir := t.TempDir()
 	opts := Options{
 		Kernel: k.Image, Modules: k.Modules, Accels: []string{"tcg"}, Types: []string{"q35"}, BootTime: testLimit, Agent: machinetest.Agent(t),
-		Snapshot: true, Runtime: filepath.Join(dir, "run"), Cache: filepath.Join(dir, "cache"), Keeper: keeper.Command{self, keeper.Subcommand},
+		Disk: 256 * caisson.MiB, Snapshot: true, Runtime: filepath.Join(dir, "run"), Cache: filepath.Join(dir, "cache"), Keeper: keeper.Command{self, keeper.Subcommand},
 	}
 	if os.Geteuid() == 0 {
 		opts.CNIConfigDir, _ = networktest.Bridges(t)
