@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"net"
 	"os"
+	"path/filepath"
 	"time"
 
 	"github.com/caissonrun/caisson/engine/internal/kept"
@@ -57,7 +58,11 @@ func (b *box) boot() (err error) {
 			return b.said("copy", err)
 		}
 	}
-	return b.furnish()
+	err = b.furnish()
+	if err != nil && b.agent.Err() != nil {
+		return b.whyNot(ctx, err)
+	}
+	return err
 }
 
 func (b *box) patience() time.Duration {
@@ -147,5 +152,5 @@ func (b *box) openConsole() (*console, *os.File, error) {
 		w.Close()
 		return nil, nil, fmt.Errorf("console: %w", err)
 	}
-	return readConsole(r), w, nil
+	return readConsole(r, filepath.Base(b.spec.QEMU.Args[0])), w, nil
 }

@@ -27,17 +27,19 @@ const panicMark = "Kernel panic - not syncing: "
 // A console is the end of what a guest's console prints, and QEMU itself. It takes
 // all that comes and keeps little of it.
 type console struct {
-	done chan struct{} // closed when nobody can print any more
+	done   chan struct{} // closed when nobody can print any more
+	prefix []byte        // of what QEMU says itself
 
 	mu     sync.Mutex
 	tail   []byte
 	line   []byte // the one that is not at its end, the beginning of it
 	panics string // what the kernel has said of its end
+	last   string // what QEMU has said last
 }
 
-// readConsole reads a pipe to its end, and closes it.
-func readConsole(from *os.File) *console {
-	c := &console{done: make(chan struct{})}
+// readConsole reads a pipe to its end, and closes it. program is QEMU's name.
+func readConsole(from *os.File, program string) *console {
+	c := &console{done: make(chan struct{}), prefix: []byte(program + ": ")}
 	go func() {
 		defer close(c.done)
 		defer from.Close()
@@ -73,6 +75,9 @@ func (c *console) look(part []byte) {
 	if _, after, ok := bytes.Cut(c.line, []byte(panicMark)); ok {
 		c.panics = shown(after)
 	}
+	if after, ok := bytes.CutPrefix(c.line, c.prefix); ok {
+		c.last = shown(after)
+	}
 }
 
 // panicked returns what the guest's kernel has said when it ended, or "".
@@ -82,7 +87,16 @@ func (c *console) panicked() string {
 	return c.panics
 }
 
-// words returns the last lines that say something, as one.
+// said returns what QEMU has said last, or what somebody in the guest has put into
+// its mouth.
+func (c *console) said() string {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.last
+}
+
+// words returns the last lines that say something, as one. They are for machines in
+// which nothing of a task runs yet: a program may print what nobody else is to see.
 func (c *console) words() string {
 	c.mu.Lock()
 	defer c.mu.Unlock()

@@ -128,7 +128,7 @@ func (b *box) why() string {
 	case last.reason == "host-signal":
 		return "QEMU was ended by a signal from outside of Caisson"
 	case code != 0:
-		return fmt.Sprintf("QEMU has ended with status %d: %s", code, cmp.Or(b.console.words(), "without a word"))
+		return fmt.Sprintf("QEMU has ended with status %d: %s", code, cmp.Or(b.console.said(), "without a word"))
 	}
 	return "the guest has switched itself off"
 }
@@ -157,7 +157,12 @@ func (b *box) whyNot(ctx context.Context, err error) error {
 	select {
 	case <-b.proc.Done():
 	case <-ctx.Done():
-		return b.tooLate(err)
+		// Its end is a reason for that, too.
+		select {
+		case <-b.proc.Done():
+		default:
+			return b.tooLate(err)
+		}
 	case <-time.After(partTime):
 		return boot(caisson.ErrUnavailable, "%w; its last words: %s", cause(err), b.lastWords())
 	}
@@ -195,6 +200,13 @@ func (b *box) said(what string, err error) error {
 	if errors.Is(err, context.DeadlineExceeded) {
 		return &caisson.Error{
 			Item: what, Kind: caisson.ErrUnavailable, Err: fmt.Errorf("the guest has not answered in time%s", b.halted()),
+		}
+	}
+	if b.agent.Err() != nil {
+		// Why is known in a moment.
+		select {
+		case <-b.over:
+		case <-time.After(partTime + endTime):
 		}
 	}
 	if gone := b.gone(); gone != nil && caisson.KindOf(err) == caisson.ErrUnavailable {

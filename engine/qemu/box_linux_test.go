@@ -21,7 +21,7 @@ import (
 )
 
 // testLimit is more than anything here takes where other tests run beside it.
-const testLimit = 4 * time.Minute
+const testLimit = 8 * time.Minute
 
 // testID is the first of the host ids that a test's sandbox has.
 const testID = 1879060480

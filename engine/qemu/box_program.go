@@ -75,9 +75,7 @@ func (b *box) mayStart() error {
 	if err := b.gone(); err != nil {
 		return err
 	}
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	if b.paused {
+	if b.isPaused() {
 		return &caisson.Error{Kind: caisson.ErrUnavailable, Err: errors.New("the sandbox is paused: resume it first")}
 	}
 	return nil
@@ -295,6 +293,12 @@ func (p *program) wait(end func(code, signal int)) {
 	}
 	close(p.ended)
 	end(code, signal)
+	select {
+	case <-p.cut:
+		// Nobody wants what it has left behind.
+		p.gp.Close()
+	default:
+	}
 	for _, s := range p.out {
 		<-s.done
 	}
@@ -336,6 +340,11 @@ func (p *program) flush() {
 func (p *program) signal(number int) error {
 	if number == int(syscall.SIGKILL) {
 		p.hurry()
+	}
+	if p.box.isPaused() {
+		// It arrives when the machine goes on.
+		go func() { _ = p.gp.Signal(context.Background(), number) }()
+		return nil
 	}
 	ctx, cancel := within(p.box.callTime)
 	defer cancel()

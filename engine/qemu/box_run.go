@@ -71,10 +71,7 @@ func (b *box) Freeze(on bool) error {
 
 // wake lets the processors of a machine that is paused go on.
 func (b *box) wake(ctx context.Context) error {
-	b.mu.Lock()
-	paused := b.paused
-	b.mu.Unlock()
-	if !paused {
+	if !b.isPaused() {
 		return nil
 	}
 	if err := b.qmp.Continue(ctx); err != nil {
@@ -87,6 +84,12 @@ func (b *box) wake(ctx context.Context) error {
 		return err
 	}
 	return nil
+}
+
+func (b *box) isPaused() bool {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.paused
 }
 
 func (b *box) setPaused(on bool) {

@@ -1,6 +1,7 @@
 package qemu
 
 import (
+	"context"
 	"errors"
 	"io"
 	"os"
@@ -50,6 +51,10 @@ func (p *program) watchSize(slave *os.File, done <-chan struct{}) {
 			ctx, cancel := within(p.box.callTime)
 			err := p.gp.Resize(ctx, size.Col, size.Row)
 			cancel()
+			if errors.Is(err, context.DeadlineExceeded) {
+				// The machine may be paused.
+				continue
+			}
 			if err != nil {
 				return
 			}
