@@ -136,4 +136,3 @@ func (c *command) vmRemoveCommand() *cobra.Command {
 		},
 	}
 }
-
