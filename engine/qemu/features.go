@@ -70,8 +70,7 @@ func versionOf(b *base, t *tried) string {
 func (o *Options) isolates() []string {
 	list := []string{
 		engine.SeparateKernel, engine.CleanDescriptors, engine.CleanEnvironment, engine.KilledTogether,
-		engine.IsolatedMounts, engine.IsolatedPIDs, engine.IsolatedIPC, engine.IsolatedHostname,
-		engine.IsolatedNetwork, engine.IsolatedRoot, engine.NoNewPrivileges, engine.InvisibleHostProc,
+		engine.IsolatedRoot, engine.NoNewPrivileges, engine.InvisibleHostProc,
 	}
 	if !o.Root {
 		list = append(list, engine.NoCapabilities)

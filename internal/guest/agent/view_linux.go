@@ -95,6 +95,11 @@ func (v *view) kernel(name string) error {
 	if name == "dev" && !v.privileged {
 		return v.devices(at)
 	}
+	if name == "proc" && !v.privileged {
+		// Nobody is shown what is not his: the kernel's threads, and the agent.
+		const flags = unix.MS_NOSUID | unix.MS_NODEV | unix.MS_NOEXEC
+		return unix.Mount("proc", procPath(at), "proc", flags, "hidepid=2")
+	}
 	if err := unix.Mount("/"+name, procPath(at), "", unix.MS_BIND|unix.MS_REC, ""); err != nil {
 		return err
 	}
