@@ -41,7 +41,7 @@ func (a *attendant) origin(ctx context.Context, sb engine.Sandbox) string {
 	case from.Saved:
 		return wasSaved
 	case from.Why != "":
-		return "no saved state: " + from.Why
+		return "booted: " + from.Why
 	}
 	return ""
 }
