@@ -33,7 +33,7 @@ func testCopies(t *testing.T, p *parts) {
 	if o := origin(t, b); !o.From && !o.Saved {
 		t.Errorf("origin = %+v, want a saved state, or that one was made", o)
 	}
-	const waits = "echo before; while ! [ -e /tmp/go ]; do sleep 0.1; done; cat /tmp/go"
+	const waits = "echo before; while ! [ -e /dev/shm/go ]; do sleep 0.1; done; cat /dev/shm/go"
 	main := shell(t, b, waits)
 	if got := line(t, main.stdout); got != "before" {
 		t.Fatalf("the program prints %q", got)
@@ -62,7 +62,7 @@ func testCopies(t *testing.T, p *parts) {
 		t.Run(name, func(t *testing.T) {
 			c := open(t, p.copyOf(t, dir, name))
 			r := shell(t, c, "exit 99") // not started: the program is there
-			if got := output(t, c, "hostname; echo "+name+" >/tmp/go"); got != name+"\n" {
+			if got := output(t, c, "hostname; echo "+name+" >/dev/shm/go"); got != name+"\n" {
 				t.Errorf("a copy is called %q, want %q", got, name)
 			}
 			draws(c)
@@ -76,7 +76,7 @@ func testCopies(t *testing.T, p *parts) {
 	}
 	// The original has noticed nothing.
 	draws(b)
-	if got := output(t, b, "hostname; echo original >/tmp/go"); got != "box\n" {
+	if got := output(t, b, "hostname; echo original >/dev/shm/go"); got != "box\n" {
 		t.Errorf("the original is called %q", got)
 	}
 	if got := prints(t, main.stdout); got != "original\n" {
