@@ -240,9 +240,9 @@ func TestPackage(t *testing.T) {
 		t.Fatal(err)
 	}
 	for name, content := range map[string][]byte{
-		"DEBIAN/control":                []byte("Package: test\nVersion: 1\nArchitecture: amd64\nMaintainer: nobody <nobody@example.com>\nDescription: test\n"),
+		"DEBIAN/control":                 []byte("Package: test\nVersion: 1\nArchitecture: amd64\nMaintainer: nobody <nobody@example.com>\nDescription: test\n"),
 		"boot/" + filepath.Base(k.Image): data,
-		"etc/other":                     []byte("no"),
+		"etc/other":                      []byte("no"),
 	} {
 		file := filepath.Join(tree, name)
 		if err := errors.Join(os.MkdirAll(filepath.Dir(file), 0o755), os.WriteFile(file, content, 0o644)); err != nil {
