@@ -38,14 +38,16 @@ func (e *Engine) Create(ctx context.Context, spec *engine.Spec) (engine.Sandbox,
 	if err := e.opts.permit(h, &features, spec); err != nil {
 		return nil, err
 	}
+	// What can't be had is refused before anything is tried.
+	o, err := readOwn(spec, c)
+	if err != nil {
+		return nil, err
+	}
 	how, err := e.how(ctx, h, spec)
 	if err != nil {
 		return nil, err
 	}
-	if how.own, err = readOwn(spec, c); err != nil {
-		return nil, err
-	}
-	if how.own != nil {
+	if how.own = o; o != nil {
 		if err := e.howOwn(ctx, how, spec); err != nil {
 			return nil, err
 		}
