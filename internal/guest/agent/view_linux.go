@@ -151,6 +151,10 @@ func (v *view) hide() error {
 			err = unix.Mount("tmpfs", name, "tmpfs", flags|unix.MS_RDONLY, "mode=0555,size=4k,nr_inodes=2")
 		} else {
 			err = unix.Mount("/dev/null", name, "", unix.MS_BIND, "")
+			if err == nil {
+				// A device that nobody can open, by its mount.
+				err = unix.Mount("", name, "", flags|unix.MS_BIND|unix.MS_REMOUNT|unix.MS_RDONLY, "")
+			}
 		}
 		if err != nil {
 			return fmt.Errorf("mask %s: %w", name, err)
