@@ -440,7 +440,11 @@ func displaysMistakes(t *T) {
 	} {
 		spec := t.spec("hold")
 		spec.Displays = list
-		if err := t.refused(spec, caisson.ErrInvalid, caisson.ErrUnsupported); err != nil && !strings.Contains(err.Error(), field) {
+		err := t.refused(spec, caisson.ErrInvalid, caisson.ErrUnsupported)
+		if errors.Is(err, caisson.ErrUnsupported) {
+			field = "displays"
+		}
+		if err != nil && !strings.Contains(err.Error(), field) {
 			t.Errorf("the error does not name %s: %v", field, err)
 		}
 	}

@@ -157,7 +157,10 @@ func (s *sandbox) openDisplay(ctx context.Context, d *caisson.Display, status *k
 	case d.Port != 0:
 		conn, err = s.openPort(ctx, d.Port, status)
 	default:
-		return s.openScreen(ctx)
+		if conn, err = s.openScreen(ctx); err == nil {
+			conn = s.watched(conn)
+		}
+		return conn, err
 	}
 	if err != nil && ctx.Err() == nil && errors.Is(err, caisson.ErrUnavailable) {
 		// It may be gone with the program meanwhile.
@@ -183,6 +186,69 @@ func (s *sandbox) openScreen(ctx context.Context) (net.Conn, error) {
 		return nil, fmt.Errorf("caisson: bug: a display is %d files", len(files))
 	}
 	return net.FileConn(files[0])
+}
+
+// keptPoll is how often it is looked whether a sandbox is kept any more.
+const keptPoll = time.Second
+
+// A stream is a viewer's connection that ends with the program, or the time that
+// the sandbox is kept for: a machine stays after that, for its files.
+type stream struct {
+	net.Conn
+	cancel context.CancelFunc
+	over   chan struct{} // closed when nobody watches any more
+}
+
+// watched makes a stream of a connection.
+func (s *sandbox) watched(conn net.Conn) *stream {
+	ctx, cancel := context.WithCancel(context.Background())
+	w := &stream{Conn: conn, cancel: cancel, over: make(chan struct{})}
+	go func() {
+		defer close(w.over)
+		s.awaitDark(ctx)
+		if ctx.Err() == nil {
+			hangUp(conn)
+		}
+	}()
+	return w
+}
+
+// Close implements io.Closer.
+func (w *stream) Close() error {
+	w.cancel()
+	err := w.Conn.Close()
+	<-w.over
+	return err
+}
+
+// awaitDark waits until displays can't be seen any more, or nobody tells.
+func (s *sandbox) awaitDark(ctx context.Context) {
+	if _, err := s.keeper().Wait(ctx); err != nil || !s.rec.Kept {
+		return
+	}
+	tick := time.NewTicker(keptPoll)
+	defer tick.Stop()
+	for {
+		status, err := s.keeper().Status(ctx)
+		if err != nil || !status.Kept {
+			return
+		}
+		select {
+		case <-tick.C:
+		case <-ctx.Done():
+			return
+		}
+	}
+}
+
+// hangUp has both ends see the end, and leaves the descriptor to who has it.
+func hangUp(conn net.Conn) {
+	if u, ok := conn.(*net.UnixConn); ok {
+		_ = u.CloseWrite()
+		_ = u.CloseRead()
+		return
+	}
+	_ = conn.Close()
 }
 
 // openPort connects to a port of the sandbox's own loopback network.
@@ -227,7 +293,7 @@ func (s *sandbox) openSocket(ctx context.Context, name string) (conn net.Conn, e
 		err = errors.New("nothing listens there yet")
 		return nil, &caisson.Error{Item: path.Join(caisson.WorkDir, rel), Kind: caisson.ErrUnavailable, Err: err}
 	case err != nil:
-		return nil, safefs.Sorted(caisson.OpDisplay, path.Join(caisson.WorkDir, rel), err)
+		return nil, safefs.Sorted("", path.Join(caisson.WorkDir, rel), err)
 	}
 	return conn, nil
 }
