@@ -51,7 +51,7 @@ func TestCasesAreWellFormed(t *testing.T) {
 // interface that construction/features-agree looks at.
 func TestEveryFeatureIsChecked(t *testing.T) {
 	checked := []string{
-		"usable",                                // newSuite ends without it
+		"usable",                                        // newSuite ends without it
 		"share_work", "private_disk", "overlay", "disk", // say how, not what
 		"image_only",
 		"options_only",    // refusals/options-only
