@@ -57,6 +57,9 @@ const (
 	// shareOptions are the most data at once that QEMU takes, pages that can be
 	// mapped, and nothing remembered of what the host may change.
 	shareOptions = "trans=virtio,version=9p2000.L,cache=mmap,msize=512000,access=any"
+	// overcommit has the guest's kernel give programs as much as they ask for, as those
+	// of hosts do: what they use is what the limit is about.
+	overcommit = "sysctl.vm.overcommit_memory=1"
 	// guestGroup is the control group of programs in a guest.
 	guestGroup = "task"
 	// deviceTime is how long a device may take to appear in a guest, in milliseconds.
@@ -209,7 +212,7 @@ func (set *setting) machine(s *engine.Spec) *machine.Spec {
 	}
 	m := &machine.Spec{
 		Type: set.kind, Accel: set.accel, CPUs: set.cpus(s), Memory: memory(set.programMemory(s)),
-		Kernel: set.base.Kernel.Image, Initrd: set.base.Initrd, Cmdline: append([]string{"quiet"}, cmdline(s)...),
+		Kernel: set.base.Kernel.Image, Initrd: set.base.Initrd, Cmdline: append([]string{"quiet", overcommit}, cmdline(s)...),
 		QMP: machine.Descriptor(0), Agent: machine.Descriptor(1), Console: machine.Output("/dev/stderr"),
 		Disks: []machine.Disk{{Name: imageDisk, Path: s.RootFS.Disk, Format: "raw", ReadOnly: true}},
 	}
