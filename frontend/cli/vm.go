@@ -35,7 +35,7 @@ func (c *command) vmBuildCommand() *cobra.Command {
 	var size, cmdline string
 	var asJSON bool
 	cmd := &cobra.Command{
-		Use:   "build -o FILE (--kernel-package DEB... | --kernel DIR) [--size SIZE] IMAGE",
+		Use:   "build -o FILE [--kernel-package DEB]... [--kernel DIR] [--size SIZE] IMAGE",
 		Short: "make a disk that a machine boots from an image and a kernel",
 		Long: "Make a disk that a machine boots by its BIOS: the image's root file system with room\n" +
 			"to write, a kernel of packages of Debian's, and Caisson's agent. The agent is a service\n" +
