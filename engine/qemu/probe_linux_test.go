@@ -4,7 +4,9 @@ import (
 	"os"
 	"path/filepath"
 	"testing"
+	"time"
 
+	"github.com/caissonrun/caisson/internal/machine"
 	"github.com/caissonrun/caisson/internal/machine/machinetest"
 	"github.com/caissonrun/caisson/keeper"
 )
@@ -43,11 +45,35 @@ func testEngine(t *testing.T, kernel string, change func(*Options)) *Engine {
 	return e
 }
 
+// TestProbe holds that a probe boots a guest and finds out what works in it, and that
+// another process believes that, as long as it is where it was found out.
 func TestProbe(t *testing.T) {
 	e := testEngine(t, machinetest.Whole, nil)
 	f, err := e.Probe(t.Context())
 	if err != nil {
 		t.Fatal(err)
 	}
-	t.Logf("%s %+v", f.Version, f.Missing)
+	if !f.Usable || !f.Disk || !f.ShareWork || !f.Terminal || !f.Stats || !f.Pause || !f.Keep || !f.Gateway {
+		t.Errorf("Probe = %+v, want everything that a distribution's kernel gives", f)
+	}
+	found := e.opts.chosen(e.host)
+	if found == nil || found.Accel != machine.TCG || found.Type != machine.Q35 {
+		t.Fatalf("what was found is %+v", found)
+	}
+	again, err := New(&e.opts)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer again.Close()
+	if f, err := again.Probe(t.Context()); err != nil || !f.Usable {
+		t.Errorf("another Probe = %+v, %v", f, err)
+	}
+	if got := again.opts.chosen(again.host); got == nil || !got.At.Equal(found.At) {
+		t.Errorf("another probe has tried it again: %+v, want %+v", got, found)
+	}
+	again.doubt(&making{base: again.host.base, accel: found.Accel, kind: found.Type})
+	src := &sources{of: e.host.base.Of}
+	if b, err := e.opts.readBase(src, e.host.base.Under); err != nil || b == nil || b.known(found.Accel, found.Type, time.Now()) != nil {
+		t.Errorf("after a doubt %+v, %v is known", b, err)
+	}
 }
