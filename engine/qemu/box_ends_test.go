@@ -35,9 +35,12 @@ func testEnds(t *testing.T, p *parts) {
 			s := p.spec(t)
 			s.Guest.User, s.Guest.Setup = "", guest.Setup{User: &isolate.User{}, Privileged: true}
 			b := open(t, s)
-			main := shell(t, b, "echo begins; "+test.script+"; sleep 600")
+			main := shell(t, b, "echo begins; read x; "+test.script+"; sleep 600")
 			if got := line(t, main.stdout); got != "begins" {
 				t.Errorf("it prints %q", got)
+			}
+			if _, err := main.stdin.WriteString("\n"); err != nil {
+				t.Fatal(err)
 			}
 			if test.from != nil {
 				test.from(t, b)
