@@ -77,3 +77,16 @@ func TestProbe(t *testing.T) {
 		t.Errorf("after a doubt %+v, %v is known", b, err)
 	}
 }
+
+// TestProbeNotShared holds what there is with a kernel that can't mount folders of
+// the host.
+func TestProbeNotShared(t *testing.T) {
+	e := testEngine(t, machinetest.Cloud, nil)
+	f, err := e.Probe(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	if !f.Usable || f.ShareWork || f.Mounts.Bind || !f.Mounts.Tmpfs || !f.Files || !f.Exec {
+		t.Errorf("Probe = %+v, want files that are copied, and no binds", f)
+	}
+}
