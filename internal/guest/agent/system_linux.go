@@ -177,7 +177,7 @@ func mountKind(err error) caisson.Kind {
 		return caisson.ErrUnsupported
 	case errors.Is(err, unix.ENOENT), errors.Is(err, unix.ENXIO):
 		return caisson.ErrNotFound
-	case errors.Is(err, unix.EINVAL):
+	case errors.Is(err, unix.EINVAL), errors.Is(err, unix.ENOTDIR), errors.Is(err, unix.ELOOP):
 		return caisson.ErrInvalid
 	case errors.Is(err, unix.ENOMEM):
 		return caisson.ErrExhausted
