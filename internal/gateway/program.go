@@ -82,11 +82,10 @@ func findProgram(name string) (string, error) {
 	if err == nil {
 		return path, nil
 	}
-	kind := caisson.ErrInvalid
 	if errors.Is(err, os.ErrNotExist) || errors.Is(err, exec.ErrNotFound) {
-		kind = caisson.ErrNotFound
+		return "", &caisson.Error{Kind: caisson.ErrNotFound, Err: fmt.Errorf("%s is not there; build or install it", name)}
 	}
-	return "", &caisson.Error{Kind: kind, Err: fmt.Errorf("%w; build or install the program", err)}
+	return "", &caisson.Error{Kind: caisson.ErrInvalid, Err: err}
 }
 
 // dial connects to the program, which it starts if need be.

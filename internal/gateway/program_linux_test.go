@@ -290,7 +290,7 @@ func TestProgramFails(t *testing.T) {
 		if w := visit(h, "GET", "http://git/"); w.Code != 502 || !strings.Contains(w.Body.String(), "its program can't be started; its operator has to look") {
 			t.Errorf("%d %q", w.Code, w.Body)
 		}
-		if !strings.Contains(said.String(), "no such file") {
+		if !strings.Contains(said.String(), "is not there") {
 			t.Errorf("log %s", said)
 		}
 	})
@@ -312,8 +312,8 @@ func TestProgramErr(t *testing.T) {
 		kind caisson.Kind
 		want string
 	}{
-		"Absent":      {gateway.Upstream{Command: []string{"/nonexistent/x"}}, caisson.ErrNotFound, `command: exec: "/nonexistent/x": stat /nonexistent/x: no such file or directory; build or install the program`},
-		"Unknown":     {gateway.Upstream{Command: []string{"gateway-test-none"}}, caisson.ErrNotFound, "executable file not found in $PATH"},
+		"Absent":      {gateway.Upstream{Command: []string{"/nonexistent/x"}}, caisson.ErrNotFound, "command: /nonexistent/x is not there; build or install it"},
+		"Unknown":     {gateway.Upstream{Command: []string{"gateway-test-none"}}, caisson.ErrNotFound, "command: gateway-test-none is not there"},
 		"NoProgram":   {gateway.Upstream{Command: []string{"/dev/null"}}, caisson.ErrInvalid, "permission denied"},
 		"Both":        {gateway.Upstream{Command: []string{"/bin/sh"}, URL: "http://x"}, caisson.ErrInvalid, "can't stand beside url"},
 		"Certificate": {gateway.Upstream{Command: []string{"/bin/sh"}, CAFile: "/dev/null"}, caisson.ErrInvalid, "without TLS"},
