@@ -23,6 +23,10 @@ build: keeper guest inside ## build bin/caisson, static, with the small programs
 	$(GO) build -trimpath -ldflags '$(LDFLAGS)' -o bin/caisson ./cmd/caisson
 	$(GO) build -trimpath -ldflags '-s -w' -o examples/components/registry/aggregate/aggregate ./examples/components/registry/aggregate
 	GOOS=wasip1 GOARCH=wasm $(GO) build -trimpath -o examples/wasm/wordcount.wasm ./examples/wasm
+	$(GO) build -trimpath -ldflags '-s -w' -o bin/caisson-sign ./examples/script
+	$(GO) build -trimpath -ldflags '-s -w' -o bin/caisson-example-git ./examples/proxy
+	env -u GOOS -u GOARCH $(GO) run ./examples/script --make-key examples/script/sign.key
+	env -u GOOS -u GOARCH $(GO) run ./examples/proxy -make examples/proxy/server
 	cp -f examples/components/population/storage/in/c-example/*.csv examples/components/registry/datasets/
 
 .PHONY: keeper
@@ -90,4 +94,4 @@ fmt-check:
 
 .PHONY: clean
 clean: ## remove what make has built
-	rm -rf bin examples/wasm/*.wasm examples/components/registry/aggregate/aggregate examples/components/registry/datasets/*.csv keeper/embedded/caisson-keeper-* internal/guest/embed/embedded/caisson-guest-* internal/selftest/embedded/caisson-inside-*
+	rm -rf bin examples/wasm/*.wasm examples/script/sign.key examples/proxy/server examples/components/registry/aggregate/aggregate examples/components/registry/datasets/*.csv keeper/embedded/caisson-keeper-* internal/guest/embed/embedded/caisson-guest-* internal/selftest/embedded/caisson-inside-*

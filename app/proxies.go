@@ -1,6 +1,7 @@
 package app
 
 import (
+	"log/slog"
 	"maps"
 	"net/http"
 	"slices"
@@ -30,7 +31,7 @@ func proxies(cfg *Config, opts *Options) (map[string]http.Handler, error) {
 func upstreamOf(p *config.Proxy) *gateway.Upstream {
 	const fromFile = "file:"
 	u := &gateway.Upstream{
-		URL: p.URL, Headers: maps.Clone(p.Headers), Username: p.Username, CAFile: p.CAFile,
+		URL: p.URL, Command: p.Command, Dir: p.Dir, Headers: maps.Clone(p.Headers), Username: p.Username, CAFile: p.CAFile,
 		Methods: p.Methods, Paths: p.Paths, Timeout: p.Timeout.Std(),
 	}
 	if u.Headers == nil {
@@ -58,7 +59,10 @@ type upstream struct {
 	err     error
 }
 
-var _ executor.Checker = (*upstream)(nil)
+var (
+	_ executor.Checker = (*upstream)(nil)
+	_ gateway.Opener   = (*upstream)(nil)
+)
 
 // Check implements executor.Checker.
 func (u *upstream) Check() error {
@@ -73,4 +77,14 @@ func (u *upstream) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	u.handler.ServeHTTP(w, r)
+}
+
+// Open implements gateway.Opener.
+func (u *upstream) Open(logger *slog.Logger) (http.Handler, func()) {
+	if u.Check() == nil {
+		if o, ok := u.handler.(gateway.Opener); ok {
+			return o.Open(logger)
+		}
+	}
+	return u, func() {}
 }

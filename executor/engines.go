@@ -202,7 +202,8 @@ func unusable(f *engine.Features) error {
 }
 
 // checkForm refuses a task of options alone for an engine that needs a program,
-// before it finds fault with options that are not meant for it.
+// and one with a program for an engine that has its own, before it finds fault
+// with options that are not meant for it.
 func checkForm(task *caisson.Task, f *engine.Features) error {
 	main := &engine.Spec{Image: task.Image, Module: task.Module, Machine: task.Machine, Options: task.Options}
 	main.Args, main.Run = argv(&task.Program)
@@ -211,6 +212,9 @@ func checkForm(task *caisson.Task, f *engine.Features) error {
 			Op: caisson.OpValidate, Item: "options alone", Kind: caisson.ErrUnsupported,
 			Err: errors.New("this engine runs programs, and the task names none"),
 		}
+	}
+	if f.OptionsOnly && !main.OptionsAlone() {
+		return f.Check(main)
 	}
 	return nil
 }

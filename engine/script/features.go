@@ -58,7 +58,9 @@ func (o *Options) works(ctx context.Context, f *engine.Features) ([]byte, error)
 	if err != nil {
 		return nil, err
 	}
-	if info, err := os.Stat(o.Program[0]); err != nil {
+	if info, err := os.Stat(o.Program[0]); errors.Is(err, os.ErrNotExist) {
+		return nil, fmt.Errorf("%s is not there; build or install it", o.Program[0])
+	} else if err != nil {
 		return nil, err
 	} else if !info.Mode().IsRegular() || info.Mode()&0o111 == 0 {
 		return nil, fmt.Errorf("%s is not an executable file", o.Program[0])

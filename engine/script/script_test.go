@@ -253,7 +253,7 @@ func TestUnusable(t *testing.T) {
 		want string
 	}{
 		"NoProgram":     {script.Options{}, "none is configured"},
-		"NoSuchProgram": {script.Options{Program: []string{"/nowhere/sign"}, Schema: schema}, "no such file"},
+		"NoSuchProgram": {script.Options{Program: []string{"/nowhere/sign"}, Schema: schema}, "is not there; build or install it"},
 		"NotExecutable": {script.Options{Program: []string{plain}, Schema: schema}, "not an executable"},
 		"NoSchema":      {script.Options{Program: []string{program}, Schema: "/nowhere/s.json"}, "no such file"},
 		"SchemaNotJSON": {script.Options{Program: []string{program}, Schema: file(t, "s", "{")}, "schema"},

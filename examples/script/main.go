@@ -5,6 +5,10 @@
 //
 // asks for a signature (Ed25519) of the file report.txt in the work folder,
 // which becomes artifacts/report.txt.sig.
+//
+//	caisson-sign --make-key FILE
+//
+// makes a key where there is none, as make build does.
 package main
 
 import (
@@ -33,6 +37,12 @@ const (
 const maxFile = 64 << 20
 
 func main() {
+	if len(os.Args) == 3 && os.Args[1] == "--make-key" {
+		if err := makeKey(os.Args[2]); err != nil {
+			exit(failed, err)
+		}
+		return
+	}
 	key, err := readKey()
 	if err != nil {
 		exit(fatal, err)
@@ -81,6 +91,26 @@ func readKey() (ed25519.PrivateKey, error) {
 		return nil, fmt.Errorf("%s is no ed25519 key", keyFile)
 	}
 	return private, nil
+}
+
+// makeKey makes a key as openssl would. One that is there stays.
+func makeKey(name string) error {
+	_, key, err := ed25519.GenerateKey(nil)
+	if err != nil {
+		return err
+	}
+	data, err := x509.MarshalPKCS8PrivateKey(key)
+	if err != nil {
+		return err
+	}
+	f, err := os.OpenFile(name, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600)
+	if errors.Is(err, os.ErrExist) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	return errors.Join(pem.Encode(f, &pem.Block{Type: "PRIVATE KEY", Bytes: data}), f.Close())
 }
 
 // sign signs a file of the work folder. Links in it can't lead out of it: what

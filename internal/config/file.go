@@ -130,6 +130,17 @@ func under(dir, path string) string {
 	return filepath.Join(dir, path)
 }
 
+// programPath makes the program of a command start at dir, unless it is a name to
+// be looked for, or absolute.
+func programPath(v *fields.Value, dir string) {
+	if len(v.Items) == 0 {
+		return
+	}
+	if first := v.Items[0]; first.Kind == fields.String && strings.Contains(first.Text, "/") {
+		first.Text = under(dir, first.Text)
+	}
+}
+
 // absolutePaths makes the relative paths in v, which is a t, start at dir.
 func absolutePaths(v *fields.Value, t *fields.Type, dir string) {
 	switch t.Form {
@@ -138,6 +149,9 @@ func absolutePaths(v *fields.Value, t *fields.Type, dir string) {
 			v.Text = under(dir, v.Text)
 		}
 	case fields.Series:
+		if t.Elem.Name == argumentName {
+			programPath(v, dir)
+		}
 		for _, item := range v.Items {
 			absolutePaths(item, t.Elem, dir)
 		}

@@ -15,7 +15,9 @@ import (
 // Proxy is a section [proxy.NAME]: an HTTP service that tasks may name in their
 // proxies.
 type Proxy struct {
-	URL          string            `json:"url"`
+	URL          string            `json:"url,omitempty"`
+	Command      []string          `json:"command,omitempty"`       // argv of a program, instead of URL
+	Dir          string            `json:"dir,omitempty"`           // that Command starts in; empty: /
 	Headers      map[string]string `json:"headers,omitempty"`       // set in every request
 	HeaderFiles  map[string]string `json:"header_files,omitempty"`  // the same, with values that are in files
 	Username     string            `json:"username,omitempty"`      // with PasswordFile, or alone
@@ -43,9 +45,16 @@ func proxySections() *fields.Type {
 	name := &fields.Type{Form: fields.Text, Want: "a name of letters, digits, and . _ -", Pattern: fields.Match(`[A-Za-z0-9][A-Za-z0-9_.-]{0,62}`)}
 	proxy := section("settings of an upstream",
 		fields.Field{
-			Name: "url", Type: upstreamURL(), Required: true, Also: []string{"upstream", "target"}, Examples: []any{"https://git.example.com/api"},
-			Doc: "Where requests go: its path comes before that of a request.",
+			Name: "url", Type: upstreamURL(), Default: "none", Also: []string{"upstream", "target"}, Examples: []any{"https://git.example.com/api"},
+			Doc: "Where requests go: its path comes before that of a request. There is either this or `command`.",
 		},
+		fields.Field{
+			Name: "command", Type: argv(), Default: "none", Also: []string{"program", "cmd"},
+			Examples: []any{[]any{"/usr/local/bin/artifacts", "--read-only"}},
+			Doc: "Instead of `url`, a program with its arguments that serves HTTP at a socket that it inherits, see below. A path with a slash in it " +
+				"starts at this file's folder, and a name alone is looked for in `PATH`.",
+		},
+		fields.Field{Name: "dir", Type: folder(), Default: "`/`", Doc: "The folder that `command` is started in."},
 		fields.Field{
 			Name: "headers", Secret: true, Default: "none", Also: []string{"header"}, Examples: []any{map[string]any{"X-Team": "builds"}},
 			Type: &fields.Type{Form: fields.Table, Key: headerName(), Elem: value, Want: "a value for each header"},
@@ -116,6 +125,15 @@ func (c *Config) checkProxies(report func(key, message string)) {
 	for _, name := range slices.Sorted(maps.Keys(c.Proxies)) {
 		p := c.Proxies[name]
 		wrong := func(message string) { report("proxy", name+": "+message) }
+		if (p.URL == "") == (len(p.Command) == 0) {
+			wrong("want either url or command")
+		}
+		if p.Dir != "" && len(p.Command) == 0 {
+			wrong("dir is of no use without command")
+		}
+		if p.CAFile != "" && len(p.Command) > 0 {
+			wrong("ca_file is of no use with command, which is spoken to without TLS")
+		}
 		if p.PasswordFile != "" && p.Username == "" {
 			wrong("password_file needs username beside it")
 		}

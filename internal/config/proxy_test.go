@@ -25,6 +25,14 @@ timeout = "10s"
 url = "http://127.0.0.1:9000"
 username = "ci"
 password_file = "/etc/store.password"
+
+[proxy.program]
+command = ["bin/serve", "data/x"]
+dir = "."
+token_file = "token"
+
+[proxy.named]
+command = ["serve"]
 `)
 	c := h.load(t)
 	want := map[string]Proxy{
@@ -34,6 +42,9 @@ password_file = "/etc/store.password"
 			Methods:     []string{"GET"}, Paths: []string{"/team/"}, Timeout: caisson.Duration(10 * time.Second),
 		},
 		"store": {URL: "http://127.0.0.1:9000", Username: "ci", PasswordFile: "/etc/store.password"},
+		// The program's path starts at the file, an argument may be anything.
+		"program": {Command: []string{h.dir + "/bin/serve", "data/x"}, Dir: h.dir, TokenFile: h.dir + "/token"},
+		"named":   {Command: []string{"serve"}},
 	}
 	if diff := cmp.Diff(want, c.Proxies); diff != "" {
 		t.Errorf("proxies, want - got +:\n%s", diff)
@@ -92,6 +103,18 @@ url = "https://git.example.com"
 username = "me"
 token_file = "t"
 headers = {authorization = "x"}
+[proxy.both]
+url = "https://git.example.com"
+command = ["serve"]
+[proxy.neither]
+username = "me"
+password_file = "p"
+[proxy.idle]
+url = "https://git.example.com"
+dir = "/"
+[proxy.tls]
+command = ["serve"]
+ca_file = "/c"
 `)
 	_, err := Load(&h.opts)
 	if err == nil {
@@ -99,6 +122,7 @@ headers = {authorization = "x"}
 	}
 	for _, want := range []string{
 		"one: username needs password_file beside it", "one: token_file can't stand beside username", `one: headers: "authorization" is set by token_file too`,
+		"both: want either url or command", "neither: want either url or command", "idle: dir is of no use without command", "tls: ca_file is of no use",
 	} {
 		if !strings.Contains(err.Error(), want) {
 			t.Errorf("Load = %v\nwant it to say %q", err, want)

@@ -21,19 +21,19 @@ func defaultScript() Script { return Script{IDBase: 1946222592, IDCount: 65536, 
 
 func scriptSection() *fields.Type {
 	id := func() *fields.Type { return whole("an id, 0 to 2147483646", 0, 1<<31-2) }
-	argument := func() *fields.Type { return &fields.Type{Form: fields.Text, Want: "text"} }
+	check := list(&fields.Type{Form: fields.Text, Want: "text"})
 	return section("settings of the engine script",
 		fields.Field{
-			Name: "program", Type: list(argument()), Default: "none: the engine is not usable", Also: []string{"command", "cmd"},
+			Name: "program", Type: argv(), Default: "none: the engine is not usable", Also: []string{"command", "cmd"},
 			Examples: []any{[]any{"/usr/local/bin/sign"}},
-			Doc:      "The program that every task runs, with its arguments; its path is absolute.",
+			Doc:      "The program that every task runs, with its arguments. A relative path starts at this file's folder.",
 		},
 		fields.Field{
 			Name: "schema", Type: folder(), Default: "none", Examples: []any{"/etc/caisson/sign.schema.json"},
 			Doc: "The file with the JSON Schema of what tasks may ask the program for. It is needed if there is a program.",
 		},
 		fields.Field{
-			Name: "check", Type: list(argument()), Default: "none", Examples: []any{[]any{"--check"}},
+			Name: "check", Type: check, Default: "none", Examples: []any{[]any{"--check"}},
 			Doc: "Arguments behind `program` with which it must succeed, without a payload, for the engine to be usable. It is tried by " +
 				"`caisson engines`, every few minutes, and after a fatal error.",
 		},

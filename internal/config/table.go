@@ -190,6 +190,25 @@ func list(elem *fields.Type) *fields.Type { return &fields.Type{Form: fields.Ser
 // pathName marks types whose relative paths are made absolute.
 const pathName = "path"
 
+// argumentName marks the words of commands, the first of which is a path where
+// it has a slash in it.
+const argumentName = "argument"
+
+// argv is a program with its arguments. A relative path of the program starts at
+// the folder of the file that it stands in; arguments stay as they are.
+func argv() *fields.Type {
+	argument := &fields.Type{
+		Form: fields.Text, Name: argumentName, Want: "text", MaxLength: 4096,
+		Check: func(s string) error {
+			if strings.ContainsRune(s, 0) {
+				return errors.New("has a zero byte in it")
+			}
+			return nil
+		},
+	}
+	return list(argument)
+}
+
 // folder is a path of the host. A relative one starts at the folder of the
 // file that it stands in.
 func folder() *fields.Type {

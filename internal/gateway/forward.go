@@ -137,7 +137,10 @@ func unreachable(w http.ResponseWriter, host string, err error) {
 	var encoded *encodedError
 	var netErr net.Error
 	var cert *tls.CertificateVerificationError
+	var program errProgram
 	switch {
+	case errors.As(err, &program):
+		why = program.Error()
 	case errors.As(err, &encoded):
 		why = encoded.Error()
 	case errors.As(err, &lookup) && lookup.IsNotFound:

@@ -57,6 +57,7 @@ type Server struct {
 	conns    chan struct{}                 // a place for each connection
 	requests chan struct{}                 // and for each request
 	buffers  buffers
+	ends     []func() // of what proxies have started
 
 	mu    sync.Mutex
 	dests map[endpoint]*dest
@@ -96,7 +97,23 @@ func New(p *Policy, opts *Options) (*Server, error) {
 			return nil, err
 		}
 	}
+	s.openProxies()
 	return s, nil
+}
+
+// openProxies gives the server proxies of its own where there is more to them
+// than a handler.
+func (s *Server) openProxies() {
+	for addr, p := range s.plan.proxies {
+		o, ok := p.handler.(Opener)
+		if !ok {
+			continue
+		}
+		var end func()
+		p.handler, end = o.Open(s.opts.Logger.With("proxy", p.name))
+		s.plan.proxies[addr] = p
+		s.ends = append(s.ends, end)
+	}
 }
 
 // Serve serves sockets that an engine has opened, until ctx ends: the sandbox
@@ -125,7 +142,8 @@ func (s *Server) Serve(ctx context.Context, sockets []engine.OpenSocket) {
 	v.close()
 }
 
-// Close gives up what the server holds outside, and counts the names that were
+// Close gives up what the server holds outside, ends what its proxies have
+// started, and counts the names that were
 // only looked up to what was blocked. It is called once, after the last Serve
 // has returned.
 func (s *Server) Close() {
@@ -136,6 +154,11 @@ func (s *Server) Close() {
 	for _, d := range dests {
 		d.transport.CloseIdleConnections()
 	}
+	var ends sync.WaitGroup
+	for _, end := range s.ends {
+		ends.Go(end)
+	}
+	ends.Wait()
 	list, others := s.names.onlyLookedUp()
 	for _, name := range list {
 		s.blocked.add(name, 0, whyNotAllowed)

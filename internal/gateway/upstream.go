@@ -9,6 +9,8 @@ import (
 	"fmt"
 	"io"
 	"log"
+	"log/slog"
+	"net"
 	"net/http"
 	"net/http/httputil"
 	"net/url"
@@ -28,7 +30,13 @@ import (
 // "env:NAME" or "file:PATH" where they are not to stand in the configuration
 // itself; a file is read again for each request, so that it can change.
 type Upstream struct {
-	URL      string            // http:// or https://; its path is put before the request's
+	URL string // http:// or https://; its path is put before the request's
+	// Command is, instead of URL, a program that serves HTTP on a socket that it
+	// inherits as descriptor 3 (sd_listen_fds(3)). The handler is an Opener then:
+	// each Server has a process of its own, from its first request on, which sees
+	// the proxy's name as the host.
+	Command  []string
+	Dir      string            // that Command starts in; empty: /
 	Headers  map[string]string // set in each request, whatever the task sent; values may be env: or file:
 	Token    string            // "Authorization: Bearer" with it; may be env: or file:
 	Username string            // of basic authentication
@@ -47,34 +55,60 @@ type Upstream struct {
 // there. All of them are told.
 func (u *Upstream) Handler() (http.Handler, error) {
 	h := &upstream{methods: u.Methods}
-	errs := []error{h.setURL(u.URL), h.setPaths(u.Paths), h.setHeaders(u), h.setTransport(u)}
+	errs := []error{h.setTarget(u), h.setPaths(u.Paths), h.setHeaders(u), h.setTransport(u)}
 	if err := errors.Join(errs...); err != nil {
 		return nil, err
 	}
+	h.setProxy()
+	return h, nil
+}
+
+// setProxy makes what sends requests on.
+func (h *upstream) setProxy() {
 	h.proxy = &httputil.ReverseProxy{
 		Transport:      silent{h.transport},
 		FlushInterval:  -1,
-		BufferPool:     &h.buffers,
+		BufferPool:     new(buffers),
 		ErrorLog:       log.New(io.Discard, "", 0),
 		Rewrite:        h.rewrite,
 		ModifyResponse: h.clean,
 		ErrorHandler: func(w http.ResponseWriter, r *http.Request, err error) {
+			if h.program != nil {
+				err = h.program.explain(err)
+			}
 			unreachable(w, "the service behind "+clip(r.Context().Value(visitKey{}).(*visit).name), err)
 		},
 	}
-	return h, nil
+}
+
+// Open implements Opener.
+func (h *upstream) Open(logger *slog.Logger) (http.Handler, func()) {
+	if h.program == nil {
+		return h, func() {}
+	}
+	own := *h
+	own.program = &program{argv: h.program.argv, dir: h.program.dir, logger: logger}
+	own.transport = newTransport(h.transport.ResponseHeaderTimeout)
+	own.transport.DialContext = own.program.dial
+	own.setProxy()
+	return &own, func() {
+		own.program.end()
+		own.transport.CloseIdleConnections()
+	}
 }
 
 // An upstream is an Upstream that was checked.
 type upstream struct {
 	base      *url.URL
+	program   *program // nil: base is a URL of the operator's
 	paths     []string
 	methods   []string
 	headers   []credential
 	transport *http.Transport
 	proxy     *httputil.ReverseProxy
-	buffers   buffers
 }
+
+var _ Opener = (*upstream)(nil)
 
 // A credential is a header that is set in each request.
 type credential struct {
@@ -87,6 +121,26 @@ type credential struct {
 
 func upstreamError(item string, kind caisson.Kind, format string, args ...any) error {
 	return &caisson.Error{Op: caisson.OpConfig, Item: item, Kind: kind, Err: fmt.Errorf(format, args...)}
+}
+
+func (h *upstream) setTarget(u *Upstream) error {
+	switch {
+	case len(u.Command) == 0:
+		return h.setURL(u.URL)
+	case u.URL != "":
+		return upstreamError("command", caisson.ErrInvalid, "can't stand beside url")
+	case u.CAFile != "":
+		return upstreamError("ca_file", caisson.ErrInvalid, "a command is spoken to without TLS")
+	}
+	if _, err := findProgram(u.Command[0]); err != nil {
+		return upstreamError("command", caisson.KindOf(err), "%w", err)
+	}
+	h.program = &program{argv: slices.Clone(u.Command), dir: u.Dir}
+	if h.program.dir == "" {
+		h.program.dir = "/"
+	}
+	h.base = &url.URL{Scheme: "http", Host: "localhost"}
+	return nil
 }
 
 func (h *upstream) setURL(text string) error {
@@ -155,6 +209,11 @@ func (h *upstream) setTransport(u *Upstream) error {
 	}
 	h.transport = newTransport(timeout)
 	h.transport.Proxy = http.ProxyFromEnvironment
+	if h.program != nil {
+		// Until it is opened there is nobody to connect to.
+		h.transport.Proxy = nil
+		h.transport.DialContext = func(context.Context, string, string) (net.Conn, error) { return nil, net.ErrClosed }
+	}
 	if u.CAFile == "" {
 		return nil
 	}
@@ -277,6 +336,9 @@ func (h *upstream) rewrite(r *httputil.ProxyRequest) {
 	v := r.In.Context().Value(visitKey{}).(*visit)
 	r.Out.URL.RawQuery = r.In.URL.RawQuery
 	r.SetURL(h.base)
+	if h.program != nil {
+		r.Out.Host = v.name
+	}
 	onlyWebsockets(r.Out.Header)
 	for _, key := range overrides {
 		r.Out.Header.Del(key)

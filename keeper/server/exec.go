@@ -112,6 +112,7 @@ func (s *session) start(p *isolate.Program) (files []*os.File, err error) {
 	}
 	k.mu.Lock()
 	k.sessions[s] = struct{}{}
+	k.execs++
 	k.mu.Unlock()
 	return files, nil
 }
@@ -179,9 +180,11 @@ func (s *session) wait() {
 	exit := &caisson.Exit{Code: code, Signal: signal, StartedAt: s.began, EndedAt: time.Now()}
 	exit.Usage.Wall = caisson.Duration(time.Since(s.began))
 	exit.Reason, exit.Message = s.reason(signal)
-	s.conn.send(&wire.Reply{ID: s.id, Exit: exit, Ended: true})
-
 	k := s.conn.k
+	k.mu.Lock()
+	k.execs-- // before the client knows: it may ask
+	k.mu.Unlock()
+	s.conn.send(&wire.Reply{ID: s.id, Exit: exit, Ended: true})
 	k.mu.Lock()
 	delete(k.sessions, s)
 	k.mu.Unlock()

@@ -62,8 +62,10 @@ type keeper struct {
 	doomed  bool // it is being, or was, destroyed
 	conns   map[*conn]struct{}
 	owners  int
-	// sessions are the programs that run beside the main one, or after it.
+	// sessions are the programs that run beside the main one, or after it, until
+	// their clients are told of the end; execs is how many of them run.
 	sessions map[*session]struct{}
+	execs    int
 	next     following
 
 	keep keeping
@@ -343,7 +345,7 @@ func (k *keeper) status() *wire.Status {
 	defer k.mu.Unlock()
 	s := &wire.Status{
 		PID: os.Getpid(), Started: k.phase >= running, Exit: k.exit,
-		Execs: len(k.sessions), Owners: k.owners, Paused: k.paused, Kept: k.keep.on,
+		Execs: k.execs, Owners: k.owners, Paused: k.paused, Kept: k.keep.on,
 	}
 	if k.main != nil && k.phase == running {
 		s.MainPID = k.main.PID
