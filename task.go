@@ -37,34 +37,34 @@ type Task struct {
 	Module  string   `json:"module,omitempty"`  // a WebAssembly module: path, URL or OCI artifact
 	Machine *Machine `json:"machine,omitempty"` // a virtual machine
 
-	Group      string            `json:"group,omitempty"`       // a name or id, in addition to user's
-	Hostname   string            `json:"hostname,omitempty"`    // empty: the engine's choice
-	StopSignal string            `json:"stop_signal,omitempty"` // such as "TERM", the default
-	Privileged bool              `json:"privileged,omitempty"`
-	Devices    []Device          `json:"devices,omitempty"`
-	GPUs       string            `json:"gpus,omitempty"` // "all", a count, or "device=ID,ID", as in Docker
-	Registry   *Registry         `json:"registry,omitempty"`
-	Inputs     []Input           `json:"inputs,omitempty"`
-	Outputs    []Output          `json:"outputs,omitempty"`
-	Mounts     []Mount           `json:"mounts,omitempty"`
-	Network    Network           `json:"network,omitzero"`
-	Ports      []Port            `json:"ports,omitempty"`
-	DNS        *DNS              `json:"dns,omitempty"`
-	Proxies    map[string]Proxy  `json:"proxies,omitempty"` // by name, [a-z]{3,22}
-	Displays   []Display         `json:"displays,omitempty"`
-	Limits     Limits            `json:"limits,omitzero"`
-	Timeout    Duration          `json:"timeout,omitempty"` // of the main program; 0: none
-	Grace      Duration          `json:"grace,omitempty"`   // between stop signal and kill; 0: DefaultGrace
-	Keep       Duration          `json:"keep,omitempty"`    // how long the sandbox is kept after its end
+	Group      string           `json:"group,omitempty"`       // a name or id, in addition to user's
+	Hostname   string           `json:"hostname,omitempty"`    // empty: the engine's choice
+	StopSignal string           `json:"stop_signal,omitempty"` // such as "TERM", the default
+	Privileged bool             `json:"privileged,omitempty"`
+	Devices    []Device         `json:"devices,omitempty"`
+	GPUs       string           `json:"gpus,omitempty"` // "all", a count, or "device=ID,ID", as in Docker
+	Registry   *Registry        `json:"registry,omitempty"`
+	Inputs     []Input          `json:"inputs,omitempty"`
+	Outputs    []Output         `json:"outputs,omitempty"`
+	Mounts     []Mount          `json:"mounts,omitempty"`
+	Network    Network          `json:"network,omitzero"`
+	Ports      []Port           `json:"ports,omitempty"`
+	DNS        *DNS             `json:"dns,omitempty"`
+	Proxies    map[string]Proxy `json:"proxies,omitempty"` // by name, [a-z]{3,22}
+	Displays   []Display        `json:"displays,omitempty"`
+	Limits     Limits           `json:"limits,omitzero"`
+	Timeout    Duration         `json:"timeout,omitempty"` // of the main program; 0: none
+	Grace      Duration         `json:"grace,omitempty"`   // between stop signal and kill; 0: DefaultGrace
+	Keep       Duration         `json:"keep,omitempty"`    // how long the sandbox is kept after its end
 	// Forkable keeps all that a copy of the running sandbox needs inside of it.
-	Forkable bool `json:"forkable,omitempty"`
-	Retry      Retry             `json:"retry,omitzero"`
-	Pre        []Step            `json:"pre,omitempty"`
-	Post       []Step            `json:"post,omitempty"`
-	Finally    []Step            `json:"finally,omitempty"`
-	Sidecars   []Step            `json:"sidecars,omitempty"`
-	Success    Success           `json:"success,omitzero"`
-	Secrets    map[string]Secret `json:"secrets,omitempty"` // by name
+	Forkable bool              `json:"forkable,omitempty"`
+	Retry    Retry             `json:"retry,omitzero"`
+	Pre      []Step            `json:"pre,omitempty"`
+	Post     []Step            `json:"post,omitempty"`
+	Finally  []Step            `json:"finally,omitempty"`
+	Sidecars []Step            `json:"sidecars,omitempty"`
+	Success  Success           `json:"success,omitzero"`
+	Secrets  map[string]Secret `json:"secrets,omitempty"` // by name
 	// Options is what only the chosen engine knows, checked against its schema.
 	Options json.RawMessage `json:"options,omitempty"`
 }
