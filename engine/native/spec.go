@@ -1,8 +1,6 @@
 package native
 
 import (
-	"crypto/sha256"
-	"encoding/hex"
 	"errors"
 	"fmt"
 	"maps"
@@ -170,14 +168,13 @@ func (set *setting) entries(s *engine.Spec, user isolate.User, hostname string) 
 		resolv = []byte("nameserver " + s.Gateway.Resolver + "\n")
 	}
 	hosts := "127.0.0.1 localhost\n::1 localhost\n127.0.1.1 " + hostname + "\n" + kept.GatewayHosts(s.Gateway)
-	id := sha256.Sum256([]byte("caisson machine id " + s.ID))
 	add("/etc/passwd", passwd(user))
 	add("/etc/group", group(user))
 	add("/etc/hostname", []byte(hostname+"\n"))
 	add("/etc/hosts", []byte(hosts))
 	add("/etc/resolv.conf", resolv)
 	add("/etc/nsswitch.conf", []byte(nsswitchContent))
-	add("/etc/machine-id", []byte(hex.EncodeToString(id[:16])+"\n"))
+	add("/etc/machine-id", []byte(kept.MachineID(s.ID)+"\n"))
 	list = append(list, isolate.Entry{Path: "/etc/mtab", Link: "/proc/self/mounts"}, isolate.Entry{Path: "/run", Dir: true})
 	return append(list, kept.SecretEntries(s)...)
 }

@@ -28,6 +28,12 @@ func (b *box) furnish() error {
 	if err := b.mountAll(g.Places); err != nil {
 		return err
 	}
+	if g.MachineID != "" {
+		id := &guest.Identity{MachineID: g.MachineID}
+		if err := b.step("machine id", func(ctx context.Context) error { return b.agent.SetIdentity(ctx, id) }); err != nil {
+			return err
+		}
+	}
 	if b.spec.Attach != nil {
 		// The program runs, as it was set up.
 		return b.connect()

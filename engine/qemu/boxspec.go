@@ -48,6 +48,9 @@ type boxSpec struct {
 // order.
 type guestSpec struct {
 	Hostname string `json:"hostname,omitempty"`
+	// MachineID becomes what /etc/machine-id says, also of a copy. Empty: it is the
+	// system's own.
+	MachineID string `json:"machine_id,omitempty"`
 	// Mounts are made in the guest's first root, that of the initramfs. What is
 	// mounted at Root then becomes the root of everything. Empty: the guest has a
 	// system of its own, whose agent was started by it.

@@ -20,7 +20,7 @@ func (set *setting) guest(s *engine.Spec) guestSpec {
 	if set.own != nil {
 		return set.ownGuest(s)
 	}
-	g := guestSpec{Hostname: hostname(s), Root: guestRoot, Files: set.files(s), Setup: set.setup(s)}
+	g := guestSpec{Hostname: hostname(s), MachineID: kept.MachineID(s.ID), Root: guestRoot, Files: set.files(s), Setup: set.setup(s)}
 	g.Mounts = []guest.Mount{
 		{Type: "ext4", Source: "serial:" + imageDisk, Target: guestImage, Flags: []string{"ro", "noatime"}, Wait: deviceTime},
 		{Type: "ext4", Source: "serial:" + layerDisk, Target: guestLayer, Flags: []string{"noatime"}, Wait: deviceTime},

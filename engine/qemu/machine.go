@@ -304,6 +304,9 @@ func (set *setting) ownGuest(s *engine.Spec) guestSpec {
 	if !set.opts.Root && !s.Root {
 		g.Standard = &guest.Owner{UID: set.opts.UID, GID: set.opts.GID}
 	}
+	if s.Snapshot != "" {
+		g.MachineID = kept.MachineID(s.ID)
+	}
 	g.Setup.Caps = guest.DefaultCaps()
 	if l := &s.Limits; l.CPUs > 0 || l.Memory > 0 || l.PIDs > 0 {
 		g.Setup.Group = &isolate.Cgroup{Name: guestGroup, CPUs: l.CPUs, Memory: l.Memory, PIDs: l.PIDs}

@@ -62,8 +62,8 @@ func testCopies(t *testing.T, p *parts) {
 		t.Run(name, func(t *testing.T) {
 			c := open(t, p.copyOf(t, dir, name))
 			r := shell(t, c, "exit 99") // not started: the program is there
-			if got := output(t, c, "hostname; echo "+name+" >/dev/shm/go"); got != name+"\n" {
-				t.Errorf("a copy is called %q, want %q", got, name)
+			if got, want := output(t, c, "hostname; cat /etc/machine-id; echo "+name+" >/dev/shm/go"), name+"\n"+kept.MachineID(name)+"\n"; got != want {
+				t.Errorf("a copy is called %q, want %q", got, want)
 			}
 			draws(c)
 			if got := prints(t, r.stdout); got != name+"\n" {
@@ -100,7 +100,7 @@ func (p *parts) copyOf(t *testing.T, dir, name string) *boxSpec {
 	m := p.machine()
 	m.Incoming = true
 	s := p.specOf(t, m)
-	s.State, s.Attach, s.Guest = filepath.Join(dir, snapshotMemory), &snap.Program, guestSpec{Hostname: name}
+	s.State, s.Attach, s.Guest = filepath.Join(dir, snapshotMemory), &snap.Program, guestSpec{Hostname: name, MachineID: kept.MachineID(name)}
 	return s
 }
 

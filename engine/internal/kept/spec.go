@@ -1,6 +1,8 @@
 package kept
 
 import (
+	"crypto/sha256"
+	"encoding/hex"
 	"errors"
 	"fmt"
 	"path"
@@ -144,4 +146,11 @@ func Share(s *engine.Spec) Sizes {
 // Below reports whether path is dir or lies in it.
 func Below(path, dir string) bool {
 	return path == dir || dir == "/" || strings.HasPrefix(path, dir+"/")
+}
+
+// MachineID is what /etc/machine-id of a sandbox says (machine-id(5), without
+// the newline): another one in each, and always the same in one.
+func MachineID(id string) string {
+	sum := sha256.Sum256([]byte("caisson machine id " + id))
+	return hex.EncodeToString(sum[:16])
 }
