@@ -53,7 +53,7 @@ check: fmt-check ## formatting, vet, staticcheck, and that other systems compile
 	$(GO) mod verify
 
 .PHONY: quick
-quick: ## the tests that need neither root nor services
+quick: keeper inside ## the tests that need neither root nor services
 	$(GO) test ./...
 
 .PHONY: test

@@ -1,6 +1,7 @@
 package app_test
 
 import (
+	"fmt"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -13,11 +14,36 @@ import (
 	"github.com/caissonrun/caisson/app"
 	"github.com/caissonrun/caisson/executor"
 	"github.com/caissonrun/caisson/internal/testimage"
+	"github.com/caissonrun/caisson/keeper"
+	"github.com/caissonrun/caisson/keeper/keepertest"
 )
 
 func TestMain(m *testing.M) {
 	app.Reexec() // sandboxes begin as copies of this program
+	if err := buildKeeper(); err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		os.Exit(1)
+	}
 	os.Exit(m.Run())
+}
+
+// buildKeeper puts a keeper beside this program, which is in a folder of go
+// test's, if none was built before that is part of it.
+func buildKeeper() error {
+	dir, err := os.MkdirTemp("", "ag")
+	if err != nil {
+		return err
+	}
+	defer os.RemoveAll(dir)
+	if _, err := keeper.Program(dir); err == nil {
+		return nil
+	}
+	self, err := os.Executable()
+	if err != nil {
+		return err
+	}
+	_, err = keepertest.Build(filepath.Dir(self))
+	return err
 }
 
 // mountScript tells what it sees of its mounts. Every engine must show the same.

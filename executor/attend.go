@@ -9,6 +9,7 @@ import (
 	"log/slog"
 	"os"
 	"path/filepath"
+	"syscall"
 	"time"
 
 	"github.com/caissonrun/caisson"
@@ -342,10 +343,21 @@ func (a *attendant) afterwards(ctx context.Context) error {
 	return nil
 }
 
+// removeRequests removes what was asked for, also while others still ask: what
+// they write into the folder while it goes makes it one more round.
+func removeRequests(t state.Task) error {
+	for range maxRequests {
+		if err := os.RemoveAll(t.Control()); !errors.Is(err, syscall.ENOTEMPTY) {
+			return err
+		}
+	}
+	return os.RemoveAll(t.Control())
+}
+
 // tidy removes what was asked for, and temporary files of writers that were
 // killed.
 func (a *attendant) tidy() error {
-	if err := os.RemoveAll(a.task.Control()); err != nil {
+	if err := removeRequests(a.task); err != nil {
 		return safefs.Sorted(caisson.OpState, a.task.Control(), err)
 	}
 	entries, err := os.ReadDir(a.task.Dir)

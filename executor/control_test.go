@@ -6,6 +6,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"strings"
 	"sync"
@@ -484,4 +485,34 @@ func TestContextEnds(t *testing.T) {
 			r.clean()
 		})
 	}
+}
+
+// What was asked for goes, however fast others go on asking.
+func TestRemoveRequestsWhileAsked(t *testing.T) {
+	r := newRig(t)
+	task := r.task(r.process().submit(sh("true")))
+	var asking sync.WaitGroup
+	over := make(chan struct{})
+	for range 4 {
+		asking.Go(func() {
+			for {
+				select {
+				case <-over:
+					return
+				default:
+					if err := os.Mkdir(task.Control(), 0o700); err == nil || errors.Is(err, fs.ErrExist) {
+						writeRequest(task, &request{Version: requestVersion, Stop: engine.Stop{Reason: caisson.ReasonKilled}})
+					}
+				}
+			}
+		})
+	}
+	for range 200 {
+		if err := removeRequests(task); err != nil {
+			t.Error(err)
+			break
+		}
+	}
+	close(over)
+	asking.Wait()
 }

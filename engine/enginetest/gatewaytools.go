@@ -87,6 +87,11 @@ func word(w string) func(net.Conn) {
 
 // packets answers every packet with a word and what is in it.
 func (t *T) packets(c net.PacketConn, w string) {
+	t.replies(c, func(packet []byte) []byte { return fmt.Appendf(nil, "%s %s", w, packet) })
+}
+
+// replies answers every packet with what reply makes of it; nil is no answer.
+func (t *T) replies(c net.PacketConn, reply func(packet []byte) []byte) {
 	var serving sync.WaitGroup
 	t.after(func() {
 		c.Close()
@@ -99,17 +104,12 @@ func (t *T) packets(c net.PacketConn, w string) {
 			if err != nil {
 				return
 			}
-			_, _ = fmt.Fprintf(packetWriter{c, from}, "%s %s", w, buf[:n])
+			if answer := reply(buf[:n]); answer != nil {
+				_, _ = c.WriteTo(answer, from)
+			}
 		}
 	})
 }
-
-type packetWriter struct {
-	net.PacketConn
-	to net.Addr
-}
-
-func (w packetWriter) Write(p []byte) (int, error) { return w.WriteTo(p, w.to) }
 
 // served creates and starts a sandbox whose TCP sockets answer with a word.
 func (t *T) served(spec *engine.Spec, w string) *box {
@@ -140,23 +140,7 @@ func (b *box) prints(want ...string) {
 // answerNames answers questions for the IPv4 address of a name, as a DNS
 // server does: with what lookUp returns, or that there is no such name.
 func (t *T) answerNames(c net.PacketConn, lookUp func(name string) string) {
-	var serving sync.WaitGroup
-	t.after(func() {
-		c.Close()
-		serving.Wait()
-	})
-	serving.Go(func() {
-		buf := make([]byte, 1<<10)
-		for {
-			n, from, err := c.ReadFrom(buf)
-			if err != nil {
-				return
-			}
-			if answer := dnsAnswer(buf[:n], lookUp); answer != nil {
-				_, _ = c.WriteTo(answer, from)
-			}
-		}
-	})
+	t.replies(c, func(question []byte) []byte { return dnsAnswer(question, lookUp) })
 }
 
 // dnsAnswer makes the answer to one question; nil where it is none.
