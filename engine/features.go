@@ -75,6 +75,7 @@ type Features struct {
 	Gateway  bool `json:"gateway"`  // Gatekeeper
 	Keep     bool `json:"keep"`     // Spec.Keep: Exec after the program's end
 	Prepare  bool `json:"prepare"`  // Preparer, on the Engine
+	Warm     bool `json:"warm"`     // Assigner, on the Engine
 	Events   bool `json:"events"`   // EventSource
 
 	// Fork is what a copy of a running sandbox has of it: ForkMemory or ForkDisk.

@@ -49,6 +49,7 @@ const (
 	WhatStats      = "stats"
 	WhatPause      = "pause"
 	WhatForks      = "forks"
+	WhatWarm       = "warm pools"
 )
 
 // The words of Features.Isolation. What an engine lists there, the conformance

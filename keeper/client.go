@@ -50,6 +50,15 @@ func (c *Client) Status(ctx context.Context) (Status, error) {
 // Client is not closed: Spec.OnExit is not started meanwhile.
 func (c *Client) Own(ctx context.Context) error { return c.do(ctx, wire.OpOwn) }
 
+// Assign puts another program in the place of the one that was not started yet.
+//
+// Errors: ErrExists if one was started; ErrUnsupported if the keeper is of an older
+// version, or the program is not its own to start; ErrInvalid.
+func (c *Client) Assign(ctx context.Context, a *Assignment) error {
+	_, err := c.ask(ctx, &wire.Request{Op: wire.OpAssign, Assign: a})
+	return err
+}
+
 // Start starts the program and returns when it runs. A program that can't be
 // executed has ended at once, with code 127 or 126.
 //

@@ -102,6 +102,7 @@ func (o *Options) missing(f *found, out *engine.Features) []engine.Missing {
 		add(true, engine.WhatDisplays, f.ungated.Error(), do)
 	}
 	add(out.Displays, engine.WhatScreen, "a container has no screen of its own", "run a VNC server in the task and name its socket or port, or use engine qemu")
+	add(true, engine.WhatWarm, "the daemon fixes a container's program when it makes it", "use engine oci")
 	add(!out.Privileged, engine.WhatPrivileged, "the operator does not permit it", "set engine.docker.allow_privileged")
 	add(!out.Devices, engine.WhatDevices, "the operator does not permit it", "set engine.docker.allow_devices")
 	if f.podman {

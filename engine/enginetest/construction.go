@@ -77,7 +77,7 @@ func featuresAgree(t *T) {
 		"stats": is[engine.StatsReader](sb), "pause": is[engine.Pauser](sb),
 		"snapshot": is[engine.Snapshotter](sb), "displays": t.shows(sb),
 		"events":  is[engine.EventSource](sb),
-		"prepare": is[engine.Preparer](t.engine),
+		"prepare": is[engine.Preparer](t.engine), "warm": is[engine.Assigner](t.engine),
 	} {
 		if want, _ := declared(&t.features, feature); has != want {
 			t.Errorf("feature %s is declared: %v; its interface is there: %v", feature, want, has)

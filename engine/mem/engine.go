@@ -53,6 +53,7 @@ func (e *Engine) features() engine.Features {
 		Stats:        true,
 		Pause:        true,
 		Keep:         true,
+		Warm:         true,
 		Gateway:      true,
 		Displays:     true, Screen: true, DisplayServers: true,
 		Isolation: []string{engine.KilledTogether, engine.CleanEnvironment},

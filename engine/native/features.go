@@ -49,7 +49,7 @@ func (o *Options) features(f *found, isolation string) engine.Features {
 		},
 		Mounts: engine.MountFeatures{Bind: full, Tmpfs: full, ReadOnly: full},
 		User:   full || f.host.root, Hostname: full, Secrets: true,
-		Fork: engine.ForkDisk,
+		Fork: engine.ForkDisk, Warm: true,
 		Exec: true, Terminal: f.works.Terminal, Files: full, Stats: f.works.Stats, Pause: f.works.Pause,
 		Gateway:  full && f.works.Gateway,
 		Displays: full && f.works.Displays, DisplayServers: full && f.works.Displays,

@@ -48,8 +48,12 @@ func plan(s *engine.Spec, set *setting) (*keeper.Spec, error) {
 	if err != nil {
 		return nil, err
 	}
-	program := isolate.Program{Args: set.args(s), Env: set.env(s), Dir: set.dir(s)}
-	return kept.KeeperSpec(s, set.run, box, program), nil
+	return kept.KeeperSpec(s, set.run, box, set.program(s)), nil
+}
+
+// program is what runs in the sandbox.
+func (set *setting) program(s *engine.Spec) isolate.Program {
+	return isolate.Program{Args: set.args(s), Env: set.env(s), Dir: set.dir(s)}
 }
 
 // box says what isolate is to make.

@@ -4,6 +4,7 @@ package qemu
 
 import (
 	_ "embed"
+	"errors"
 	"fmt"
 
 	"github.com/caissonrun/caisson/engine"
@@ -25,7 +26,7 @@ func (o *Options) features(h *host) engine.Features {
 	out := engine.Features{ConfigSchema: configSchema, OptionsSchema: optionsSchema, Doc: doc}
 	t := o.chosen(h)
 	if h.broken != nil || t == nil {
-		out.Missing = []engine.Missing{{What: engine.WhatMachines, Why: h.reason(), Do: remedy}}
+		out.Missing = []engine.Missing{{What: engine.WhatMachines, Why: h.reason(), Do: h.remedy()}}
 		return out
 	}
 	shares := h.base.shares()
@@ -41,7 +42,7 @@ func (o *Options) features(h *host) engine.Features {
 	out.Exec, out.Terminal, out.Files = true, t.Works.Terminal, true
 	out.Stats, out.Pause, out.Keep, out.Gateway = t.Works.Stats, t.Works.Pause, t.Works.Keep, t.Works.Gateway
 	out.Displays, out.Screen = t.Works.Displays, t.Works.Displays
-	out.Snapshot, out.Fork = true, engine.ForkMemory
+	out.Snapshot, out.Fork, out.Warm = true, engine.ForkMemory, true
 	if h.root {
 		out.MaxSandboxes = o.ids().Slots()
 	}
@@ -50,8 +51,23 @@ func (o *Options) features(h *host) engine.Features {
 	return out
 }
 
+// A remedied error is one that the operator can do something about.
+type remedied struct {
+	error
+	do string
+}
+
+// Unwrap returns the error itself.
+func (r *remedied) Unwrap() error { return r.error }
+
 // remedy is what an operator can do where nothing boots.
-const remedy = "install qemu-system-x86 and a kernel such as linux-image-amd64, and see docs/engines.md"
+func (h *host) remedy() string {
+	var r *remedied
+	if errors.As(h.broken, &r) {
+		return r.do
+	}
+	return "see docs/engines.md"
+}
 
 // reason is why no machine can be made.
 func (h *host) reason() string {

@@ -113,7 +113,6 @@ func plan(s *engine.Spec, set *setting) (*keeper.Spec, error) {
 	if err != nil {
 		return nil, err
 	}
-	program := isolate.Program{Args: args(s), Env: set.env(s), Dir: dir(s)}
 	// What the keeper itself needs to know of the sandbox. Secrets that can be read
 	// once are the box's own.
 	own := *s
@@ -129,7 +128,7 @@ func plan(s *engine.Spec, set *setting) (*keeper.Spec, error) {
 			box.Cgroup.Name = bs.Box.Cgroup.Name
 		}
 	}
-	k := kept.KeeperSpec(&own, set.run, box, program)
+	k := kept.KeeperSpec(&own, set.run, box, set.program(s))
 	k.Foreign = &keeper.Foreign{Kind: Kind, Data: data}
 	return k, nil
 }
@@ -296,6 +295,11 @@ func (set *setting) addShares(s *engine.Spec, bs *boxSpec, m *machine.Spec) {
 		}
 		bs.Guest.Places = append(bs.Guest.Places, guestMount(&place))
 	}
+}
+
+// program is what runs in the guest.
+func (set *setting) program(s *engine.Spec) isolate.Program {
+	return isolate.Program{Args: args(s), Env: set.env(s), Dir: dir(s)}
 }
 
 // args is the program's argv.

@@ -157,6 +157,8 @@ func (c *conn) handle(req *wire.Request) {
 	case wire.OpExec:
 		c.exec(req)
 		return
+	case wire.OpAssign:
+		err = k.assign(req.Assign)
 	case wire.OpDestroy:
 		err = k.destroy(func() { c.send(reply) })
 		if err == nil {

@@ -64,6 +64,9 @@ func (b *Sandboxes) Create(ctx context.Context, p *Plan) (_ engine.Sandbox, err 
 	if len(spec.Displays) > 0 {
 		rec.Displays = spec.Displays
 	}
+	if rec.Shape, err = spec.Shape(); err != nil {
+		return fail(err)
+	}
 	if spec.Gateway != nil {
 		rec.Sockets = spec.Gateway.Sockets
 	}

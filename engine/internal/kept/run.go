@@ -51,6 +51,8 @@ type Record struct {
 	// Blind says that nobody sees the sandbox's files, nor starts anything in it but
 	// its program.
 	Blind bool `json:"blind,omitempty"`
+	// Shape is what Assign can't change.
+	Shape engine.Shape `json:"shape,omitzero"`
 	// Data is the engine's own.
 	Data json.RawMessage `json:"data,omitempty"`
 }

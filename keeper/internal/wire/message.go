@@ -26,7 +26,8 @@ const (
 	OpRoot    = "root"
 	OpSockets = "sockets"
 	OpDo      = "do"
-	OpExec    = "exec" // answered when it runs, and again, with Ended, when it has ended
+	OpExec    = "exec"   // answered when it runs, and again, with Ended, when it has ended
+	OpAssign  = "assign" // another program, before start
 	OpDestroy = "destroy"
 )
 
@@ -59,6 +60,7 @@ type Request struct {
 	Grace   caisson.Duration `json:"grace,omitempty"`   // with OpStop
 	Timeout caisson.Duration `json:"timeout,omitempty"` // with OpExec
 	Program *isolate.Program `json:"program,omitempty"` // with OpExec
+	Assign  *Assignment      `json:"assign,omitempty"`  // with OpAssign
 	// Name and Params are what the box is asked with OpDo.
 	Name   string          `json:"name,omitempty"`
 	Params json.RawMessage `json:"params,omitempty"`
