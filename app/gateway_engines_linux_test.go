@@ -74,7 +74,7 @@ func TestGatewaysOfMachines(t *testing.T) {
 	a := gatewayApp(t, func(cfg *app.Config) {
 		cfg.Executor.Prefer = []string{"qemu"}
 		q := &cfg.Engine.Qemu
-		q.Kernel, q.Modules, q.Accel, q.Type, q.BootTime = k.Image, k.Modules, []string{"tcg"}, []string{"q35"}, caisson.Duration(4*time.Minute)
+		q.KernelRoot, q.Kernel, q.Modules, q.Accel, q.Type, q.BootTime = "", k.Image, k.Modules, []string{"tcg"}, []string{"q35"}, caisson.Duration(4*time.Minute)
 	})
 	if os.Geteuid() == 0 {
 		proxyAndBroker(t, a, "docker-archive:"+archive, false)

@@ -180,6 +180,9 @@ func prepare(t *testing.T, env *testscript.Env) error {
 		return err
 	}
 	env.Setenv("CAISSON_RUNTIME", runtimeDir)
+	// Where this host has a kernel for guests, a new state folder would cost the boots
+	// of a probe. A script that wants machines says of what.
+	env.Setenv("CAISSON_ENGINE_QEMU_KERNEL_ROOT", filepath.Join(env.WorkDir, "no-kernel"))
 	vars := append([]string{}, env.Vars...)
 	env.Defer(func() {
 		defer os.RemoveAll(runtimeDir)
