@@ -129,6 +129,7 @@ func Cases() []Case {
 		archiveCases(),
 		limitCases(),
 		pauseCases(),
+		warmCases(),
 		keepCases(),
 		recoverCases(),
 		isolationCases(),
