@@ -132,7 +132,7 @@ func (o *Options) makeBase(ctx context.Context, s *sources, under string) (*base
 	b := &base{Version: baseVersion, Of: s.of, Under: under, TSC: machine.TSCKHz()}
 	var err error
 	if b.QEMU, err = machine.FindQEMU(ctx, s.program, s.kernel.Arch); err != nil {
-		return nil, err
+		return nil, &remedied{err, "install qemu-system-x86 of version 5.2 or later, or name another QEMU as engine.qemu.program"}
 	}
 	modules, err := machine.OpenModules(s.kernel)
 	if err != nil {

@@ -153,7 +153,7 @@ func (o *Options) look(chosen string) (*sources, error) {
 	s := &sources{}
 	var err error
 	if s.program, err = machine.FindProgram(o.Program, runtime.GOARCH); err != nil {
-		return nil, err
+		return nil, &remedied{err, "install qemu-system-x86, or name QEMU's file as engine.qemu.program"}
 	}
 	if s.kernel, err = o.findKernel(chosen); err != nil {
 		return nil, err
@@ -186,10 +186,13 @@ func (o *Options) findKernel(chosen string) (*machine.Kernel, error) {
 		want.Roots = []string{o.KernelRoot}
 	}
 	k, err := machine.FindKernel(want)
-	if errors.Is(err, caisson.ErrNotFound) && want.Image == "" {
-		return nil, fmt.Errorf("%w; install one, such as linux-image-amd64, or name one as engine.qemu.kernel", err)
+	switch {
+	case err == nil || chosen != "":
+		return k, err
+	case errors.Is(err, caisson.ErrNotFound) && want.Image == "":
+		return nil, &remedied{err, "install one, such as linux-image-amd64, or name one as engine.qemu.kernel"}
 	}
-	return k, err
+	return nil, &remedied{err, "name another one as engine.qemu.kernel"}
 }
 
 // findAgent finds the agent for guests, and returns what tells it from others.

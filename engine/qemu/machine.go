@@ -25,6 +25,7 @@ import (
 	"github.com/caissonrun/caisson/internal/guest"
 	"github.com/caissonrun/caisson/internal/isolate"
 	"github.com/caissonrun/caisson/internal/machine"
+	"github.com/caissonrun/caisson/internal/qcow2"
 	"github.com/caissonrun/caisson/internal/safefs"
 )
 
@@ -189,7 +190,22 @@ func (h *hardware) permit(s *engine.Spec) error {
 	if n := h.processors(); s.Limits.CPUs == 0 && n > runtime.NumCPU() {
 		return kept.Unsupported("machine.json", fmt.Errorf("it wants %d processors, and this host has %d; set limits.cpus", n, runtime.NumCPU()))
 	}
+	wants := caisson.Bytes(h.Memory) * caisson.MiB
+	if has := hostMemory(); s.Limits.Memory == 0 && has > 0 && wants > has {
+		return kept.Unsupported("machine.json", fmt.Errorf("it wants %s of memory, and this host has %s; set limits.memory", wants, has))
+	}
 	return nil
+}
+
+// hostMemory is what this host has, or 0 where it does not say.
+func hostMemory() caisson.Bytes {
+	data, err := os.ReadFile("/proc/meminfo")
+	if err != nil {
+		return 0
+	}
+	var kib int64
+	_, _ = fmt.Sscanf(string(data), "MemTotal: %d kB", &kib)
+	return caisson.Bytes(kib) * caisson.KiB / caisson.MiB * caisson.MiB
 }
 
 // processors is how many the image wants; 0: it does not say.
@@ -371,7 +387,7 @@ func (set *setting) makeOwnLayer(s *engine.Spec, undo *cleanup.List) error {
 	} else if s.MachineImage.Layer != "" {
 		err = copyFile(f, s.MachineImage.Layer)
 	} else {
-		err = machine.WriteLayer(f, s.MachineImage.Size)
+		err = qcow2.Create(f, &qcow2.Options{Size: s.MachineImage.Size})
 	}
 	if err != nil {
 		return err

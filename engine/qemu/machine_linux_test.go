@@ -205,6 +205,7 @@ func TestOwnRefused(t *testing.T) {
 		"Sound":      {func(s *engine.Spec) { s.MachineImage.Machine = json.RawMessage(`{"sound":"AC97"}`) }, caisson.ErrUnsupported, "sound AC97"},
 		"Video":      {func(s *engine.Spec) { s.MachineImage.Machine = json.RawMessage(`{"vgaMemory":64}`) }, caisson.ErrUnsupported, "vgaMemory"},
 		"CPUs":       {func(s *engine.Spec) { s.MachineImage.Machine = many }, caisson.ErrUnsupported, "processors"},
+		"Memory":     {func(s *engine.Spec) { s.MachineImage.Machine = json.RawMessage(`{"memory":16777216}`) }, caisson.ErrUnsupported, "set limits.memory"},
 	} {
 		s := ownSpec(t, blank, 1<<20, "true")
 		test.change(s)

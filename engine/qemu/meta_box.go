@@ -5,6 +5,8 @@ package qemu
 import (
 	"errors"
 	"fmt"
+	"io"
+	"log"
 	"net"
 	"net/http"
 	"os"
@@ -76,6 +78,8 @@ func openMeta(b *box) (_ *metaBox, err error) {
 	}
 	m.http = &http.Server{
 		Handler: m.meta, ReadHeaderTimeout: metaHeaderTime, MaxHeaderBytes: metaHeaders, IdleTimeout: 2 * time.Minute,
+		// What a guest does wrong is its own affair, and not for a file of this host's.
+		ErrorLog: log.New(io.Discard, "", 0),
 	}
 	go func() {
 		defer close(m.done)

@@ -21,6 +21,7 @@ import (
 	"github.com/caissonrun/caisson/internal/isolate"
 	"github.com/caissonrun/caisson/internal/machine"
 	"github.com/caissonrun/caisson/internal/machine/machinetest"
+	"github.com/caissonrun/caisson/internal/qcow2"
 	"github.com/caissonrun/caisson/internal/safefs"
 	"github.com/caissonrun/caisson/internal/testimage"
 )
@@ -75,7 +76,7 @@ func boot(t *testing.T, base *machine.Disk, size, memory caisson.Bytes) *machine
 		t.Fatal(err)
 	}
 	defer layer.Close()
-	if err := machine.WriteLayer(layer, size); err != nil {
+	if err := qcow2.Create(layer, &qcow2.Options{Size: size}); err != nil {
 		t.Fatal(err)
 	}
 	return machinetest.Boot(t, &machinetest.Options{

@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
+	"slices"
 	"strings"
 )
 
@@ -16,6 +17,7 @@ import (
 // file has.
 func filter(w io.Writer, r io.Reader) error {
 	from, to := tar.NewReader(r), tar.NewWriter(w)
+	var before walked
 	for {
 		header, err := from.Next()
 		if errors.Is(err, io.EOF) {
@@ -28,6 +30,9 @@ func filter(w io.Writer, r io.Reader) error {
 		if err != nil {
 			return err
 		}
+		if !before.next(strings.TrimSuffix(clean.Name, "/"), clean.Typeflag == tar.TypeDir) {
+			return refuse(header, "it is not where a walk would find it")
+		}
 		if err := to.WriteHeader(clean); err != nil {
 			return err
 		}
@@ -35,6 +40,32 @@ func filter(w io.Writer, r io.Reader) error {
 			return badArchive(err)
 		}
 	}
+}
+
+// A walked is the path of the entry before. Entries come as safefs.Root.Walk finds
+// them: a folder, then what it holds, in the order of the bytes of names. So none is
+// there twice, and none is below what is not a folder: whoever unpacks the stream
+// writes through no link of it.
+type walked struct {
+	path   []string
+	folder bool
+}
+
+// next takes the next entry, and reports whether it may be that.
+func (w *walked) next(name string, folder bool) bool {
+	path := strings.Split(name, "/")
+	level := len(path) - 1
+	if level > len(w.path) || !slices.Equal(path[:level], w.path[:level]) {
+		return false
+	}
+	switch {
+	case level < len(w.path) && path[level] <= w.path[level]:
+		return false
+	case level == len(w.path) && level > 0 && !w.folder:
+		return false
+	}
+	w.path, w.folder = path, folder
+	return true
 }
 
 // badArchive describes an error of the stream.

@@ -165,6 +165,8 @@ func (c *Client) accepted(call *wire.Call) (*conn, *Gateway, error) {
 	if err := json.Unmarshal(call.Request.Params, &a); err != nil {
 		return nil, nil, err
 	}
+	// A connection lasts, and what the agent has said about it may be long.
+	call.Request.Params = nil
 	c.mu.Lock()
 	g := c.gateways[a.Key]
 	c.mu.Unlock()

@@ -634,12 +634,14 @@ func TestFalseFile(t *testing.T) {
 	})
 }
 
-// archive returns a tar stream of one entry.
-func archive(h tar.Header) string {
+// archive returns a tar stream of entries.
+func archive(list ...tar.Header) string {
 	var b bytes.Buffer
 	w := tar.NewWriter(&b)
-	_ = w.WriteHeader(&h)
-	_, _ = w.Write(make([]byte, h.Size))
+	for _, h := range list {
+		_ = w.WriteHeader(&h)
+		_, _ = w.Write(make([]byte, h.Size))
+	}
 	w.Close()
 	return b.String()
 }
@@ -673,11 +675,47 @@ func TestFalseArchive(t *testing.T) {
 	}
 }
 
+// TestFalseOrder has entries of a tar stream be what no walk finds: who unpacks them
+// one after the other would write through a link.
+func TestFalseOrder(t *testing.T) {
+	link := tar.Header{Name: "a/l", Typeflag: tar.TypeSymlink, Linkname: "/etc"}
+	folder := func(name string) tar.Header { return tar.Header{Name: name + "/", Typeflag: tar.TypeDir} }
+	file := func(name string) tar.Header { return tar.Header{Name: name, Typeflag: tar.TypeReg} }
+	for _, test := range []struct {
+		name string
+		list []tar.Header
+		good bool
+	}{
+		{"Walk", []tar.Header{folder("a"), file("a/b"), link, folder("a/m"), file("a/m/n"), file("a/z")}, true},
+		{"Siblings", []tar.Header{file("a"), folder("b"), file("b/c"), file("c")}, true},
+		{"Empty", nil, true},
+		{"BelowLink", []tar.Header{folder("a"), link, file("a/l/passwd")}, false},
+		{"BelowFile", []tar.Header{file("a"), file("a/b")}, false},
+		{"FolderForLink", []tar.Header{folder("a"), link, folder("a/l"), file("a/l/passwd")}, false},
+		{"LinkForFolder", []tar.Header{folder("a"), folder("a/l"), link, file("a/l/passwd")}, false},
+		{"LinkTwice", []tar.Header{folder("a"), link, link}, false},
+		{"Back", []tar.Header{file("b"), file("a")}, false},
+		{"NoFolder", []tar.Header{file("a/b")}, false},
+		{"Deeper", []tar.Header{folder("a"), file("a/b/c")}, false},
+		{"Elsewhere", []tar.Header{folder("a"), file("b/c")}, false},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			c := newFake(t, func(f *fake) { f.stream(archive(test.list...)) })
+			err := c.Tar(context.Background(), "a", io.Discard)
+			if test.good && err != nil || !test.good && !errors.Is(err, caisson.ErrInvalid) {
+				t.Errorf("Tar = %v", err)
+			}
+		})
+	}
+}
+
 // TestEndlessArchive ends with its context.
 func TestEndlessArchive(t *testing.T) {
-	one := strings.TrimRight(archive(tar.Header{Name: "a", Typeflag: tar.TypeReg, Size: 512}), "\x00")
-	one += strings.Repeat("\x00", 1024-len(one))
-	c := newFake(t, func(f *fake) { f.endless(func(int) string { return one }) })
+	one := func(n int) string {
+		text := archive(tar.Header{Name: fmt.Sprintf("%09d", n), Typeflag: tar.TypeReg, Size: 512})
+		return text[:1024] // without the end
+	}
+	c := newFake(t, func(f *fake) { f.endless(one) })
 	ctx, cancel := context.WithTimeout(context.Background(), soon)
 	defer cancel()
 	if err := c.Tar(ctx, "a", io.Discard); !errors.Is(err, context.DeadlineExceeded) {

@@ -12,6 +12,7 @@ import (
 
 	"github.com/caissonrun/caisson"
 	"github.com/caissonrun/caisson/internal/machine/qmp"
+	"github.com/caissonrun/caisson/internal/qcow2"
 )
 
 // live starts this host's QEMU with a machine that boots nothing.
@@ -40,6 +41,20 @@ func within(t *testing.T) context.Context {
 // bare is a machine that halts where a boot loader would begin.
 func bare() *Spec {
 	return &Spec{Type: PC, Accel: TCG, Memory: 32 << 20, QMP: Descriptor(qmpFD), Agent: Descriptor(agentFD), Paused: true}
+}
+
+// layer makes an empty image in the format qcow2.
+func layer(t *testing.T, size caisson.Bytes) string {
+	t.Helper()
+	f, err := os.Create(filepath.Join(t.TempDir(), "layer.qcow2"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	if err := qcow2.Create(f, &qcow2.Options{Size: size}); err != nil {
+		t.Fatal(err)
+	}
+	return f.Name()
 }
 
 // TestAccepted holds that this host's QEMU understands all that a spec can have:
