@@ -172,16 +172,17 @@ func stopAfterEnd(t *T) {
 }
 
 func stopTimeout(t *T) {
-	const timeout, grace = 200 * time.Millisecond, 200 * time.Millisecond
+	const grace = 200 * time.Millisecond
+	timeout := t.slower * grace
 	spec := t.spec("ignore 15 ; hold")
 	spec.Timeout, spec.Grace = caisson.Duration(timeout), caisson.Duration(grace)
 	exit := t.start(spec).expect(caisson.ReasonTimeout, 0, sigKill)
 	if wall := exit.Usage.Wall.Std(); wall < timeout+grace || exit.Status() != 124 {
-		t.Errorf("the program was killed after %v, timeout and grace are %v; Status = %d, want 124", wall, timeout+grace, exit.Status())
+		t.Errorf("the program was killed after %v (%s), timeout and grace are %v; Status = %d, want 124", wall, exit.Message, timeout+grace, exit.Status())
 	}
 	// One that obeys.
 	spec = t.spec("trap 10 ; await 10 ; exit 5")
-	spec.Timeout, spec.Grace, spec.StopSignal = caisson.Duration(500*time.Millisecond), caisson.Duration(time.Minute), sigUsr1
+	spec.Timeout, spec.Grace, spec.StopSignal = caisson.Duration(t.slower*500*time.Millisecond), caisson.Duration(time.Minute), sigUsr1
 	t.start(spec).expect(caisson.ReasonTimeout, 5, 0)
 	// One that is quicker.
 	spec = t.spec("exit 0")
@@ -198,7 +199,7 @@ func stopAgainstTimeout(t *T) {
 	b.expect(caisson.ReasonCancelled, 0, sigKill)
 
 	spec = t.spec("trap 15 ; await 15 ; say told ; hold")
-	spec.Timeout, spec.Grace = caisson.Duration(500*time.Millisecond), caisson.Duration(time.Hour)
+	spec.Timeout, spec.Grace = caisson.Duration(t.slower*500*time.Millisecond), caisson.Duration(time.Hour)
 	b = t.start(spec)
 	b.says("told")
 	b.stop(engine.Stop{Reason: caisson.ReasonCancelled})
