@@ -120,6 +120,8 @@ func (c *command) attacked(ctx context.Context, f *selftestFlags) (reports []sel
 	if err := ownProgram(cfg, dir); err != nil {
 		return nil, err
 	}
+	// Attacks are many, and each machine that boots costs seconds.
+	cfg.Engine.Qemu.Snapshot = true
 	host, err := c.openOwn(ctx, cfg)
 	if err != nil {
 		return nil, err
