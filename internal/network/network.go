@@ -271,3 +271,15 @@ func (a *Attachment) addresses() []netip.Addr {
 func failure(kind caisson.Kind, item string, err error) error {
 	return &caisson.Error{Op: caisson.OpCreate, Item: item, Kind: kind, Err: err}
 }
+
+// nearby are the IPv4 networks that are not the outside. There is no IPv6.
+var nearby = []string{
+	"0.0.0.0/8", "10.0.0.0/8", "100.64.0.0/10", "127.0.0.0/8", "169.254.0.0/16", "172.16.0.0/12",
+	"192.0.0.0/24", "192.168.0.0/16", "198.18.0.0/15", "224.0.0.0/4", "240.0.0.0/4",
+}
+
+// Near reports whether an IPv4 address is none of the outside: private, link-local,
+// of the host itself or of several.
+func Near(addr netip.Addr) bool {
+	return slices.ContainsFunc(nearby, func(n string) bool { return netip.MustParsePrefix(n).Contains(addr) })
+}
