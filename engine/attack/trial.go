@@ -44,6 +44,9 @@ type Place struct {
 	Programs []string
 	// Rounds multiplies how often a race is tried; 0: once.
 	Rounds int
+	// Few has attacks that try many of a kind, one sandbox each, try some of them: for
+	// engines that take seconds to make one.
+	Few bool
 
 	// loose are rules that every allow-list has in addition, by which tests see
 	// that attacks can succeed.
@@ -100,6 +103,19 @@ func (t *Trial) After(f func()) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	t.cleanups = append(t.cleanups, f)
+}
+
+// some returns what is tried of a list.
+func (t *Trial) some(list []string) []string {
+	if !t.Few {
+		return list
+	}
+	const each = 4
+	var few []string
+	for i := 0; i < len(list); i += each {
+		few = append(few, list[i])
+	}
+	return few
 }
 
 // Times returns how often a race of n rounds is tried.

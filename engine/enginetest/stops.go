@@ -88,9 +88,9 @@ func stopCases() []Case {
 }
 
 func stopKill(t *T) {
-	for _, reason := range []caisson.Reason{
+	for _, reason := range some(t, []caisson.Reason{
 		caisson.ReasonStopped, caisson.ReasonKilled, caisson.ReasonCancelled, caisson.ReasonTimeout, caisson.ReasonPolicy,
-	} {
+	}) {
 		b := t.launch("trap 15 ; write /work/before kept ; say ready ; hold")
 		b.says("ready")
 		b.stop(engine.Stop{Reason: reason})
@@ -129,9 +129,9 @@ func stopGraceOver(t *T) {
 
 func stopSignals(t *T) {
 	long := caisson.Duration(time.Minute)
-	for _, test := range []struct{ spec, stop, want int }{
-		{0, 0, sigTerm}, {sigUsr1, 0, sigUsr1}, {sigUsr1, sigInt, sigInt}, {0, sigQuit, sigQuit}, {0, sigHup, sigHup},
-	} {
+	for _, test := range some(t, []struct{ spec, stop, want int }{
+		{0, 0, sigTerm}, {0, sigQuit, sigQuit}, {sigUsr1, 0, sigUsr1}, {0, sigHup, sigHup}, {sigUsr1, sigInt, sigInt},
+	}) {
 		spec := t.spec("trap 1 2 3 10 15 ; say ready ; first 1 2 3 10 15")
 		spec.StopSignal = test.spec
 		b := t.start(spec)

@@ -79,6 +79,16 @@ func (t *T) times(n int) int {
 	return max(n/20, min(n, 5))
 }
 
+// some returns what a case goes through of a list: where making a sandbox takes
+// seconds, its ends and its middle.
+func some[E any](t *T, list []E) []E {
+	const few = 3
+	if *heavy || !t.h.Slow || len(list) <= few {
+		return list
+	}
+	return []E{list[0], list[len(list)/2], list[len(list)-1]}
+}
+
 // eventually waits until f is true, and ends the case if it does not become so.
 func (t *T) eventually(what string, f func() bool) {
 	for !f() {
