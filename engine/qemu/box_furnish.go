@@ -29,8 +29,8 @@ func (b *box) furnish() error {
 		return err
 	}
 	if g.MachineID != "" {
-		id := &guest.Identity{MachineID: g.MachineID}
-		if err := b.step("machine id", func(ctx context.Context) error { return b.agent.SetIdentity(ctx, id) }); err != nil {
+		id := &guest.Identity{MachineID: g.MachineID, UUID: g.UUID, HostKeys: g.NewKeys}
+		if err := b.step("identity", func(ctx context.Context) error { return b.agent.SetIdentity(ctx, id) }); err != nil {
 			return err
 		}
 	}

@@ -1,6 +1,8 @@
 package qemu
 
 import (
+	"net/netip"
+
 	"github.com/caissonrun/caisson"
 	"github.com/caissonrun/caisson/internal/guest"
 	"github.com/caissonrun/caisson/internal/isolate"
@@ -22,6 +24,9 @@ type boxSpec struct {
 	QEMU isolate.Program `json:"qemu"`
 	// Taps are TAP devices of Box.NetNS that it finds at descriptors from firstTap on.
 	Taps []string `json:"taps,omitempty"`
+	// User is the network default where there are no rights for any other: the keeper
+	// makes it in user space, and QEMU finds its end at firstTap. Nil: there is none.
+	User *userNet `json:"user_net,omitempty"`
 	// State is a file, on this host, of the saved state that the machine goes on
 	// from. Empty: it boots. The guest is then told that it is a copy.
 	State string `json:"state,omitempty"`
@@ -37,11 +42,23 @@ type boxSpec struct {
 	// where it would be started. Guest is what is to be done all the same.
 	Attach *attachSpec `json:"attach,omitempty"`
 	// Meta says that there is no agent: the guest asks for its program at a metadata
-	// service, at the one socket of Box. Guest is empty.
-	Meta bool `json:"meta,omitempty"`
+	// service, at the one socket of Box. Guest is empty but for a gateway, whose sockets
+	// are then the keeper's own: that of a proxy by its address in Proxies, by name.
+	Meta    bool              `json:"meta,omitempty"`
+	Proxies map[string]string `json:"proxies,omitempty"`
 	// Patience is how long the guest may take until its agent answers.
 	Patience caisson.Duration `json:"patience"`
 	Guest    guestSpec        `json:"guest"`
+}
+
+// A userNet is a network that the keeper makes: see package usernet.
+type userNet struct {
+	// Servers are asked for names.
+	Servers []netip.AddrPort `json:"servers,omitempty"`
+	// DNS is what the guest is told by DHCP; nil: the network's own resolver.
+	DNS *caisson.DNS `json:"dns,omitempty"`
+	// Ports of the host lead to the guest; their HostPort is set.
+	Ports []caisson.Port `json:"ports,omitempty"`
 }
 
 // A guestSpec is what is done in the guest before its program starts, in this
@@ -51,6 +68,10 @@ type guestSpec struct {
 	// MachineID becomes what /etc/machine-id says, also of a copy. Empty: it is the
 	// system's own.
 	MachineID string `json:"machine_id,omitempty"`
+	// UUID and NewKeys are for a system of its own that is a copy: what it shows as the
+	// firmware's, and that an SSH server of it gets other keys.
+	UUID    string `json:"uuid,omitempty"`
+	NewKeys bool   `json:"new_keys,omitempty"`
 	// Mounts are made in the guest's first root, that of the initramfs. What is
 	// mounted at Root then becomes the root of everything. Empty: the guest has a
 	// system of its own, whose agent was started by it.

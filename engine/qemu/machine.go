@@ -4,6 +4,7 @@ package qemu
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -141,7 +142,6 @@ func (o *own) alone(s *engine.Spec) error {
 		{"hostname", s.Hostname != ""},
 		{"dns", s.DNS != nil},
 		{"network", s.Network.Mode != "" && s.Network.Mode != caisson.NetworkNone || len(s.Network.Attach) > 0},
-		{"proxies", s.Gateway != nil},
 		{"keep", s.Keep > 0},
 		{"limits.pids", s.Limits.PIDs > 0},
 		{"limits.files", s.Limits.Files > 0},
@@ -149,6 +149,11 @@ func (o *own) alone(s *engine.Spec) error {
 	} {
 		if field.asked {
 			return kept.Unsupported(field.name, errors.New("a machine without an agent can't have it; leave it out, or options.metadata"))
+		}
+	}
+	if g := s.Gateway; g != nil {
+		if part := onlyProxies(g.Everything, g.For); part != "" {
+			return kept.Unsupported(part, errors.New("a machine without an agent can have proxies alone, and none called engine; leave it out, or options.metadata"))
 		}
 	}
 	return nil
@@ -254,7 +259,7 @@ func (e *Engine) howOwn(ctx context.Context, how *making, s *engine.Spec) error 
 func (set *setting) ownMachine(s *engine.Spec) *machine.Spec {
 	o := set.own
 	m := &machine.Spec{
-		Type: set.kind, Accel: set.accel, CPUs: set.cpus(s), Memory: set.ownMemory(s), UUID: o.UUID,
+		Type: set.kind, Accel: set.accel, CPUs: set.cpus(s), Memory: set.ownMemory(s), UUID: cmp.Or(o.UUID, uuid(s.ID)),
 		QMP: machine.Descriptor(0), Agent: machine.Descriptor(1), Console: machine.Output("/dev/stderr"),
 		Disks: []machine.Disk{{Name: ownDisk, Path: o.image.Disk, Format: o.image.Format, ReadOnly: true}},
 	}
@@ -289,6 +294,13 @@ func (set *setting) ownMachine(s *engine.Spec) *machine.Spec {
 	return m
 }
 
+// uuid is the machine's where its image does not say: another one in each sandbox. It
+// does not tell the machine id.
+func uuid(id string) string {
+	s := kept.MachineID("uuid of " + id)
+	return strings.Join([]string{s[:8], s[8:12], s[12:16], s[16:20], s[20:]}, "-")
+}
+
 // ownCmdline is what the task adds to the kernel's command line, and which disk is
 // the root, unless the task says that.
 func ownCmdline(s *engine.Spec) []string {
@@ -321,7 +333,10 @@ func (set *setting) ownGuest(s *engine.Spec) guestSpec {
 		g.Standard = &guest.Owner{UID: set.opts.UID, GID: set.opts.GID}
 	}
 	if s.Snapshot != "" {
-		g.MachineID = kept.MachineID(s.ID)
+		g.MachineID, g.NewKeys = kept.MachineID(s.ID), true
+		if set.own.UUID == "" {
+			g.UUID = uuid(s.ID)
+		}
 	}
 	g.Setup.Caps = guest.DefaultCaps()
 	if l := &s.Limits; l.CPUs > 0 || l.Memory > 0 || l.PIDs > 0 {
@@ -413,6 +428,9 @@ func (set *setting) addOwnShares(s *engine.Spec, bs *boxSpec, m *machine.Spec) {
 		// Whatever address the guest connects to is QEMU's network's own, and at one
 		// somebody listens.
 		bs.Meta, bs.Guest = true, guestSpec{}
+		if s.Gateway != nil {
+			bs.Guest.Gateway, bs.Proxies = &guestGateway{Sockets: kept.Sockets(s.Gateway)}, s.Gateway.Names
+		}
 		bs.Box.Sockets, bs.Box.Everything = []isolate.Socket{{IP: net.ParseIP(metaAddress).To4(), Port: metaPort}}, true
 		return
 	}

@@ -4,12 +4,15 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
+	"fmt"
 	"io"
 	"io/fs"
+	"net/http"
 	"os"
 	"path/filepath"
 	"runtime"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -82,6 +85,9 @@ func runOwn(t *testing.T, e *Engine, s *engine.Spec, look func(engine.Sandbox)) 
 			t.Error(err)
 		}
 	}()
+	if s.Gateway != nil {
+		defer serveGateway(t, sb)()
+	}
 	p, err := sb.Start(t.Context())
 	if err != nil {
 		t.Fatal(err)
@@ -102,6 +108,27 @@ func runOwn(t *testing.T, e *Engine, s *engine.Spec, look func(engine.Sandbox)) 
 		t.Fatal(err)
 	}
 	return exit, out.String()
+}
+
+// serveGateway serves a sandbox's sockets: each request is answered with what was
+// asked for.
+func serveGateway(t *testing.T, sb engine.Sandbox) (end func()) {
+	t.Helper()
+	sockets, err := sb.(engine.Gatekeeper).Sockets(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	srv := &http.Server{Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		fmt.Fprintf(w, "served %s%s\n", r.Host, r.URL.Path)
+	})}
+	var runs sync.WaitGroup
+	for _, s := range sockets {
+		runs.Go(func() { _ = srv.Serve(s.Listener) })
+	}
+	return func() {
+		srv.Close()
+		runs.Wait()
+	}
 }
 
 // TestOwn holds that a disk boots by its own boot loader, and that what is written
@@ -278,6 +305,7 @@ until busybox wget -q -O /run/task $url/execute; do sleep 1; done
 script=$(sed 's/.*"command":\["\/bin\/sh","-c","\([^"]*\)"\].*/\1/' /run/task)
 verdict=success
 sh -c "$script" >/run/out 2>&1 || verdict=failed
+busybox wget -q -O - http://169.254.169.254/git/a/b >>/run/out 2>&1
 busybox wget -q -T 5 -O - http://10.0.2.2:80/engine/v1/ping >>/run/out 2>&1 || echo "the host is out of reach" >>/run/out
 busybox wget -q -O - --post-file=/run/out $url/log
 printf 'PUT /engine/v1/%s HTTP/1.0\r\nContent-Length: 0\r\n\r\n' $verdict | busybox nc 169.254.169.254 80
@@ -285,19 +313,22 @@ while :; do sleep 1000; done
 `
 
 // TestOwnMetadata holds that a system without an agent runs a task by asking for it,
-// and that nothing but that can be reached.
+// and that nothing but that and the task's proxies can be reached.
 func TestOwnMetadata(t *testing.T) {
 	e := testEngine(t, machinetest.Whole, nil)
 	disk, size := diskOf(t, imagetest.File("usr/lib/systemd/systemd", curlSystem))
 	s := ownSpec(t, disk, size, "uname -r; cat /proc/1/comm; exit 3")
 	s.Options = json.RawMessage(`{"metadata": true}`)
+	s.Gateway = &engine.Gateway{
+		For: []string{"proxies.git"}, Names: map[string]string{"git": "127.64.0.1"}, Sockets: []engine.Socket{{Network: "tcp", Address: "127.64.0.1:80"}},
+	}
 	exit, said := runOwn(t, e, s, func(sb engine.Sandbox) {
 		if _, ok := sb.(engine.Filer); ok {
 			t.Error("the sandbox offers files that nobody sees")
 		}
 	})
 	if exit.Reason != caisson.ReasonExited || exit.Code != 1 || !strings.HasPrefix(said, machinetest.Kernel(t, machinetest.Cloud).Version+"\nsystemd\n") ||
-		!strings.Contains(said, "the host is out of reach") {
+		!strings.Contains(said, "\nserved git/a/b\n") || !strings.Contains(said, "the host is out of reach") {
 		t.Errorf("exit %+v, it said %q", exit, said)
 	}
 }
@@ -305,14 +336,16 @@ func TestOwnMetadata(t *testing.T) {
 // TestOwnMetadataRefused holds that what such a machine can't have is refused by name.
 func TestOwnMetadataRefused(t *testing.T) {
 	for name, change := range map[string]func(*engine.Spec){
-		"mounts":       func(s *engine.Spec) { s.Mounts = []engine.Mount{{Type: engine.MountTmpfs, Target: "/x"}} },
-		"user":         func(s *engine.Spec) { s.User = "1" },
-		"network":      func(s *engine.Spec) { s.Network.Mode = caisson.NetworkDefault },
-		"keep":         func(s *engine.Spec) { s.Keep = 1 },
-		"limits.pids":  func(s *engine.Spec) { s.Limits.PIDs = 1 },
-		"limits.files": func(s *engine.Spec) { s.Limits.Files = 1 },
-		"secrets":      func(s *engine.Spec) { s.Secrets = []engine.Secret{{Name: "A", As: caisson.SecretFile}} },
-		"proxies":      func(s *engine.Spec) { s.Gateway = &engine.Gateway{} },
+		"mounts":           func(s *engine.Spec) { s.Mounts = []engine.Mount{{Type: engine.MountTmpfs, Target: "/x"}} },
+		"user":             func(s *engine.Spec) { s.User = "1" },
+		"network":          func(s *engine.Spec) { s.Network.Mode = caisson.NetworkDefault },
+		"keep":             func(s *engine.Spec) { s.Keep = 1 },
+		"limits.pids":      func(s *engine.Spec) { s.Limits.PIDs = 1 },
+		"limits.files":     func(s *engine.Spec) { s.Limits.Files = 1 },
+		"secrets":          func(s *engine.Spec) { s.Secrets = []engine.Secret{{Name: "A", As: caisson.SecretFile}} },
+		"network.allow":    func(s *engine.Spec) { s.Gateway = &engine.Gateway{Everything: true} },
+		"secrets.A.broker": func(s *engine.Spec) { s.Gateway = &engine.Gateway{For: []string{"proxies.git", "secrets.A.broker"}} },
+		"proxies.engine":   func(s *engine.Spec) { s.Gateway = &engine.Gateway{For: []string{"proxies.engine"}} },
 	} {
 		s := ownSpec(t, "/disk", 1<<20, "true")
 		s.MachineImage.Format = "qcow2"

@@ -22,6 +22,8 @@ import (
 //	GET  /engine/v1/poll        what it is asked to do: {"id", "type", ...}, none after half a minute
 //	POST /engine/v1/reply?id=   that it has done so
 //	GET  /engine/v1/ping
+//
+// Below /NAME/ are the task's proxies (meta_proxy.go).
 
 const (
 	// metaAddress is where a guest finds it, on its only network.
@@ -45,12 +47,13 @@ type ender interface {
 // A metadata is the service of one machine. Whoever is in the machine can ask it
 // for everything, and end the task.
 type metadata struct {
-	end   ender
-	mux   *http.ServeMux
-	asked chan struct{} // closed by the first request
-	began chan struct{} // closed when there is a program
-	gone  chan struct{} // closed at the end
-	once  sync.Once
+	end     ender
+	mux     *http.ServeMux
+	proxies *metaProxies  // nil without any
+	asked   chan struct{} // closed by the first request
+	began   chan struct{} // closed when there is a program
+	gone    chan struct{} // closed at the end
+	once    sync.Once
 
 	logging sync.Mutex // held by who writes to out
 
@@ -98,6 +101,11 @@ func (m *metadata) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		close(m.asked)
 	}
 	m.mu.Unlock()
+	// Paths of proxies are passed on as they are; the other ones are cleaned.
+	if h := m.proxies.handler(r); h != nil {
+		h.ServeHTTP(w, r)
+		return
+	}
 	m.mux.ServeHTTP(w, r)
 }
 

@@ -24,10 +24,11 @@ import (
 // metadata service (meta.go). QEMU's user-mode network connects wherever the guest
 // wants to, and QEMU is in a network that has nothing but this one socket.
 type metaBox struct {
-	b    *box
-	meta *metadata
-	http *http.Server
-	done chan struct{} // closed when nobody serves any more
+	b       *box
+	meta    *metadata
+	proxies *metaProxies // nil without any
+	http    *http.Server
+	done    chan struct{} // closed when nobody serves any more
 
 	mu   sync.Mutex
 	main *metaMain // nil before Spawn
@@ -43,8 +44,9 @@ type metaMain struct {
 }
 
 var (
-	_ server.Box     = (*metaBox)(nil)
-	_ server.Drainer = (*metaBox)(nil)
+	_ server.Box        = (*metaBox)(nil)
+	_ server.Drainer    = (*metaBox)(nil)
+	_ server.Gatekeeper = (*metaBox)(nil)
 )
 
 const (
@@ -75,6 +77,13 @@ func openMeta(b *box) (_ *metaBox, err error) {
 	listener, err := m.listen()
 	if err != nil {
 		return nil, err
+	}
+	if g := b.spec.Guest.Gateway; g != nil {
+		if m.proxies, err = newMetaProxies(g, b.spec.Proxies); err != nil {
+			listener.Close()
+			return nil, err
+		}
+		m.meta.proxies = m.proxies
 	}
 	m.http = &http.Server{
 		Handler: m.meta, ReadHeaderTimeout: metaHeaderTime, MaxHeaderBytes: metaHeaders, IdleTimeout: 2 * time.Minute,
@@ -248,6 +257,9 @@ func (m *metaBox) Close() error {
 		err = errors.Join(err, m.http.Close())
 		<-m.done
 		<-b.over
+	}
+	if m.proxies != nil && m.proxies.gate != nil {
+		err = errors.Join(err, m.proxies.gate.Close())
 	}
 	return err
 }

@@ -488,8 +488,11 @@ func TestService(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	write(t, dir, map[string]string{guest.ServicePath: string(program), "sbin/init": systemInit})
-	for _, name := range []string{guest.ServicePath, "sbin/init"} {
+	write(t, dir, map[string]string{
+		guest.ServicePath: string(program), "sbin/init": systemInit, "etc/ssh/ssh_host_old_key": "old\n",
+		"usr/bin/ssh-keygen": "#!/bin/sh\n[ \"$1\" = -A ] && cat /proc/sys/kernel/random/uuid >/etc/ssh/ssh_host_new_key\n",
+	})
+	for _, name := range []string{guest.ServicePath, "sbin/init", "usr/bin/ssh-keygen"} {
 		if err := os.Chmod(filepath.Join(dir, name), 0o755); err != nil {
 			t.Fatal(err)
 		}
@@ -520,6 +523,14 @@ func TestService(t *testing.T) {
 		t.Fatal(err)
 	}
 	contains(t, i.sh(t, "id -u; cat /work/in; cat /etc/machine-id; ls /sbin; cat /proc/1/cmdline"), "1234\nx"+strings.Repeat("cd", 16)+"\ninit\n/bin/sh")
+	// A copy of one whose programs run gets keys of its own, too.
+	first := i.sh(t, "cat /etc/ssh/ssh_host*")
+	if err := i.c.SetIdentity(ctx, &guest.Identity{HostKeys: true}); err != nil {
+		t.Error(err)
+	}
+	if second := i.sh(t, "cat /etc/ssh/ssh_host*"); len(first) != 37 || len(second) != 37 || first == second {
+		t.Errorf("keys of a host: %q, and of a copy: %q", first, second)
+	}
 	_, _, code, signal := run(t, i.c, shell("exec dd if=/dev/zero of=/dev/null bs=60M count=1"), "")
 	if st, err := i.c.Stats(ctx); err != nil || st.OOMKills != 1 {
 		t.Errorf("beyond the limit: %d, %d; Stats = %+v, %v", code, signal, st, err)

@@ -28,6 +28,14 @@ var (
 // what they need.
 func compose(s *sandbox, w *Works) engine.Sandbox {
 	b, f, m, p := bare{s}, filed{s}, measured{s}, pausable{s}
+	if s.rec.Blind && w.Gateway {
+		return struct {
+			bare
+			engine.Gatekeeper
+			engine.StatsReader
+			engine.Pauser
+		}{b, gated{s}, m, p}
+	}
 	if s.rec.Blind {
 		return struct {
 			bare

@@ -245,48 +245,64 @@ func (s *session) identify(id *wire.Identity) error {
 			return sorted("/etc/machine-id", err)
 		}
 	}
-	if !id.HostKeys {
+	if !id.HostKeys && id.UUID == "" {
 		return nil
 	}
 	s.mu.Lock()
-	defer s.mu.Unlock()
-	switch {
-	case s.root != "/":
-		return &caisson.Error{Item: "host keys", Kind: caisson.ErrUnsupported, Err: errors.New("they are for a machine with a system of its own")}
-	case s.box != nil:
-		return errSetUp
+	own := s.root == "/" && s.machine()
+	s.mu.Unlock()
+	if !own {
+		return &caisson.Error{Item: "identity", Kind: caisson.ErrUnsupported, Err: errors.New("keys and a UUID are for a machine with a system of its own")}
 	}
-	return newHostKeys()
+	if id.UUID != "" {
+		if err := newUUID(id.UUID); err != nil {
+			return sorted(productUUID, err)
+		}
+	}
+	if id.HostKeys {
+		return newHostKeys()
+	}
+	return nil
 }
 
-// newHostKeys has an SSH server of this system's get other keys. Where there is
-// none, none are needed. Nothing else waits for children yet.
-func newHostKeys() error {
-	const keygen = "/usr/bin/ssh-keygen"
-	if !exists(keygen) {
+// productUUID is where Linux shows what the firmware said when it booted.
+const productUUID = "/sys/class/dmi/id/product_uuid"
+
+// newUUID has the system show another UUID of the machine, if it shows one.
+func newUUID(uuid string) error {
+	if !exists(productUUID) {
 		return nil
 	}
-	old, _ := filepath.Glob("/etc/ssh/ssh_host_*_key*")
+	const file = "/run/caisson/product_uuid"
+	if err := os.MkdirAll(path.Dir(file), 0o755); err != nil {
+		return err
+	}
+	// It is as secret as the firmware's.
+	if err := os.WriteFile(file, []byte(uuid+"\n"), 0o400); err != nil {
+		return err
+	}
+	return unix.Mount(file, productUUID, "", unix.MS_BIND, "")
+}
+
+// newHostKeys has an SSH server of this system's get other keys. One that has none
+// makes its own.
+func newHostKeys() error {
+	const keygen, keys = "/usr/bin/ssh-keygen", "/etc/ssh/ssh_host_*_key*"
+	old, _ := filepath.Glob(keys)
+	if len(old) == 0 {
+		return nil
+	}
 	for _, name := range old {
 		if err := os.Remove(name); err != nil {
 			return err
 		}
 	}
-	null, err := os.OpenFile(os.DevNull, os.O_RDWR, 0)
+	said, err := runHere(keygen, "-A")
 	if err != nil {
 		return err
 	}
-	defer null.Close()
-	p, err := os.StartProcess(keygen, []string{keygen, "-A"}, &os.ProcAttr{Dir: "/", Files: []*os.File{null, null, os.Stderr}})
-	if err != nil {
-		return err
-	}
-	state, err := p.Wait()
-	if err != nil {
-		return err
-	}
-	if !state.Success() {
-		return fmt.Errorf("%s -A: %s", keygen, state)
+	if now, _ := filepath.Glob(keys); len(now) == 0 {
+		return fmt.Errorf("%s -A has made no key: %q", keygen, said)
 	}
 	// One that runs already reads them again.
 	text, err := os.ReadFile("/run/sshd.pid")
@@ -297,4 +313,32 @@ func newHostKeys() error {
 		_ = unix.Kill(pid, unix.SIGHUP)
 	}
 	return nil
+}
+
+// maxSaid bounds what is kept of what a program of the agent's own prints.
+const maxSaid = 1 << 10
+
+// runHere runs a program of the system's, and returns what it says. Where programs run
+// already, how it ends may be learned by whoever reaps what they leave behind
+// (isolate.Start), so its end is that of its output.
+func runHere(args ...string) (string, error) {
+	null, err := os.OpenFile(os.DevNull, os.O_RDWR, 0)
+	if err != nil {
+		return "", err
+	}
+	defer null.Close()
+	r, w, err := os.Pipe()
+	if err != nil {
+		return "", err
+	}
+	defer r.Close()
+	p, err := os.StartProcess(args[0], args, &os.ProcAttr{Dir: "/", Files: []*os.File{null, w, w}})
+	w.Close()
+	if err != nil {
+		return "", err
+	}
+	said, err := io.ReadAll(io.LimitReader(r, maxSaid))
+	_, _ = io.Copy(io.Discard, r)
+	_, _ = p.Wait()
+	return string(said), err
 }

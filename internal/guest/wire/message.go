@@ -297,6 +297,8 @@ type Identity struct {
 	MachineID string `json:"machine_id,omitempty"`
 	// HostKeys has an SSH server of the system's get keys of its own.
 	HostKeys bool `json:"host_keys,omitempty"`
+	// UUID takes the place of what the firmware says that the machine's is.
+	UUID string `json:"uuid,omitempty"`
 }
 
 // Network says what the guest's devices are to be.
