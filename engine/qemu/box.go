@@ -16,6 +16,7 @@ import (
 	"github.com/caissonrun/caisson/internal/guest"
 	"github.com/caissonrun/caisson/internal/isolate"
 	"github.com/caissonrun/caisson/internal/machine/qmp"
+	"github.com/caissonrun/caisson/internal/usernet"
 	"github.com/caissonrun/caisson/keeper/server"
 )
 
@@ -42,10 +43,11 @@ type box struct {
 	qmp     *qmp.Client
 	agent   *guest.Client
 	console *console
-	gate    *carry.Carrier // nil without a gateway
-	inside  *guest.Gateway // the gateway's sockets in the guest
-	origin  engine.Origin  // what the machine began with; set while it boots
-	person  guest.Person   // who programs run as; empty where the spec has numbers
+	gate    *carry.Carrier   // nil without a gateway
+	net     *usernet.Network // nil unless the keeper makes the network
+	inside  *guest.Gateway   // the gateway's sockets in the guest
+	origin  engine.Origin    // what the machine began with; set while it boots
+	person  guest.Person     // who programs run as; empty where the spec has numbers
 
 	// showing is held while a viewer is handed over, so that they can be counted.
 	showing sync.Mutex

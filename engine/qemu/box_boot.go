@@ -16,6 +16,7 @@ import (
 	"github.com/caissonrun/caisson/internal/machine"
 	"github.com/caissonrun/caisson/internal/machine/qmp"
 	"github.com/caissonrun/caisson/internal/network"
+	"github.com/caissonrun/caisson/internal/usernet"
 )
 
 // defaultPatience is the spec's where that is zero.
@@ -108,7 +109,7 @@ func (b *box) start(ctx context.Context) (port net.Conn, err error) {
 	if b.qemu, err = isolate.Start(&b.spec.Box); err != nil {
 		return port, err
 	}
-	taps, err := openTaps(b.spec)
+	taps, err := b.openCards()
 	defer closeFiles(taps)
 	if err != nil {
 		return port, err
@@ -122,6 +123,20 @@ func (b *box) start(ctx context.Context) (port net.Conn, err error) {
 	}
 	b.qmp, err = qmp.New(ctx, control, &qmp.Options{Event: b.note})
 	return port, err
+}
+
+// openCards returns the descriptors that frames of QEMU's cards go through.
+func (b *box) openCards() ([]*os.File, error) {
+	u := b.spec.User
+	if u == nil {
+		return openTaps(b.spec)
+	}
+	ours, theirs, err := machine.Pair()
+	if err != nil {
+		return nil, err
+	}
+	b.net, err = usernet.New(ours, &usernet.Options{Servers: u.Servers, DNS: u.DNS, Ports: u.Ports})
+	return []*os.File{theirs}, err
 }
 
 // openTaps opens the TAP devices of the namespace that QEMU runs in, which has no

@@ -180,6 +180,9 @@ func (b *box) Close() error {
 	if b.qemu != nil {
 		err = errors.Join(err, b.qemu.Close())
 	}
+	if b.net != nil {
+		err = errors.Join(err, b.net.Close())
+	}
 	if b.agent != nil {
 		err = errors.Join(err, b.agent.Close())
 	}

@@ -7,7 +7,9 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"net/netip"
 	"path/filepath"
+	"strings"
 
 	"github.com/caissonrun/caisson"
 	"github.com/caissonrun/caisson/engine"
@@ -28,6 +30,8 @@ var _ engine.NetworkLister = (*Engine)(nil)
 const (
 	userAddress = "10.0.2.15/24"
 	userGateway = "10.0.2.2"
+	// userResolver is who is asked for names in a network that the keeper makes.
+	userResolver = "10.0.2.3"
 )
 
 // cardMAC is the address of a machine's card. All machines have the same, so that a
@@ -53,11 +57,19 @@ func (o *Options) networks() *network.Options {
 func (o *Options) findNetworks(ctx context.Context, h *host) {
 	h.nets = kept.FindNets(ctx, o.networks(), h.root, true)
 	h.taps = network.TapsUsable()
+	if !h.root {
+		// The keeper makes it in user space, of ordinary sockets.
+		h.nets.Closed = nil
+	}
 }
 
 // netFeatures says which networks there are.
 func (h *host) netFeatures(out *engine.Features) {
 	h.nets.Features(out)
+	if !h.root {
+		out.Networks.Default, out.Ports = true, true
+		return
+	}
 	if h.taps != nil {
 		out.Networks.Named, out.Ports = false, out.Networks.Default
 	}
@@ -65,6 +77,11 @@ func (h *host) netFeatures(out *engine.Features) {
 
 // netMissing says why what is not there is not.
 func (h *host) netMissing(o *Options, add func(what, why, do string)) {
+	if !h.root {
+		add(engine.WhatNamedNets, "without root no sandbox can be attached to one", "run as root, or use network default")
+		add(engine.WhatSharedNets, "machines have no loopback device in common", "use engine oci")
+		return
+	}
 	h.nets.Missing("engine.qemu", o.CNIConfigDir, add)
 	if h.nets.Broken == nil && h.taps != nil && len(h.nets.Names) > 0 {
 		add(engine.WhatNamedNets, h.taps.Error(), "load the module tun")
@@ -78,7 +95,7 @@ func (e *Engine) joins(spec *engine.Spec, set *setting, p *kept.Plan) error {
 	if len(spec.Ports) == 0 && !kept.Attaches(&spec.Network) {
 		return nil
 	}
-	rec, err := e.opts.networks().Plan(&network.Spec{ID: spec.ID, Network: spec.Network, Ports: spec.Ports, DNS: spec.DNS})
+	rec, err := e.opts.networks().Plan(&network.Spec{ID: spec.ID, Network: spec.Network, Ports: spec.Ports, DNS: spec.DNS, User: !set.root})
 	if err != nil {
 		return err
 	}
@@ -119,11 +136,17 @@ func (set *setting) addNetwork(bs *boxSpec, m *machine.Spec) {
 	if n == nil {
 		return
 	}
-	bs.Box.NetNS = n.record.Path()
 	model := ""
 	if set.own != nil {
 		model = set.own.Network
 	}
+	if n.record.User {
+		m.Network = &machine.Network{FD: firstTap, Model: model, MAC: cardMAC(0)}
+		bs.User = &userNet{Servers: nameServers(set.resolv), DNS: n.record.DNS, Ports: n.record.Attachments[0].Ports}
+		bs.Guest.Interfaces = []guest.Interface{{Hardware: cardMAC(0), Addresses: []string{userAddress}, Gateways: []string{userGateway}}}
+		return
+	}
+	bs.Box.NetNS = n.record.Path()
 	if n.user() {
 		m.Network = &machine.Network{Open: true, Model: model, MAC: cardMAC(0), Forwards: forwards(n.record.Attachments[0].Ports)}
 		bs.Guest.Interfaces = []guest.Interface{{Hardware: cardMAC(0), Addresses: []string{userAddress}, Gateways: []string{userGateway}}}
@@ -150,6 +173,23 @@ func (set *setting) addNetwork(bs *boxSpec, m *machine.Spec) {
 	}
 }
 
+// nameServers are those of the host's resolv.conf, also where only the host itself can
+// reach them: a network in user space asks them for the guest.
+func nameServers(resolv []byte) []netip.AddrPort {
+	const port = 53
+	var list []netip.AddrPort
+	for line := range strings.Lines(string(resolv)) {
+		words := strings.Fields(line)
+		if len(words) < 2 || words[0] != "nameserver" {
+			continue
+		}
+		if addr, err := netip.ParseAddr(words[1]); err == nil && addr.Is4() {
+			list = append(list, netip.AddrPortFrom(addr, port))
+		}
+	}
+	return list
+}
+
 // forwards are the ports at which QEMU listens in its namespace, for those that are
 // published there.
 func forwards(ports []caisson.Port) []machine.Forward {
@@ -174,7 +214,7 @@ func (n *nets) inside() *network.Record {
 	switch {
 	case n == nil:
 		return nil
-	case !n.user():
+	case !n.user() || n.record.User:
 		return n.record
 	}
 	seen := *n.record
@@ -197,6 +237,9 @@ func (set *setting) resolvConf(s *engine.Spec) ([]byte, bool) {
 	var said *caisson.DNS
 	if set.nets != nil {
 		said = set.nets.record.FoundDNS()
+		if set.nets.record.User && len(nameServers(set.resolv)) > 0 {
+			said = &caisson.DNS{Servers: []string{userResolver}}
+		}
 	}
 	contents, keep := network.Resolv(s.DNS, said, set.resolv, set.nets != nil)
 	return contents, !keep

@@ -393,6 +393,13 @@ func (b *builder) network() error {
 		}
 		mac = ",mac=" + n.MAC
 	}
+	if n.FD != 0 {
+		if n.FD < 3 || n.Open || len(n.Forwards) > 0 || len(b.s.Taps) > 0 {
+			return invalid("network", "descriptor %d: nobody can make such a network", n.FD)
+		}
+		b.add("-netdev", fmt.Sprintf("socket,id=network,fd=%d", n.FD))
+		return b.card(n.Model, ",netdev=network"+mac)
+	}
 	ports := ""
 	for _, f := range n.Forwards {
 		if f.Protocol != "tcp" && f.Protocol != "udp" || f.Port < 1 || f.Port > maxPort {

@@ -122,6 +122,11 @@ type Network struct {
 	MAC string
 	// Forwards are ports at which QEMU listens, on all addresses, for the guest.
 	Forwards []Forward
+	// FD is a descriptor that QEMU is started with, as those of Taps: a connection
+	// (Pair) to whoever makes the network in QEMU's place, to which frames go with
+	// their length before them. Zero: QEMU makes the network. Open and Forwards are
+	// then no business of QEMU's.
+	FD int
 }
 
 // A Forward passes what arrives at a port to the same port of the guest.

@@ -59,6 +59,13 @@ func (r *Record) Create(ctx context.Context) (err error) {
 	if err := r.reserve(ctx); err != nil {
 		return err
 	}
+	if r.User {
+		if err := r.save(); err != nil {
+			return err
+		}
+		undo.Release()
+		return nil
+	}
 	if err := makeNamespace(r.Path()); err != nil {
 		return err
 	}
@@ -166,6 +173,10 @@ func load(folder string) (*Record, error) {
 // Errors: ErrNotFound if it is gone; ErrUnavailable if a plugin finds something
 // amiss.
 func (r *Record) Check(ctx context.Context) error {
+	if r.User {
+		_, err := r.Load()
+		return err
+	}
 	if !there(r.Path()) {
 		return failure(caisson.ErrNotFound, "network namespace "+r.ID, errors.New("it is gone"))
 	}
@@ -230,7 +241,8 @@ func (r *Record) left() *Record {
 	all := *r
 	all.Attachments = slices.Clone(r.Attachments)
 	for i := range all.Attachments {
-		all.Attachments[i].Tried, all.Attachments[i].Ports = true, nil
+		// Nobody has attached what is in user space.
+		all.Attachments[i].Tried, all.Attachments[i].Ports = !r.User, nil
 	}
 	return &all
 }

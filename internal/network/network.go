@@ -76,6 +76,10 @@ type Spec struct {
 	// Names are those of sandboxes that share it. They resolve to its loopback
 	// address.
 	Names []string
+	// User says that whoever has the sandbox makes the network default in user space
+	// (package usernet): there is no namespace, and nobody needs rights. Ports are
+	// reserved all the same.
+	User bool
 }
 
 // A Record names everything that belongs to a namespace. Plan makes it; it goes
@@ -92,6 +96,7 @@ type Record struct {
 	Owner string `json:"owner"`
 	// Ports is Options.Ports.
 	Ports    string           `json:"ports,omitempty"`
+	User     bool             `json:"user,omitempty"` // Spec.User
 	Patience caisson.Duration `json:"patience,omitempty"`
 }
 
@@ -147,7 +152,7 @@ func (o *Options) Plan(spec *Spec) (*Record, error) {
 	r := &Record{
 		ID: spec.ID, Folder: o.folder(spec.ID), PluginDirs: o.pluginDirs(),
 		DNS: spec.DNS, Names: spec.Names,
-		Owner: o.Installation + "/" + spec.ID, Ports: o.Ports, Patience: caisson.Duration(o.Patience),
+		Owner: o.Installation + "/" + spec.ID, Ports: o.Ports, User: spec.User, Patience: caisson.Duration(o.Patience),
 	}
 	if r.Patience <= 0 {
 		r.Patience = caisson.Duration(Patience)
@@ -159,6 +164,9 @@ func (o *Options) Plan(spec *Spec) (*Record, error) {
 		if !nameOK(name) {
 			return nil, failure(caisson.ErrInvalid, fmt.Sprintf("name %q", name), errors.New("no host can be called so"))
 		}
+	}
+	if spec.User {
+		return r, r.planUser(spec)
 	}
 	if spec.Network.Mode == caisson.NetworkDefault {
 		at, err := o.planDefault()
@@ -180,6 +188,24 @@ func (o *Options) Plan(spec *Spec) (*Record, error) {
 		r.Attachments = append(r.Attachments, *at)
 	}
 	return r, r.planPorts(spec.Ports)
+}
+
+// UserAddress is the address of a sandbox on a network in user space.
+const UserAddress = "10.0.2.15/24"
+
+// planUser is the attachment to a network in user space.
+func (r *Record) planUser(spec *Spec) error {
+	if spec.Network.Mode != caisson.NetworkDefault {
+		if len(spec.Ports) > 0 {
+			return failure(caisson.ErrUnsupported, "ports", errors.New("the network has no way out of the sandbox; use network default"))
+		}
+		return failure(caisson.ErrUnsupported, "network", errors.New("without root there is none of a name; use network default"))
+	}
+	ports, err := checkPorts(spec.Ports)
+	r.Attachments = []Attachment{{
+		Name: caisson.NetworkDefault, Interface: "eth0", Default: true, Addresses: []string{UserAddress}, Ports: ports,
+	}}
+	return err
 }
 
 // attachments returns the named networks that are asked for.
