@@ -46,6 +46,11 @@ func (s *Spec) Shape() (Shape, error) {
 	rest.Env, rest.Workdir, rest.Secrets = nil, "", nil
 	rest.Timeout, rest.StopSignal, rest.Grace, rest.Linger = 0, 0, 0, 0
 	rest.OnExit, rest.OnExitEnv = nil, nil
+	if s.RootFS != nil {
+		root := *s.RootFS
+		root.Image = "" // a name for people
+		rest.RootFS = &root
+	}
 	data, err := json.Marshal(&rest)
 	if err != nil {
 		return Shape{}, err

@@ -150,7 +150,7 @@ func (p *forkPoint) make(ctx context.Context) (string, error) {
 	r.ID, r.Task = caisson.NewTaskID(p.x.now()), &task
 	r.Fork = &forked{Task: p.of.task.ID, Memory: p.memory}
 	r.fill = func(t state.Task) error { return p.fill(ctx, t) }
-	lock, err := p.x.accept(ctx, &r, &Submission{Secrets: p.secrets})
+	lock, err := p.x.accept(ctx, &r, &Submission{Secrets: p.secrets}, nil)
 	if err != nil {
 		return "", err
 	}

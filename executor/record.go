@@ -49,6 +49,10 @@ type record struct {
 	Root   bool              `json:"root,omitempty"`   // of a child: see Child
 	served bool              // of a child: its Child has Ready
 
+	// Pool is the warm pool whose sandboxes are as the task's: it has one, or had
+	// none left.
+	Pool string `json:"pool,omitempty"`
+
 	Fork *forked                `json:"fork,omitempty"` // of a copy of another task
 	fill func(state.Task) error // makes its Task.Fork
 

@@ -151,7 +151,7 @@ func (a *attendant) unmade(ctx context.Context, st *step, err error) (*caisson.E
 func (a *attendant) create(ctx context.Context, st *step) (engine.Sandbox, error) {
 	applies := func(v *view) bool { return len(v.askedOf(st.kind)) > 0 }
 	var sb engine.Sandbox
-	var folder string
+	var folder, from string
 	err := a.interruptible(ctx, applies, func(ctx context.Context) (err error) {
 		if err := a.ensurePlaces(ctx); err != nil {
 			return err
@@ -164,6 +164,17 @@ func (a *attendant) create(ctx context.Context, st *step) (engine.Sandbox, error
 				return err
 			}
 		}
+		if a.waiting && st.kind == kindMain {
+			if sb, folder, err = a.assign(ctx, st); err == nil {
+				from = fromPool
+				return nil
+			}
+			// Another one is made, as ever, once this one is destroyed.
+			a.log.Warn("claim", "pool", a.record.Pool, "err", err)
+			if ctx.Err() != nil {
+				return ctx.Err()
+			}
+		}
 		if folder, err = a.makeStepFolder(ctx, st); err != nil {
 			return err
 		}
@@ -174,8 +185,11 @@ func (a *attendant) create(ctx context.Context, st *step) (engine.Sandbox, error
 		return nil, err
 	}
 	a.live[folder] = sb
+	if from == "" {
+		from = a.origin(ctx, sb)
+	}
 	crash.Point(crash.CreatedBefore)
-	if err := a.append(&caisson.Event{Type: caisson.EventCreated, Step: st.name, Sandbox: sb.ID(), Message: a.origin(ctx, sb)}, true); err != nil {
+	if err := a.append(&caisson.Event{Type: caisson.EventCreated, Step: st.name, Sandbox: sb.ID(), Message: from}, true); err != nil {
 		return nil, errors.Join(err, a.dispose(ctx, folder))
 	}
 	crash.Point(crash.CreatedAfter)
@@ -397,6 +411,9 @@ func (a *attendant) startNew(ctx context.Context, st *step, sb engine.Sandbox) (
 		return nil, err
 	}
 	crash.Point(crash.StartedAfter)
+	if st.kind == kindMain && a.h.attempt == 1 {
+		a.x.refill(a.record.Pool)
+	}
 	return p, nil
 }
 

@@ -17,6 +17,7 @@ import (
 const (
 	fromSaved = "from a saved state"
 	wasSaved  = "its state was saved"
+	fromPool  = "from a warm pool"
 )
 
 // origin says what a sandbox began with, if that is worth it.

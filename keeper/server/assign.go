@@ -46,6 +46,21 @@ func (k *keeper) assign(a *wire.Assignment) error {
 	return nil
 }
 
+// assign gives the program to the client, which owns it from then on: who made the
+// sandbox does not see to what follows its end.
+func (c *conn) assign(a *wire.Assignment) error {
+	if err := c.k.assign(a); err != nil {
+		return err
+	}
+	c.k.mu.Lock()
+	for other := range c.k.conns {
+		other.owner = false
+	}
+	c.k.owners = 0
+	c.k.mu.Unlock()
+	return c.own()
+}
+
 // renew renews the box, if that can be. One whose program somebody else starts can't
 // be given another one.
 func (k *keeper) renew() error {

@@ -158,7 +158,7 @@ func (c *conn) handle(req *wire.Request) {
 		c.exec(req)
 		return
 	case wire.OpAssign:
-		err = k.assign(req.Assign)
+		err = c.assign(req.Assign)
 	case wire.OpDestroy:
 		err = k.destroy(func() { c.send(reply) })
 		if err == nil {
