@@ -22,6 +22,7 @@ import (
 	"github.com/caissonrun/caisson/image"
 	"github.com/caissonrun/caisson/image/imagetest"
 	"github.com/caissonrun/caisson/internal/crash"
+	"github.com/caissonrun/caisson/internal/slowtest"
 )
 
 // These tests kill real processes: this test's program is also the child that
@@ -203,6 +204,7 @@ func afterCrash(t *testing.T, dir, archive, what string) {
 
 // TestCrash kills a process at every durable write of a life.
 func TestCrash(t *testing.T) {
+	slowtest.Skip(t)
 	archive := lived(t)
 	passed := 0
 	for _, point := range append(crash.Image(), crash.AtomicBefore, crash.AtomicAfter) {
@@ -223,6 +225,7 @@ func TestCrash(t *testing.T) {
 
 // TestKill kills processes that share a store at any time.
 func TestKill(t *testing.T) {
+	slowtest.Skip(t)
 	archive := lived(t)
 	dir := filepath.Join(t.TempDir(), "images")
 	seed := time.Now().UnixNano()

@@ -13,6 +13,7 @@ import (
 	"github.com/caissonrun/caisson/engine"
 	"github.com/caissonrun/caisson/engine/mem"
 	"github.com/caissonrun/caisson/engine/mem/inside"
+	"github.com/caissonrun/caisson/internal/slowtest"
 	"github.com/caissonrun/caisson/keeper/tasklog"
 )
 
@@ -252,6 +253,7 @@ func exits(change func(p *brokenProcess, exit *caisson.Exit)) func(*brokenProces
 // TestFlawsAreFound proves that the suite can fail: each flaw must be found by
 // its case, for its reason.
 func TestFlawsAreFound(t *testing.T) {
+	slowtest.Skip(t)
 	program := BuildInside(t)
 	for _, f := range flaws() {
 		t.Run(strings.ReplaceAll(f.name, " ", "-"), func(t *testing.T) {

@@ -65,6 +65,9 @@ type Harness struct {
 	// Groups are the topics that are checked, such as "lifecycle", where there
 	// is no time for all. Empty: all.
 	Groups []string
+	// Without says why the other groups are left out: they are skipped for that
+	// reason. Empty: they do not show.
+	Without string
 
 	// Require names features that must be declared, such as "exec" or
 	// "limits.memory". On a host where one is missing the suite fails.

@@ -6,7 +6,6 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
-	"runtime"
 	"runtime/debug"
 	"slices"
 	"strings"
@@ -62,6 +61,9 @@ func Run(t *testing.T, h Harness) {
 	}
 	for _, group := range grouped(Cases()) {
 		if len(h.Groups) > 0 && !slices.Contains(h.Groups, group.name) {
+			if h.Without != "" {
+				t.Run(group.name, func(t *testing.T) { t.Skip(h.Without) })
+			}
 			continue
 		}
 		t.Run(group.name, func(t *testing.T) {
@@ -244,7 +246,7 @@ func (s *suite) attempt(tb testing.TB, c *Case) Result {
 		}
 		s.compare(t, before)
 	case <-time.After(deadline + s.cleanup):
-		t.Errorf("it did not end within %v; goroutines:\n%s", deadline+s.cleanup, allStacks())
+		t.Errorf("it did not end within %v; goroutines:\n%s", deadline+s.cleanup, stacks())
 	}
 	if t.failed() {
 		t.mu.Lock()
@@ -275,11 +277,6 @@ func (t *T) clean() {
 		t.mu.Unlock()
 		f()
 	}
-}
-
-func allStacks() string {
-	buf := make([]byte, 1<<20)
-	return string(buf[:runtime.Stack(buf, true)])
 }
 
 // compare fails the case if something is there that was not before, as soon

@@ -12,6 +12,7 @@ import (
 	"github.com/caissonrun/caisson/engine/enginetest"
 	"github.com/caissonrun/caisson/engine/oci"
 	"github.com/caissonrun/caisson/internal/network/networktest"
+	"github.com/caissonrun/caisson/internal/slowtest"
 )
 
 // harness is an engine's harness for the conformance suite: programs run in an
@@ -59,9 +60,7 @@ func TestConformance(t *testing.T) {
 	} else {
 		h.Label = "oci builtin, ordinary user"
 		h.Require = []string{"rootfs", "overlay", "gateway", "networks.allow"}
-		if os.Getenv(fullTest) == "" {
-			h.Groups = []string{"lifecycle", "limits", "root", "gateway"}
-		}
+		h.Groups, h.Without = slowtest.Groups("lifecycle", "limits", "root", "gateway")
 	}
 	enginetest.Run(t, h)
 }

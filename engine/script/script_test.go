@@ -21,6 +21,7 @@ import (
 	"github.com/caissonrun/caisson/engine/enginetest"
 	"github.com/caissonrun/caisson/engine/native"
 	"github.com/caissonrun/caisson/engine/script"
+	"github.com/caissonrun/caisson/internal/slowtest"
 	"github.com/caissonrun/caisson/keeper"
 	"github.com/caissonrun/caisson/keeper/keepertest"
 	"github.com/caissonrun/caisson/keeper/tasklog"
@@ -205,7 +206,9 @@ func TestConformance(t *testing.T) {
 	if os.Geteuid() != 0 {
 		label = "script, ordinary user"
 	}
+	groups, without := slowtest.Groups("lifecycle", "log")
 	enginetest.Run(t, enginetest.Harness{
+		Groups: groups, Without: without,
 		Label: label,
 		New:   engineOf(one), Other: engineOf(one + "x"),
 		Restart: func(t testing.TB, _ engine.Engine) engine.Engine { return engineOf(one)(t) },

@@ -57,6 +57,7 @@ var rules = []rule{
 	{"internal/bench", []string{".", "app", "component", "document", "engine", "executor", "image", "keeper", "stage", "mount", "internal"}, "benchmarks measure the whole"},
 	{"internal/gateway", []string{".", "engine", "keeper/redact", "internal"}, "what is served at a sandbox's sockets knows the contract's words for them, and no engine"},
 	{"internal/testimage", nil, "it makes images for tests of anything"},
+	{"internal/slowtest", nil, "tests of anything ask it"},
 	{"examples", []string{".", "app", "component", "engine", "executor", "mount", "stage"}, "an example is another program: it has what other programs may use"},
 	{"internal/archtest", nil, "it only looks"},
 }
