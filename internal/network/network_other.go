@@ -9,6 +9,7 @@ import (
 	"os"
 
 	"github.com/caissonrun/caisson"
+	"github.com/caissonrun/caisson/internal/dhcp"
 )
 
 // errElsewhere is what everything answers here.
@@ -61,3 +62,12 @@ func (r *Record) MakeTaps(context.Context) ([]Link, error) { return nil, errElse
 
 // OpenTap is ErrUnsupported.
 func OpenTap(string, string) (*os.File, error) { return nil, errElsewhere }
+
+// Lease has nothing to tell.
+func (l *Link) Lease(*caisson.DNS) (*dhcp.Lease, bool) { return nil, false }
+
+// OpenDHCP is ErrUnsupported.
+func OpenDHCP(string, string) (*os.File, error) { return nil, errElsewhere }
+
+// AnswerDHCP has nothing to do.
+func AnswerDHCP(*os.File, *dhcp.Lease) {}

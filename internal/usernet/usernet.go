@@ -169,8 +169,10 @@ func (o *Options) lease() *dhcp.Lease {
 
 // makeStack makes the host's end. It takes connections to any address.
 func (n *Network) makeStack() error {
+	// What is sent to a loopback address is refused as all that is near, and not dropped.
+	four := ipv4.NewProtocolWithOptions(ipv4.Options{AllowExternalLoopbackTraffic: true})
 	n.stack = stack.New(stack.Options{
-		NetworkProtocols:   []stack.NetworkProtocolFactory{ipv4.NewProtocol, arp.NewProtocol},
+		NetworkProtocols:   []stack.NetworkProtocolFactory{four, arp.NewProtocol},
 		TransportProtocols: []stack.TransportProtocolFactory{tcp.NewProtocol, udp.NewProtocol},
 	})
 	n.link = channel.New(queued, mtu+header.EthernetMinimumSize, tcpip.LinkAddress(gatewayMAC))

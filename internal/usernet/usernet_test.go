@@ -50,8 +50,9 @@ func connected(t *testing.T, opts usernet.Options) *guest {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { n.Close() })
+	four := ipv4.NewProtocolWithOptions(ipv4.Options{AllowExternalLoopbackTraffic: true})
 	g := &guest{t, stack.New(stack.Options{
-		NetworkProtocols:   []stack.NetworkProtocolFactory{ipv4.NewProtocol, arp.NewProtocol},
+		NetworkProtocols:   []stack.NetworkProtocolFactory{four, arp.NewProtocol},
 		TransportProtocols: []stack.TransportProtocolFactory{tcp.NewProtocol, udp.NewProtocol},
 	}), ours}
 	link := channel.New(64, 1514, "\x52\x54\x00\x01\x02\x03")
