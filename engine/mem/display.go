@@ -7,13 +7,13 @@ import (
 	"image/color"
 	"io"
 	"net"
-	"os"
 	"slices"
 	"sync"
 	"syscall"
 
 	"github.com/caissonrun/caisson"
 	"github.com/caissonrun/caisson/engine"
+	"github.com/caissonrun/caisson/internal/connpair"
 	"github.com/caissonrun/caisson/internal/rfb"
 )
 
@@ -63,30 +63,17 @@ func (s *shown) open(b *box) (net.Conn, error) {
 
 // pair makes a connection that holds what is on its way, as a socket does.
 func pair() (ours, theirs net.Conn, err error) {
-	syscall.ForkLock.RLock()
-	fds, err := syscall.Socketpair(syscall.AF_UNIX, syscall.SOCK_STREAM, 0)
-	if err == nil {
-		syscall.CloseOnExec(fds[0])
-		syscall.CloseOnExec(fds[1])
-	}
-	syscall.ForkLock.RUnlock()
+	ours, f, err := connpair.New()
 	if err != nil {
-		return nil, nil, os.NewSyscallError("socketpair", err)
+		return nil, nil, err
 	}
-	var ends [2]net.Conn
-	for i, fd := range fds {
-		f := os.NewFile(uintptr(fd), "display")
-		end, endErr := net.FileConn(f)
-		err = errors.Join(err, endErr, f.Close())
-		ends[i] = end
+	theirs, err = net.FileConn(f)
+	if err = errors.Join(err, f.Close()); err == nil {
+		return ours, theirs, nil
 	}
-	if err == nil {
-		return ends[0], ends[1], nil
-	}
-	for _, end := range ends {
-		if end != nil {
-			end.Close()
-		}
+	ours.Close()
+	if theirs != nil {
+		theirs.Close()
 	}
 	return nil, nil, err
 }

@@ -3,7 +3,6 @@ package native
 import (
 	"errors"
 	"fmt"
-	"maps"
 	"path"
 	"slices"
 	"strings"
@@ -238,16 +237,7 @@ func (set *setting) env(s *engine.Spec) []string {
 		}
 		all[name] = value
 	}
-	for _, secret := range s.Secrets {
-		if secret.As == caisson.SecretEnv {
-			all[secret.Name] = string(secret.Value)
-		}
-	}
-	var list []string
-	for _, name := range slices.Sorted(maps.Keys(all)) {
-		list = append(list, name+"="+all[name])
-	}
-	return list
+	return kept.Environ(all, s.Secrets)
 }
 
 // userName is the name that USER has.

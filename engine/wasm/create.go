@@ -179,14 +179,5 @@ func environ(spec *engine.Spec) []string {
 		"PWD": workdir(spec), "HOME": caisson.WorkDir, "TMPDIR": "/tmp", "PATH": "/bin", "USER": "caisson",
 	}
 	maps.Copy(all, spec.Env)
-	for _, s := range spec.Secrets {
-		if s.As == caisson.SecretEnv {
-			all[s.Name] = string(s.Value)
-		}
-	}
-	var list []string
-	for _, name := range slices.Sorted(maps.Keys(all)) {
-		list = append(list, name+"="+all[name])
-	}
-	return list
+	return kept.Environ(all, spec.Secrets)
 }

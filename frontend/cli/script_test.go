@@ -18,6 +18,8 @@ import (
 	"time"
 
 	"github.com/rogpeppe/go-internal/testscript"
+
+	"github.com/caissonrun/caisson/internal/slowtest"
 )
 
 // patience is how long a script waits for something that takes no time.
@@ -57,7 +59,13 @@ func build(dir string) error {
 	}
 	embedded := filepath.Join(root, "keeper", "embedded", keeper+"-"+runtime.GOOS+"-"+runtime.GOARCH)
 	attacker := filepath.Join(root, "internal", "selftest", "embedded", "caisson-inside-"+runtime.GOOS+"-"+runtime.GOARCH+".gz")
-	overlay, err := json.Marshal(map[string]map[string]string{"Replace": {embedded: filepath.Join(dir, keeper), attacker: inside}})
+	replace := map[string]string{embedded: filepath.Join(dir, keeper), attacker: inside}
+	// What boots no guest needs no agent that works. Where one was built it is that.
+	agent := filepath.Join(root, "internal", "guest", "embed", "embedded", "caisson-guest-"+runtime.GOOS+"-"+runtime.GOARCH+".gz")
+	if _, err := os.Stat(agent); err != nil {
+		replace[agent] = inside
+	}
+	overlay, err := json.Marshal(map[string]map[string]string{"Replace": replace})
 	if err != nil {
 		return err
 	}
@@ -147,6 +155,8 @@ func TestScripts(t *testing.T) {
 			switch cond {
 			case "root":
 				return os.Geteuid() == 0, nil
+			case "slow":
+				return slowtest.Wanted(), nil
 			case "memory":
 				return limits(t, bin, "memory"), nil
 			case "pause":

@@ -11,10 +11,10 @@ import (
 	"net"
 	"os"
 	"sync"
-	"syscall"
 	"time"
 
 	"github.com/caissonrun/caisson"
+	"github.com/caissonrun/caisson/internal/connpair"
 	"github.com/caissonrun/caisson/internal/guest/wire"
 )
 
@@ -57,7 +57,7 @@ func (c *Client) Share() (*os.File, error) {
 		c.shares--
 		c.mu.Unlock()
 	}
-	ours, theirs, err := streamPair()
+	ours, theirs, err := connpair.New()
 	if err != nil {
 		leave()
 		return nil, c.sorted(caisson.OpFiles, err)
@@ -77,29 +77,6 @@ func (c *Client) Share() (*os.File, error) {
 
 func tooMany(format string, most int) *caisson.Error {
 	return &caisson.Error{Kind: caisson.ErrExhausted, Err: fmt.Errorf(format, most)}
-}
-
-// streamPair makes a stream: an end for this process, and one for another.
-func streamPair() (ours net.Conn, theirs *os.File, err error) {
-	// Some systems can't make descriptors that are closed on exec at once.
-	syscall.ForkLock.RLock()
-	fds, err := syscall.Socketpair(syscall.AF_UNIX, syscall.SOCK_STREAM, 0)
-	if err == nil {
-		syscall.CloseOnExec(fds[0])
-		syscall.CloseOnExec(fds[1])
-	}
-	syscall.ForkLock.RUnlock()
-	if err != nil {
-		return nil, nil, os.NewSyscallError("socketpair", err)
-	}
-	theirs = os.NewFile(uintptr(fds[1]), "guest")
-	f := os.NewFile(uintptr(fds[0]), "guest")
-	ours, err = net.FileConn(f)
-	if err := errors.Join(err, f.Close()); err != nil {
-		theirs.Close()
-		return nil, nil, err
-	}
-	return ours, theirs, nil
 }
 
 // A relay is a session in which this process is the agent: it passes calls on to the

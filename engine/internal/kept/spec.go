@@ -5,6 +5,7 @@ import (
 	"encoding/hex"
 	"errors"
 	"fmt"
+	"maps"
 	"path"
 	"path/filepath"
 	"slices"
@@ -153,4 +154,18 @@ func Below(path, dir string) bool {
 func MachineID(id string) string {
 	sum := sha256.Sum256([]byte("caisson machine id " + id))
 	return hex.EncodeToString(sum[:16])
+}
+
+// Environ is a program's environment, sorted: all, and the secrets that are variables.
+func Environ(all map[string]string, secrets []engine.Secret) []string {
+	for _, secret := range secrets {
+		if secret.As == caisson.SecretEnv {
+			all[secret.Name] = string(secret.Value)
+		}
+	}
+	var list []string
+	for _, name := range slices.Sorted(maps.Keys(all)) {
+		list = append(list, name+"="+all[name])
+	}
+	return list
 }

@@ -1,6 +1,8 @@
 //go:build unix
 
-package machine
+// Package connpair makes connections that nothing listens for: an end for this
+// process, and one to be handed to another.
+package connpair
 
 import (
 	"errors"
@@ -9,9 +11,8 @@ import (
 	"syscall"
 )
 
-// Pair makes a connection: one end for this process, and one that a QEMU is
-// given as a descriptor. Nothing listens, and no file is left.
-func Pair() (ours net.Conn, theirs *os.File, err error) {
+// New makes a stream. No file is left of it.
+func New() (ours net.Conn, theirs *os.File, err error) {
 	// Some systems can't make descriptors that are closed on exec at once.
 	syscall.ForkLock.RLock()
 	fds, err := syscall.Socketpair(syscall.AF_UNIX, syscall.SOCK_STREAM, 0)
@@ -23,10 +24,13 @@ func Pair() (ours net.Conn, theirs *os.File, err error) {
 	if err != nil {
 		return nil, nil, os.NewSyscallError("socketpair", err)
 	}
-	theirs = os.NewFile(uintptr(fds[1]), "qemu")
-	f := os.NewFile(uintptr(fds[0]), "caisson")
+	theirs = os.NewFile(uintptr(fds[1]), "theirs")
+	f := os.NewFile(uintptr(fds[0]), "ours")
 	ours, err = net.FileConn(f)
 	if err := errors.Join(err, f.Close()); err != nil {
+		if ours != nil {
+			ours.Close()
+		}
 		theirs.Close()
 		return nil, nil, err
 	}
