@@ -121,6 +121,8 @@ func (b *gvisor) spawnTerminal(p *Program) (*Proc, error) {
 // carry passes on what goes between a terminal and the socket to the inside,
 // until one of them is closed.
 func (b *gvisor) carry(id uint64, slave, socket *os.File) {
+	// Before anybody can have given it another one.
+	size, sizeErr := sizeOf(slave)
 	done := make(chan struct{})
 	go func() {
 		_, _ = io.Copy(struct{ io.Writer }{slave}, struct{ io.Reader }{socket})
@@ -134,40 +136,48 @@ func (b *gvisor) carry(id uint64, slave, socket *os.File) {
 		// The master was closed: the terminal inside hangs up.
 		socket.Close()
 	}()
-	go b.watchSize(id, slave, done)
+	if sizeErr == nil {
+		go b.watchSize(id, slave, size, done)
+	}
 }
 
-// watchSize tells init when the terminal has got another size.
-func (b *gvisor) watchSize(id uint64, slave *os.File, done chan struct{}) {
-	raw, err := slave.SyscallConn()
-	if err != nil {
-		return
-	}
-	var last unix.Winsize
+// watchSize tells init when the terminal has got another size than last.
+func (b *gvisor) watchSize(id uint64, slave *os.File, last *unix.Winsize, done chan struct{}) {
 	tick := time.NewTicker(resizeTime)
 	defer tick.Stop()
-	for first := true; ; first = false {
-		var size *unix.Winsize
-		err := raw.Control(func(fd uintptr) { size, _ = unix.IoctlGetWinsize(int(fd), unix.TIOCGWINSZ) })
-		if err != nil || size == nil {
-			return
-		}
-		if !first && (size.Col != last.Col || size.Row != last.Row) {
-			var e encoder
-			e.int(int64(id))
-			e.int(int64(size.Col))
-			e.int(int64(size.Row))
-			if b.tell(frameResize, e.buf) != nil {
-				return
-			}
-		}
-		last = *size
+	for {
 		select {
 		case <-done:
 			return
 		case <-tick.C:
 		}
+		size, err := sizeOf(slave)
+		if err != nil {
+			return
+		}
+		if size.Col == last.Col && size.Row == last.Row {
+			continue
+		}
+		var e encoder
+		e.int(int64(id))
+		e.int(int64(size.Col))
+		e.int(int64(size.Row))
+		if b.tell(frameResize, e.buf) != nil {
+			return
+		}
+		last = size
 	}
+}
+
+// sizeOf returns the size of a terminal.
+func sizeOf(terminal *os.File) (size *unix.Winsize, err error) {
+	raw, err := terminal.SyscallConn()
+	if err != nil {
+		return nil, err
+	}
+	var inner error
+	err = raw.Control(func(fd uintptr) { size, inner = unix.IoctlGetWinsize(int(fd), unix.TIOCGWINSZ) })
+	return size, errors.Join(err, inner)
 }
 
 // rawMode has a terminal change nothing of what passes through it.
