@@ -20,6 +20,7 @@ import (
 
 	"github.com/caissonrun/caisson"
 	"github.com/caissonrun/caisson/internal/isolate"
+	"github.com/caissonrun/caisson/internal/slowtest"
 	"github.com/caissonrun/caisson/keeper"
 )
 
@@ -220,7 +221,7 @@ func (e *expect) await(text string) {
 
 func TestExecLargeBothWays(t *testing.T) {
 	size := 100 << 20
-	if testing.Short() {
+	if !slowtest.Wanted() {
 		size = 10 << 20
 	}
 	k := start(t, spec(t, sleeps))

@@ -1,6 +1,6 @@
 // Package slowtest leaves out what takes long, so that a bare `go test ./...`
 // of an ordinary user ends soon. Root runs everything, and so does who sets
-// Variable, as scripts/test and scripts/test-user do.
+// Variable, as scripts/test and scripts/test-user do; -short has nobody run it.
 package slowtest
 
 import (
@@ -15,7 +15,9 @@ const Variable = "CAISSON_TEST_FULL"
 const Why = "slow; " + Variable + "=1 runs it"
 
 // Wanted reports whether slow tests are to run.
-func Wanted() bool { return os.Geteuid() == 0 || os.Getenv(Variable) != "" }
+func Wanted() bool {
+	return !testing.Short() && (os.Geteuid() == 0 || os.Getenv(Variable) != "")
+}
 
 // Skip ends a slow test where none is wanted.
 func Skip(tb testing.TB) {
@@ -25,8 +27,8 @@ func Skip(tb testing.TB) {
 	}
 }
 
-// Groups returns what Groups and Without of an enginetest.Harness are to be:
-// everything where slow tests are wanted, else the groups that are named.
+// Groups returns what Groups and Without of an enginetest.Harness are to be: all
+// groups where slow tests are wanted, else those that are named.
 func Groups(quick ...string) (groups []string, why string) {
 	if Wanted() {
 		return nil, ""
