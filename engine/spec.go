@@ -63,7 +63,8 @@ type Spec struct {
 	Work      string `json:"work,omitempty"`
 	WorkOwner Owner  `json:"work_owner"`
 	// Tmp is an empty host folder that appears as /tmp (mode 1777). It lies on
-	// the same limited storage as Work. Empty: the engine makes a tmpfs.
+	// the same limited storage as Work. Empty: the engine makes a tmpfs. With
+	// Features.Disk /tmp may be on the sandbox's own disk in any case.
 	Tmp string `json:"tmp,omitempty"`
 	// WorkLimited says that the caller bounds Work and Tmp to Limits.Disk. The
 	// engine must bound all other places that the task can write to, or refuse.
