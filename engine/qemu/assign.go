@@ -4,7 +4,9 @@ package qemu
 
 import (
 	"context"
+	"crypto/rand"
 	"errors"
+	"time"
 
 	"github.com/caissonrun/caisson/engine"
 	"github.com/caissonrun/caisson/engine/internal/kept"
@@ -45,7 +47,14 @@ func (e *Engine) Assign(ctx context.Context, spec *engine.Spec) (engine.Sandbox,
 
 // Renew implements server.Renewer: the guest may have stood still with its host.
 func (b *box) Renew() error {
+	seed := make([]byte, seedSize)
+	if _, err := rand.Read(seed); err != nil {
+		return err
+	}
 	ctx, cancel := within(b.callTime)
 	defer cancel()
-	return b.renew(ctx)
+	if err := b.agent.Reseed(ctx, seed); err != nil {
+		return err
+	}
+	return b.agent.SetClock(ctx, time.Now())
 }

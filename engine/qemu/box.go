@@ -45,6 +45,8 @@ type box struct {
 	console *console
 	gate    *carry.Carrier   // nil without a gateway
 	net     *usernet.Network // nil unless the keeper makes the network
+	asked   []*os.File       // sockets at which DHCP is answered
+	answers sync.WaitGroup   // those who answer
 	inside  *guest.Gateway   // the gateway's sockets in the guest
 	origin  engine.Origin    // what the machine began with; set while it boots
 	person  guest.Person     // who programs run as; empty where the spec has numbers

@@ -4,6 +4,7 @@ package qemu
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"net"
 	"os"
@@ -27,6 +28,9 @@ const defaultPatience = 2 * time.Minute
 func (b *box) boot() (err error) {
 	ctx, cancel := within(b.patience())
 	defer cancel()
+	if err := b.fillDisks(); err != nil {
+		return fmt.Errorf("saved state: %w", err)
+	}
 	port, err := b.start(ctx)
 	if err != nil {
 		return b.whyNot(ctx, err)
@@ -49,21 +53,32 @@ func (b *box) boot() (err error) {
 		return b.whyNot(ctx, err)
 	}
 	go b.watch()
-	if b.spec.Save != nil {
-		if err := b.keepState(ctx); err != nil {
-			return b.whyNot(ctx, err)
-		}
+	if err = b.early(ctx); err == nil {
+		err = b.furnish()
 	}
-	if b.spec.State != "" {
-		if err := b.renew(ctx); err != nil {
-			return b.said("copy", err)
-		}
-	}
-	err = b.furnish()
 	if err != nil && b.agent.Err() != nil {
 		return b.whyNot(ctx, err)
 	}
 	return err
+}
+
+// early does what is the same for all machines of this shape. One that goes on from a
+// saved state has it behind it.
+func (b *box) early(ctx context.Context) error {
+	if b.spec.State != "" {
+		return nil
+	}
+	s := steps{box: b}
+	if err := s.mountAll(b.spec.Guest.Early); err != nil {
+		return err
+	}
+	if err := s.run(); err != nil || b.spec.Save == nil {
+		return err
+	}
+	if err := b.keepState(ctx); err != nil {
+		return b.whyNot(ctx, err)
+	}
+	return nil
 }
 
 func (b *box) patience() time.Duration {
@@ -129,7 +144,8 @@ func (b *box) start(ctx context.Context) (port net.Conn, err error) {
 func (b *box) openCards() ([]*os.File, error) {
 	u := b.spec.User
 	if u == nil {
-		return openTaps(b.spec)
+		list, err := openTaps(b.spec)
+		return list, errors.Join(err, b.answerDHCP())
 	}
 	ours, theirs, err := machine.Pair()
 	if err != nil {
@@ -137,6 +153,19 @@ func (b *box) openCards() ([]*os.File, error) {
 	}
 	b.net, err = usernet.New(ours, &usernet.Options{Servers: u.Servers, DNS: u.DNS, Ports: u.Ports})
 	return []*os.File{theirs}, err
+}
+
+// answerDHCP answers a system of its own that asks for its addresses.
+func (b *box) answerDHCP() error {
+	for tap, lease := range b.spec.Leases {
+		f, err := network.OpenDHCP(b.spec.Box.NetNS, tap)
+		if err != nil {
+			return fmt.Errorf("dhcp: %w", err)
+		}
+		b.asked = append(b.asked, f)
+		b.answers.Go(func() { network.AnswerDHCP(f, lease) })
+	}
+	return nil
 }
 
 // openTaps opens the TAP devices of the namespace that QEMU runs in, which has no

@@ -11,57 +11,116 @@ import (
 // furnish does in the guest what the spec asks for, in its order. Nothing of the
 // task runs there yet.
 func (b *box) furnish() error {
+	s := steps{box: b}
 	g := &b.spec.Guest
-	if g.Hostname != "" {
-		if err := b.step("hostname", func(ctx context.Context) error { return b.agent.SetHostname(ctx, g.Hostname) }); err != nil {
+	if err := s.place(g); err != nil {
+		return err
+	}
+	// With Attach the program runs, as it was set up.
+	if b.spec.Attach == nil {
+		if err := s.setUp(g); err != nil {
 			return err
 		}
 	}
-	if err := b.mountAll(g.Mounts); err != nil {
+	if len(g.Interfaces) > 0 {
+		if err := s.add("network", func(b *guest.Batch) error { return b.SetNetwork(g.Interfaces) }); err != nil {
+			return err
+		}
+	}
+	if err := s.run(); err != nil {
+		return err
+	}
+	return b.openGateway()
+}
+
+// place says which machine it is, and puts its root together.
+func (s *steps) place(g *guestSpec) error {
+	if s.box.spec.State != "" {
+		if err := s.renew(); err != nil {
+			return err
+		}
+	}
+	if g.Hostname != "" {
+		if err := s.add("hostname", func(b *guest.Batch) error { return b.SetHostname(g.Hostname) }); err != nil {
+			return err
+		}
+	}
+	if err := s.mountAll(g.Mounts); err != nil {
 		return err
 	}
 	if g.Root != "" {
-		if err := b.step("root", func(ctx context.Context) error { return b.agent.SetRoot(ctx, g.Root) }); err != nil {
+		if err := s.add("root", func(b *guest.Batch) error { return b.SetRoot(g.Root) }); err != nil {
 			return err
 		}
 	}
-	if err := b.mountAll(g.Places); err != nil {
+	if err := s.mountAll(g.Places); err != nil || g.MachineID == "" {
 		return err
 	}
-	if g.MachineID != "" {
-		id := &guest.Identity{MachineID: g.MachineID, UUID: g.UUID, HostKeys: g.NewKeys}
-		if err := b.step("identity", func(ctx context.Context) error { return b.agent.SetIdentity(ctx, id) }); err != nil {
+	id := &guest.Identity{MachineID: g.MachineID, UUID: g.UUID, HostKeys: g.NewKeys}
+	return s.add("identity", func(b *guest.Batch) error { return b.SetIdentity(id) })
+}
+
+// setUp writes files, and says who programs run as.
+func (s *steps) setUp(g *guestSpec) error {
+	if g.Setup.User == nil {
+		// Whose files they are is known by then.
+		if err := s.run(); err != nil {
 			return err
 		}
-	}
-	if b.spec.Attach != nil {
-		// The program runs, as it was set up.
-		return b.connect()
-	}
-	if err := b.lookUp(); err != nil {
-		return err
+		if err := s.box.lookUp(); err != nil {
+			return err
+		}
 	}
 	for i := range g.Files {
 		f := &g.Files[i]
-		if err := b.step(f.Path, func(ctx context.Context) error { return b.agent.WriteFile(ctx, b.fileOf(f)) }); err != nil {
+		if err := s.add(f.Path, func(b *guest.Batch) error { return b.WriteFile(s.box.fileOf(f)) }); err != nil {
 			return err
 		}
 	}
-	if err := b.step("user", func(ctx context.Context) error { return b.agent.Setup(ctx, &g.Setup) }); err != nil {
-		return err
-	}
-	return b.connect()
+	return s.add("user", func(b *guest.Batch) error { return b.Setup(&g.Setup) })
 }
 
-// connect gives the guest its networks, and its ways out.
-func (b *box) connect() error {
-	g := &b.spec.Guest
-	if len(g.Interfaces) > 0 {
-		if err := b.step("network", func(ctx context.Context) error { return b.agent.SetNetwork(ctx, g.Interfaces) }); err != nil {
+// steps are what is to be done in the guest, asked for many at once.
+type steps struct {
+	box   *box
+	batch guest.Batch
+	names []string // of what is in the batch
+}
+
+// add adds one.
+func (s *steps) add(what string, call func(*guest.Batch) error) error {
+	if s.batch.Full() {
+		if err := s.run(); err != nil {
 			return err
 		}
 	}
-	return b.openGateway()
+	if err := call(&s.batch); err != nil {
+		return s.box.said(what, err)
+	}
+	s.names = append(s.names, what)
+	return nil
+}
+
+func (s *steps) mountAll(list []guest.Mount) error {
+	for i := range list {
+		if err := s.add("mount "+list[i].Target, func(b *guest.Batch) error { return b.Mount(&list[i]) }); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// run has the guest do what was added.
+func (s *steps) run() error {
+	ctx, cancel := within(s.box.callTime)
+	defer cancel()
+	done, err := s.box.agent.Do(ctx, &s.batch)
+	names := s.names
+	s.batch, s.names = guest.Batch{}, nil
+	if err != nil {
+		return s.box.said(names[done], err)
+	}
+	return nil
 }
 
 // step does one thing in the guest, within the time that one may take.
@@ -70,16 +129,6 @@ func (b *box) step(what string, do func(ctx context.Context) error) error {
 	defer cancel()
 	if err := do(ctx); err != nil {
 		return b.said(what, err)
-	}
-	return nil
-}
-
-func (b *box) mountAll(list []guest.Mount) error {
-	for i := range list {
-		err := b.step("mount "+list[i].Target, func(ctx context.Context) error { return b.agent.Mount(ctx, &list[i]) })
-		if err != nil {
-			return err
-		}
 	}
 	return nil
 }

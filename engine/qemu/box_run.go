@@ -183,6 +183,8 @@ func (b *box) Close() error {
 	if b.net != nil {
 		err = errors.Join(err, b.net.Close())
 	}
+	closeFiles(b.asked)
+	b.answers.Wait()
 	if b.agent != nil {
 		err = errors.Join(err, b.agent.Close())
 	}

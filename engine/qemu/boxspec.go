@@ -4,6 +4,7 @@ import (
 	"net/netip"
 
 	"github.com/caissonrun/caisson"
+	"github.com/caissonrun/caisson/internal/dhcp"
 	"github.com/caissonrun/caisson/internal/guest"
 	"github.com/caissonrun/caisson/internal/isolate"
 )
@@ -24,6 +25,9 @@ type boxSpec struct {
 	QEMU isolate.Program `json:"qemu"`
 	// Taps are TAP devices of Box.NetNS that it finds at descriptors from firstTap on.
 	Taps []string `json:"taps,omitempty"`
+	// Leases are what a system of its own is told by DHCP, by the names of Taps. There
+	// are none for a machine whose agent says it.
+	Leases map[string]*dhcp.Lease `json:"leases,omitempty"`
 	// User is the network default where there are no rights for any other: the keeper
 	// makes it in user space, and QEMU finds its end at firstTap. Nil: there is none.
 	User *userNet `json:"user_net,omitempty"`
@@ -35,8 +39,9 @@ type boxSpec struct {
 	Disks map[string]string `json:"disks,omitempty"`
 	// Unfit says why there is no State though one was made for such a task.
 	Unfit string `json:"unfit,omitempty"`
-	// Save has the machine's state saved once its agent has answered, before anything
-	// is done in the guest. Nil: nothing is saved.
+	// Save has the machine's state saved once its agent has answered and the early
+	// mounts are made, before anything of a task's is done in the guest. Nil: nothing
+	// is saved.
 	Save *saveSpec `json:"save,omitempty"`
 	// Attach says that the main program runs in State already: it is gone on with
 	// where it would be started. Guest is what is to be done all the same.
@@ -72,9 +77,13 @@ type guestSpec struct {
 	// firmware's, and that an SSH server of it gets other keys.
 	UUID    string `json:"uuid,omitempty"`
 	NewKeys bool   `json:"new_keys,omitempty"`
-	// Mounts are made in the guest's first root, that of the initramfs. What is
-	// mounted at Root then becomes the root of everything. Empty: the guest has a
-	// system of its own, whose agent was started by it.
+	// Early are mounts that are made in the guest's first root, that of the
+	// initramfs, before its state is saved: all machines of one shape have the same,
+	// and one that goes on from a saved state has them.
+	Early []guest.Mount `json:"early,omitempty"`
+	// Mounts are made there after that. What is mounted at Root then becomes the root
+	// of everything. Empty: the guest has a system of its own, whose agent was started
+	// by it.
 	Mounts []guest.Mount `json:"mounts,omitempty"`
 	Root   string        `json:"root,omitempty"`
 	// Places are mounts that are made in the new root: binds of shares, memory.

@@ -21,7 +21,7 @@ func (set *setting) guest(s *engine.Spec) guestSpec {
 		return set.ownGuest(s)
 	}
 	g := guestSpec{Hostname: hostname(s), MachineID: kept.MachineID(s.ID), Root: guestRoot, Files: set.files(s), Setup: set.setup(s)}
-	g.Mounts = []guest.Mount{
+	g.Early = []guest.Mount{
 		{Type: "ext4", Source: "serial:" + imageDisk, Target: guestImage, Flags: []string{"ro", "noatime"}, Wait: deviceTime},
 		{Type: "ext4", Source: "serial:" + layerDisk, Target: guestLayer, Flags: []string{"noatime"}, Wait: deviceTime},
 	}
@@ -29,7 +29,7 @@ func (set *setting) guest(s *engine.Spec) guestSpec {
 		Type: "overlay", Source: "overlay", Target: guestRoot,
 		Options: fmt.Sprintf("lowerdir=%s,upperdir=%s/upper,workdir=%s/work", guestImage, guestLayer, guestLayer),
 	}
-	g.Mounts = append(g.Mounts, overlay)
+	g.Early = append(g.Early, overlay)
 	if s.Gateway != nil {
 		g.Gateway = &guestGateway{Sockets: kept.Sockets(s.Gateway), Everything: s.Gateway.Everything}
 	}

@@ -15,6 +15,7 @@ import (
 	"github.com/caissonrun/caisson/engine"
 	"github.com/caissonrun/caisson/engine/internal/kept"
 	"github.com/caissonrun/caisson/internal/cleanup"
+	"github.com/caissonrun/caisson/internal/dhcp"
 	"github.com/caissonrun/caisson/internal/guest"
 	"github.com/caissonrun/caisson/internal/isolate"
 	"github.com/caissonrun/caisson/internal/machine"
@@ -158,10 +159,13 @@ func (set *setting) addNetwork(bs *boxSpec, m *machine.Spec) {
 	for i := range n.record.Attachments {
 		m.Taps = append(m.Taps, machine.Tap{MAC: cardMAC(i), Model: model, FD: firstTap + i})
 	}
+	if set.own != nil {
+		set.addLeases(bs, m)
+	}
 	for i := range n.links {
 		l := &n.links[i]
 		bs.Taps = append(bs.Taps, l.Tap)
-		in := guest.Interface{Hardware: cardMAC(i), MAC: l.MAC, MTU: l.MTU, Addresses: l.Addresses, Gateways: l.Gateways}
+		in := guest.Interface{Hardware: m.Taps[i].MAC, MAC: l.MAC, MTU: l.MTU, Addresses: l.Addresses, Gateways: l.Gateways}
 		for _, r := range l.Routes {
 			route := guest.Route{To: r.To.String()}
 			if r.By.IsValid() {
@@ -170,6 +174,26 @@ func (set *setting) addNetwork(bs *boxSpec, m *machine.Spec) {
 			in.Routes = append(in.Routes, route)
 		}
 		bs.Guest.Interfaces = append(bs.Guest.Interfaces, in)
+	}
+}
+
+// addLeases has a system of its own told its addresses when it asks by DHCP, as such
+// systems do before their agent runs. Its cards have the addresses of Ethernet that
+// the networks gave out from the start: no saved state has to fit.
+func (set *setting) addLeases(bs *boxSpec, m *machine.Spec) {
+	n := set.nets
+	contents, _ := network.Resolv(n.record.DNS, n.record.FoundDNS(), set.resolv, true)
+	dns := &caisson.DNS{}
+	for _, s := range nameServers(contents) {
+		dns.Servers = append(dns.Servers, s.Addr().String())
+	}
+	bs.Leases = map[string]*dhcp.Lease{}
+	for i := range n.links {
+		l := &n.links[i]
+		m.Taps[i].MAC = l.MAC
+		if lease, ok := l.Lease(dns); ok {
+			bs.Leases[l.Tap] = lease
+		}
 	}
 }
 

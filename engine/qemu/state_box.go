@@ -13,10 +13,13 @@ import (
 	"path/filepath"
 	"time"
 
+	"golang.org/x/sys/unix"
+
 	"github.com/caissonrun/caisson"
 	"github.com/caissonrun/caisson/engine/internal/kept"
 	"github.com/caissonrun/caisson/internal/atomicfile"
 	"github.com/caissonrun/caisson/internal/filecopy"
+	"github.com/caissonrun/caisson/internal/guest"
 	"github.com/caissonrun/caisson/internal/machine"
 )
 
@@ -37,24 +40,50 @@ func (b *box) load(ctx context.Context) error {
 	return b.qmp.Continue(ctx)
 }
 
+// fillDisks has disks that the machine writes to begin as they were when the state was
+// saved that it goes on from: the guest has them mounted.
+func (b *box) fillDisks() error {
+	if b.spec.State == "" || b.spec.Attach != nil {
+		return nil
+	}
+	for name, path := range b.spec.Disks {
+		if err := fillDisk(path, machine.DiskOf(b.spec.State, name)); err != nil {
+			return fmt.Errorf("disk %s: %w", name, err)
+		}
+	}
+	return nil
+}
+
+// fillDisk has a disk be as another one. It stays its owner's.
+func fillDisk(to, from string) error {
+	src, err := os.Open(from)
+	if err != nil {
+		return err
+	}
+	defer src.Close()
+	dst, err := os.OpenFile(to, os.O_RDWR|os.O_TRUNC|unix.O_NOFOLLOW, 0)
+	if err != nil {
+		return err
+	}
+	return errors.Join(copyContents(dst, src), dst.Close())
+}
+
 // seedSize is how much randomness a copy of a guest gets, in bytes.
 const seedSize = 64
 
 // renew makes a guest that is a copy another one than those of the same state: it
 // draws other random numbers, and knows what time it is.
-func (b *box) renew(ctx context.Context) error {
+func (s *steps) renew() error {
 	seed := make([]byte, seedSize)
 	if _, err := rand.Read(seed); err != nil {
 		return err
 	}
-	if err := b.agent.Reseed(ctx, seed); err != nil {
-		return err
-	}
-	return b.agent.SetClock(ctx, time.Now())
+	err := s.add("copy", func(b *guest.Batch) error { return b.Reseed(seed) })
+	return errors.Join(err, s.add("copy", func(b *guest.Batch) error { return b.SetClock(time.Now()) }))
 }
 
-// keepState saves the machine's state for others of its shape. Nothing was done in
-// the guest yet. That it can't be saved is no reason not to go on.
+// keepState saves the machine's state for others of its shape. Nothing of a task's
+// was done in the guest yet. That it can't be saved is no reason not to go on.
 func (b *box) keepState(ctx context.Context) error {
 	err := b.saveState(ctx)
 	if err != nil {
@@ -77,6 +106,11 @@ func (b *box) saveState(ctx context.Context) error {
 	}
 	if err := machine.Save(ctx, b.qmp, g.File()); err != nil {
 		return errors.Join(err, g.Discard())
+	}
+	for name, path := range b.spec.Disks {
+		if err := g.AddDisk(name, path); err != nil {
+			return errors.Join(err, g.Discard())
+		}
 	}
 	st, err := g.Commit()
 	if err != nil {
