@@ -171,20 +171,49 @@ func stopAfterEnd(t *T) {
 	t.kind(b.process.Stop(t.ctx, stop), "Stop after Destroy", caisson.ErrAborted, caisson.ErrEnded)
 }
 
+// listening starts a program with a time limit that leaves it the time to say
+// "ready": how long that takes depends on how busy the host is, so the limit
+// grows until it does.
+func (t *T) listening(args string, tune func(spec *engine.Spec)) *box {
+	for timeout := 200 * time.Millisecond; ; timeout *= 4 {
+		spec := t.spec(args)
+		spec.Timeout = caisson.Duration(timeout)
+		tune(spec)
+		b := t.start(spec)
+		ended := make(chan struct{})
+		go func() {
+			defer close(ended)
+			b.process.Wait(t.ctx)
+		}()
+		ready := func() bool { return strings.HasPrefix(b.stdout(), "ready\n") }
+		t.eventually("the program is ready or ends", func() bool {
+			select {
+			case <-ended:
+				return true
+			default:
+				return ready()
+			}
+		})
+		if ready() || timeout > time.Minute {
+			return b
+		}
+	}
+}
+
 func stopTimeout(t *T) {
-	const timeout, grace = 200 * time.Millisecond, 200 * time.Millisecond
-	spec := t.spec("ignore 15 ; hold")
-	spec.Timeout, spec.Grace = caisson.Duration(timeout), caisson.Duration(grace)
-	exit := t.start(spec).expect(caisson.ReasonTimeout, 0, sigKill)
-	if wall := exit.Usage.Wall.Std(); wall < timeout+grace || exit.Status() != 124 {
-		t.Errorf("the program was killed after %v, timeout and grace are %v; Status = %d, want 124", wall, timeout+grace, exit.Status())
+	const grace = 200 * time.Millisecond
+	b := t.listening("ignore 15 ; say ready ; hold", func(spec *engine.Spec) { spec.Grace = caisson.Duration(grace) })
+	exit := b.expect(caisson.ReasonTimeout, 0, sigKill)
+	if wall, least := exit.Usage.Wall.Std(), b.spec.Timeout.Std()+grace; wall < least || exit.Status() != 124 {
+		t.Errorf("the program was killed after %v (%s), timeout and grace are %v; Status = %d, want 124", wall, exit.Message, least, exit.Status())
 	}
 	// One that obeys.
-	spec = t.spec("trap 10 ; await 10 ; exit 5")
-	spec.Timeout, spec.Grace, spec.StopSignal = caisson.Duration(500*time.Millisecond), caisson.Duration(time.Minute), sigUsr1
-	t.start(spec).expect(caisson.ReasonTimeout, 5, 0)
+	b = t.listening("trap 10 ; say ready ; await 10 ; exit 5", func(spec *engine.Spec) {
+		spec.Grace, spec.StopSignal = caisson.Duration(time.Minute), sigUsr1
+	})
+	b.expect(caisson.ReasonTimeout, 5, 0)
 	// One that is quicker.
-	spec = t.spec("exit 0")
+	spec := t.spec("exit 0")
 	spec.Timeout = caisson.Duration(time.Hour)
 	t.start(spec).success()
 }
@@ -197,9 +226,7 @@ func stopAgainstTimeout(t *T) {
 	b.stop(engine.Stop{Reason: caisson.ReasonCancelled})
 	b.expect(caisson.ReasonCancelled, 0, sigKill)
 
-	spec = t.spec("trap 15 ; await 15 ; say told ; hold")
-	spec.Timeout, spec.Grace = caisson.Duration(500*time.Millisecond), caisson.Duration(time.Hour)
-	b = t.start(spec)
+	b = t.listening("trap 15 ; say ready ; await 15 ; say told ; hold", func(spec *engine.Spec) { spec.Grace = caisson.Duration(time.Hour) })
 	b.says("told")
 	b.stop(engine.Stop{Reason: caisson.ReasonCancelled})
 	b.expect(caisson.ReasonTimeout, 0, sigKill)
