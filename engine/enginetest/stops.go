@@ -88,9 +88,9 @@ func stopCases() []Case {
 }
 
 func stopKill(t *T) {
-	for _, reason := range some(t, []caisson.Reason{
+	for _, reason := range []caisson.Reason{
 		caisson.ReasonStopped, caisson.ReasonKilled, caisson.ReasonCancelled, caisson.ReasonTimeout, caisson.ReasonPolicy,
-	}) {
+	} {
 		b := t.launch("trap 15 ; write /work/before kept ; say ready ; hold")
 		b.says("ready")
 		b.stop(engine.Stop{Reason: reason})
@@ -129,9 +129,9 @@ func stopGraceOver(t *T) {
 
 func stopSignals(t *T) {
 	long := caisson.Duration(time.Minute)
-	for _, test := range some(t, []struct{ spec, stop, want int }{
-		{0, 0, sigTerm}, {0, sigQuit, sigQuit}, {sigUsr1, 0, sigUsr1}, {0, sigHup, sigHup}, {sigUsr1, sigInt, sigInt},
-	}) {
+	for _, test := range []struct{ spec, stop, want int }{
+		{0, 0, sigTerm}, {sigUsr1, 0, sigUsr1}, {sigUsr1, sigInt, sigInt}, {0, sigQuit, sigQuit}, {0, sigHup, sigHup},
+	} {
 		spec := t.spec("trap 1 2 3 10 15 ; say ready ; first 1 2 3 10 15")
 		spec.StopSignal = test.spec
 		b := t.start(spec)
@@ -171,21 +171,49 @@ func stopAfterEnd(t *T) {
 	t.kind(b.process.Stop(t.ctx, stop), "Stop after Destroy", caisson.ErrAborted, caisson.ErrEnded)
 }
 
+// listening starts a program with a time limit that leaves it the time to say
+// "ready": how long that takes depends on how busy the host is, so the limit
+// grows until it does.
+func (t *T) listening(args string, tune func(spec *engine.Spec)) *box {
+	for timeout := 200 * time.Millisecond; ; timeout *= 4 {
+		spec := t.spec(args)
+		spec.Timeout = caisson.Duration(timeout)
+		tune(spec)
+		b := t.start(spec)
+		ended := make(chan struct{})
+		go func() {
+			defer close(ended)
+			b.process.Wait(t.ctx)
+		}()
+		ready := func() bool { return strings.HasPrefix(b.stdout(), "ready\n") }
+		t.eventually("the program is ready or ends", func() bool {
+			select {
+			case <-ended:
+				return true
+			default:
+				return ready()
+			}
+		})
+		if ready() || timeout > time.Minute {
+			return b
+		}
+	}
+}
+
 func stopTimeout(t *T) {
 	const grace = 200 * time.Millisecond
-	timeout := t.slower * grace
-	spec := t.spec("ignore 15 ; hold")
-	spec.Timeout, spec.Grace = caisson.Duration(timeout), caisson.Duration(grace)
-	exit := t.start(spec).expect(caisson.ReasonTimeout, 0, sigKill)
-	if wall := exit.Usage.Wall.Std(); wall < timeout+grace || exit.Status() != 124 {
-		t.Errorf("the program was killed after %v (%s), timeout and grace are %v; Status = %d, want 124", wall, exit.Message, timeout+grace, exit.Status())
+	b := t.listening("ignore 15 ; say ready ; hold", func(spec *engine.Spec) { spec.Grace = caisson.Duration(grace) })
+	exit := b.expect(caisson.ReasonTimeout, 0, sigKill)
+	if wall, least := exit.Usage.Wall.Std(), b.spec.Timeout.Std()+grace; wall < least || exit.Status() != 124 {
+		t.Errorf("the program was killed after %v (%s), timeout and grace are %v; Status = %d, want 124", wall, exit.Message, least, exit.Status())
 	}
 	// One that obeys.
-	spec = t.spec("trap 10 ; await 10 ; exit 5")
-	spec.Timeout, spec.Grace, spec.StopSignal = caisson.Duration(t.slower*500*time.Millisecond), caisson.Duration(time.Minute), sigUsr1
-	t.start(spec).expect(caisson.ReasonTimeout, 5, 0)
+	b = t.listening("trap 10 ; say ready ; await 10 ; exit 5", func(spec *engine.Spec) {
+		spec.Grace, spec.StopSignal = caisson.Duration(time.Minute), sigUsr1
+	})
+	b.expect(caisson.ReasonTimeout, 5, 0)
 	// One that is quicker.
-	spec = t.spec("exit 0")
+	spec := t.spec("exit 0")
 	spec.Timeout = caisson.Duration(time.Hour)
 	t.start(spec).success()
 }
@@ -198,9 +226,7 @@ func stopAgainstTimeout(t *T) {
 	b.stop(engine.Stop{Reason: caisson.ReasonCancelled})
 	b.expect(caisson.ReasonCancelled, 0, sigKill)
 
-	spec = t.spec("trap 15 ; await 15 ; say told ; hold")
-	spec.Timeout, spec.Grace = caisson.Duration(t.slower*500*time.Millisecond), caisson.Duration(time.Hour)
-	b = t.start(spec)
+	b = t.listening("trap 15 ; say ready ; await 15 ; say told ; hold", func(spec *engine.Spec) { spec.Grace = caisson.Duration(time.Hour) })
 	b.says("told")
 	b.stop(engine.Stop{Reason: caisson.ReasonCancelled})
 	b.expect(caisson.ReasonTimeout, 0, sigKill)

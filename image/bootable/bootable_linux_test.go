@@ -198,6 +198,53 @@ func TestBuildDebian(t *testing.T) {
 	}
 }
 
+// system are the packages that scripts/conformance-v2 has in its system too, so that
+// there is one to be made.
+const system = "systemd-sysv kmod iproute2 iptables nftables procps e2fsprogs busybox-static crun runc containernetworking-plugins"
+
+// TestBuildSystem builds a machine of a Debian with systemd, and boots it: the agent is
+// a service of it.
+func TestBuildSystem(t *testing.T) {
+	if os.Geteuid() != 0 {
+		t.Skip("scripts/debian needs root")
+	}
+	if testing.Short() {
+		t.Skip("it takes a minute")
+	}
+	dir := t.TempDir()
+	tree, file := filepath.Join(dir, "debian.tar"), filepath.Join(dir, "image.tar")
+	if out, err := exec.Command("sh", append([]string{"../../scripts/debian", tree}, strings.Fields(system)...)...).CombinedOutput(); err != nil {
+		t.Fatalf("scripts/debian: %v\n%s", err, out)
+	}
+	img, err := testimage.FromTar(tree, v1.Config{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := testimage.WriteArchive(img, file, "debian:test"); err != nil {
+		t.Fatal(err)
+	}
+	o := archived(t, file)
+	o.Size = 0
+	made := build(t, o)
+	if !strings.HasSuffix(made.Init, "/systemd") {
+		t.Errorf("Build() = %+v", made)
+	}
+	const memory = 512 * caisson.MiB
+	g := boot(t, &machine.Disk{Path: o.Output, Format: "raw", ReadOnly: true}, made.Size, max(made.Memory, memory))
+	if info, err := g.Client.Info(t.Context()); err != nil || info.PID == 1 {
+		t.Errorf("Info() = %+v, %v, want an agent that is not the first process", info, err)
+	}
+	const script = "cat /proc/1/comm; systemctl is-active caisson-guest.service; systemctl show -p MainPID --value caisson-guest.service; uname -r"
+	got := strings.Fields(say(t, g, "sh", "-c", script))
+	if len(got) != 4 || got[0] != "systemd" || got[1] != "active" || got[2] == "0" || got[3] != made.Kernel {
+		t.Errorf("the guest says %q", got)
+	}
+	// The system goes on to its end, whatever the agent has done meanwhile.
+	if got := say(t, g, "sh", "-c", "systemctl is-system-running --wait || systemctl --failed --plain --no-legend"); got != "running" {
+		t.Errorf("the system is %q", got)
+	}
+}
+
 // TestBuildWrong holds that what can't be built is one clear line, and leaves
 // nothing.
 func TestBuildWrong(t *testing.T) {

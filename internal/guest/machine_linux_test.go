@@ -536,7 +536,7 @@ func TestService(t *testing.T) {
 		t.Errorf("beyond the limit: %d, %d; Stats = %+v, %v", code, signal, st, err)
 	}
 	replaced(t, i)
-	if err := i.c.PowerOff(ctx, false); err != nil {
+	if err := i.c.PowerOff(testContext(t), false); err != nil {
 		t.Fatal(err)
 	}
 	select {
