@@ -68,6 +68,10 @@ race: ## the tests of what runs in parallel, under the race detector
 conformance: build ## run the conformance suite on every engine and print the table of rules
 	sh scripts/conformance
 
+.PHONY: conformance-v2
+conformance-v2: build ## run the suites of native and oci in a machine with systemd and cgroup v2
+	sh scripts/conformance-v2
+
 .PHONY: selftest
 selftest: build ## try attacks on every engine and runtime here, and write the scoreboard
 	sh scripts/scoreboard
