@@ -6,12 +6,13 @@ package guest
 const ServicePath = "/usr/lib/caisson/caisson-guest"
 
 // Unit is a unit of systemd's that has the agent be a service of a machine with a
-// system of its own. It is to be enabled: it goes on for as long as the machine does,
-// waits for a port that comes late, and is killed last.
+// system of its own. It is to be enabled: it begins with the system's other services,
+// whose sockets are there by then, waits for a port that comes late, and goes on for as
+// long as the machine does.
 const Unit = `[Unit]
 Description=Agent of Caisson, by which the host runs programs in this machine
 DefaultDependencies=no
-After=local-fs.target systemd-tmpfiles-setup-dev.service
+After=basic.target
 Conflicts=shutdown.target
 Before=shutdown.target
 
