@@ -51,6 +51,9 @@ func (s *Spec) Shape() (Shape, error) {
 		root.Image = "" // a name for people
 		rest.RootFS = &root
 	}
+	if rest.Network.Mode == caisson.NetworkNone {
+		rest.Network.Mode = "" // as it is where nothing is said
+	}
 	data, err := json.Marshal(&rest)
 	if err != nil {
 		return Shape{}, err

@@ -99,6 +99,9 @@ func frame(r *record) (text string, ok bool) {
 	if task.Workdir != "" && inside(task.Workdir) == caisson.WorkDir {
 		task.Workdir = ""
 	}
+	if task.Network.Mode == caisson.NetworkNone {
+		task.Network.Mode = ""
+	}
 	task.Inputs, task.Outputs, task.Pre, task.Post, task.Finally = nil, nil, nil, nil, nil
 	task.Timeout, task.Grace, task.StopSignal = 0, 0, ""
 	task.Retry, task.Success, task.Secrets = caisson.Retry{}, caisson.Success{}, nil

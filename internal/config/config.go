@@ -30,6 +30,8 @@ type Config struct {
 	Stage    Stage    `json:"stage"`
 	// Proxies are the sections [proxy.NAME], by name.
 	Proxies map[string]Proxy `json:"proxy,omitempty"`
+	// Warm are the sections [warm.NAME], by name.
+	Warm map[string]Warm `json:"warm,omitempty"`
 	// Component is the section [component].
 	Component Component `json:"component"`
 	// Sections holds, by its dotted name, each section of Options.Sections that

@@ -58,6 +58,10 @@ func table() *fields.Type {
 			Doc: "HTTP services that tasks may name as upstreams of their `proxies`, a section `[proxy.NAME]` each. What is added to requests never enters a sandbox.",
 		},
 		fields.Field{
+			Name: "warm", Also: []string{"pool", "pools"}, Type: warmSections(), Default: "none",
+			Doc: "Sandboxes that are made before there are tasks for them, a section `[warm.NAME]` for each kind: see `caisson warm`. A task is given one if it asks for exactly what the section says.",
+		},
+		fields.Field{
 			Name: "stage", Also: []string{"staging"}, Doc: "Where inputs may come from and outputs go.",
 			Type: section("a section for each kind of place",
 				fields.Field{
@@ -227,6 +231,7 @@ func folder() *fields.Type {
 // itself.
 func (c *Config) checkWhole(report func(key, message string)) {
 	c.checkProxies(report)
+	c.checkWarm(report)
 	type idRange struct {
 		engine      string
 		base, count uint32

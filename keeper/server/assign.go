@@ -12,8 +12,7 @@ import (
 
 // A Renewer is a Box that may have waited for its program for long.
 type Renewer interface {
-	// Renew brings up to date what has gone on outside meanwhile: the time, and
-	// randomness.
+	// Renew tells it what time it is.
 	Renew() error
 }
 
