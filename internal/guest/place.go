@@ -33,6 +33,14 @@ func DefaultCaps() []int { return []int{0, 1, 3, 4, 5, 6, 7, 8, 10, 13, 18, 27, 
 //
 // Errors: ErrInvalid for a name that is not absolute and clean, or too much data.
 func (c *Client) WriteFile(ctx context.Context, f *File) error {
+	if err := checkFile(f); err != nil {
+		return err
+	}
+	return c.ask(ctx, caisson.OpCreate, wire.OpWrite, f, nil)
+}
+
+// checkFile refuses what no agent is asked for.
+func checkFile(f *File) error {
 	name, most := string(f.Path), maxFile
 	if f.Once {
 		most = maxOnce
@@ -47,7 +55,7 @@ func (c *Client) WriteFile(ctx context.Context, f *File) error {
 	if err != nil {
 		return &caisson.Error{Op: caisson.OpCreate, Item: fmt.Sprintf("guest: %q", name), Kind: caisson.ErrInvalid, Err: err}
 	}
-	return c.ask(ctx, caisson.OpCreate, wire.OpWrite, f, nil)
+	return nil
 }
 
 // Lookup says who a user is by what the guest's root knows: as engine oci does, from

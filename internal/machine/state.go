@@ -17,8 +17,9 @@ import (
 	"github.com/caissonrun/caisson/internal/machine/qmp"
 )
 
-// shapeVersion is the version of shapes: states of another one are of no use.
-const shapeVersion = 1
+// shapeVersion is the version of shapes, and of what a state has: those of another one
+// are of no use.
+const shapeVersion = 2
 
 // A Shape is what a machine must have in common with the one whose state is to go
 // on in it: what QEMU needs, and what the guest has seen already. Paths, the

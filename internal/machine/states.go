@@ -3,6 +3,7 @@
 package machine
 
 import (
+	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -17,6 +18,7 @@ import (
 
 	"github.com/caissonrun/caisson"
 	"github.com/caissonrun/caisson/internal/atomicfile"
+	"github.com/caissonrun/caisson/internal/filecopy"
 )
 
 const (
@@ -30,6 +32,7 @@ const (
 
 	stateMeta   = "state.json"
 	stateMemory = "memory"
+	stateDisk   = "disk-"
 	stateNew    = ".new-"
 )
 
@@ -271,6 +274,25 @@ func (s *States) Begin(name string, shape *Shape) (*Saving, error) {
 
 // File is where the state is to be written: see Save.
 func (g *Saving) File() *os.File { return g.file }
+
+// AddDisk adds a copy of a disk, as it is now: the machine stands still, and has
+// written what it will have written when somebody goes on from the state.
+func (g *Saving) AddDisk(name, path string) error {
+	src, err := os.Open(path)
+	if err != nil {
+		return err
+	}
+	defer src.Close()
+	dst, err := os.OpenFile(DiskOf(g.file.Name(), name), os.O_RDWR|os.O_CREATE|os.O_EXCL, 0o600)
+	if err != nil {
+		return err
+	}
+	_, err = filecopy.Copy(context.Background(), dst, src, nil)
+	return errors.Join(err, dst.Sync(), dst.Close())
+}
+
+// DiskOf is where the copy of a disk is that belongs to a state, by the state's file.
+func DiskOf(file, name string) string { return filepath.Join(filepath.Dir(file), stateDisk+name) }
 
 // Commit makes the state one that Find finds, and returns it. Where another one
 // was quicker that one stays.

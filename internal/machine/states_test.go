@@ -126,6 +126,21 @@ func TestStates(t *testing.T) {
 	if err != nil || got.File != st.File || got.Size != caisson.Bytes(len("memory of a")) {
 		t.Fatalf("Find() = %+v, %v, want %+v", got, err, st)
 	}
+	disk := filepath.Join(t.TempDir(), "layer")
+	put(t, disk, []byte("written to"))
+	g, err = s.Begin("with a disk", sh)
+	if err == nil {
+		_, err = g.File().WriteString("memory")
+	}
+	if err = errors.Join(err, g.AddDisk("layer", disk), g.AddDisk("absent", disk+"x")); !errors.Is(err, os.ErrNotExist) {
+		t.Errorf("AddDisk() = %v, want only that one is not there", err)
+	}
+	if data, err := os.ReadFile(DiskOf(g.File().Name(), "layer")); string(data) != "written to" || err != nil {
+		t.Errorf("a state's disk says %q, %v", data, err)
+	}
+	if err := g.Discard(); err != nil {
+		t.Fatal(err)
+	}
 	if info, err := os.Lstat(got.File); err != nil || info.Mode().Perm() != 0o600 {
 		t.Errorf("its file: %v, %v, want that only its owner reads it", info, err)
 	}

@@ -62,6 +62,8 @@ func (s *session) answer(c *wire.Call) (any, error) {
 		return s.info()
 	case wire.OpSetup:
 		return with(c, s.setUp)
+	case wire.OpBatch:
+		return s.batch(c)
 	case wire.OpPrograms:
 		return s.running(), nil
 	case wire.OpForget:
@@ -78,6 +80,26 @@ func (s *session) answer(c *wire.Call) (any, error) {
 		return s.look(c)
 	}
 	return s.system(c)
+}
+
+// batch serves wire.OpBatch. What is in it has no answers but errors.
+func (s *session) batch(c *wire.Call) (any, error) {
+	p, err := params[wire.Batch](c)
+	if err != nil {
+		return nil, err
+	}
+	for i, r := range p.Calls {
+		one := &wire.Call{Request: r}
+		if r.Op == wire.OpSetup {
+			_, err = with(one, s.setUp)
+		} else {
+			_, err = s.system(one)
+		}
+		if err != nil {
+			return &wire.Batched{Done: i, Error: wire.NewFailure(err)}, nil
+		}
+	}
+	return &wire.Batched{Done: len(p.Calls)}, nil
 }
 
 // system serves a call that is about the guest itself.

@@ -167,7 +167,7 @@ func (c *Call) End(result any, failure error) error {
 // Refuse gives the last answer at once, without waiting: an error that fits into a
 // frame.
 func (c *Call) Refuse(failure error) error {
-	data, err := json.Marshal(Answer{Error: failureOf(failure)})
+	data, err := json.Marshal(Answer{Error: NewFailure(failure)})
 	if err == nil && c.finish(ErrEnded) {
 		c.mux.putAside(&Frame{Kind: KindEnd, Call: c.id, Body: data})
 	}
@@ -175,7 +175,7 @@ func (c *Call) Refuse(failure error) error {
 }
 
 func (c *Call) answer(kind Kind, result any, failure error) error {
-	a := Answer{Error: failureOf(failure)}
+	a := Answer{Error: NewFailure(failure)}
 	if failure == nil && result != nil {
 		data, err := json.Marshal(result)
 		if err != nil {

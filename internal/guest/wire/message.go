@@ -63,6 +63,7 @@ const (
 	OpSeed     = "seed"     // Seed
 	OpIdentity = "identity" // Identity
 	OpSync     = "sync"
+	OpBatch    = "batch"    // Batch; Batched
 	OpPowerOff = "poweroff" // PowerOff
 	OpAccept   = "accept"   // Accepted; both ways
 )
@@ -197,6 +198,18 @@ type Path struct {
 	Path   Name   `json:"path"`
 	Offset int64  `json:"offset,omitempty"` // where OpOpen begins
 	Params string `json:"params,omitempty"` // of a module
+}
+
+// A Batch is calls that are made one after the other, up to the first that fails:
+// setup, and those about the guest itself that have one answer and no streams.
+type Batch struct {
+	Calls []Request `json:"calls"`
+}
+
+// Batched says what has become of a Batch.
+type Batched struct {
+	Done  int      `json:"done"`            // how many have not failed
+	Error *Failure `json:"error,omitempty"` // of the one that has
 }
 
 // A FileInfo is what the agent says about a file.
@@ -368,8 +381,8 @@ func cut(s string) string {
 	}, s)
 }
 
-// failureOf makes an error fit to be sent.
-func failureOf(err error) *Failure {
+// NewFailure makes an error fit to be sent; none is nil.
+func NewFailure(err error) *Failure {
 	if err == nil {
 		return nil
 	}
