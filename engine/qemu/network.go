@@ -128,8 +128,9 @@ func (e *Engine) joins(spec *engine.Spec, set *setting, p *kept.Plan) error {
 	return nil
 }
 
-// user reports whether the network is one of QEMU's own making: default.
-func (n *nets) user() bool { return len(n.record.Attachments) > 0 && n.record.Attachments[0].Default }
+// user reports whether the network is one of QEMU's own making, in a namespace with
+// rules for what programs do: default, or one that leads through a VPN.
+func (n *nets) user() bool { return len(n.record.Attachments) > 0 && n.record.Attachments[0].Alone() }
 
 // addNetwork gives the machine its cards, and the guest what belongs to them.
 func (set *setting) addNetwork(bs *boxSpec, m *machine.Spec) {

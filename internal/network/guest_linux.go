@@ -49,8 +49,8 @@ func (r *Record) MakeTaps(ctx context.Context) ([]Link, error) {
 	var list []Link
 	for i := range r.Attachments {
 		a := &r.Attachments[i]
-		if a.Default {
-			return nil, failure(caisson.ErrUnsupported, "network: default", errors.New("its filters see no frames"))
+		if a.Alone() {
+			return nil, failure(caisson.ErrUnsupported, fmt.Sprintf("network: %s", a.Name), errors.New("its filters see no frames"))
 		}
 		l := Link{Tap: fmt.Sprintf("tap%d", i), Addresses: a.Addresses}
 		err := inNamespace(r.Path(), func() error {

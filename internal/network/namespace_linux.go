@@ -88,6 +88,9 @@ func (r *Record) Create(ctx context.Context) (err error) {
 
 // join attaches the namespace to a network, behind its filters if it has some.
 func (r *Record) join(ctx context.Context, a *Attachment) error {
+	if a.VPN {
+		return r.joinVPN(ctx, a)
+	}
 	if !a.Default {
 		return r.attach(ctx, a)
 	}
@@ -184,6 +187,12 @@ func (r *Record) Check(ctx context.Context) error {
 		if len(r.Attachments[i].Ports) > 0 {
 			continue
 		}
+		if r.Attachments[i].VPN {
+			if err := r.checkVPN(&r.Attachments[i]); err != nil {
+				return err
+			}
+			continue
+		}
 		if err := r.check(ctx, &r.Attachments[i]); err != nil {
 			return err
 		}
@@ -203,6 +212,10 @@ func (r *Record) Remove(ctx context.Context) error {
 	var errs []error
 	for i := range slices.Backward(now.Attachments) {
 		if !now.Attachments[i].Tried {
+			continue
+		}
+		if now.Attachments[i].VPN {
+			errs = append(errs, now.leaveVPN(ctx))
 			continue
 		}
 		errs = append(errs, now.detach(ctx, &now.Attachments[i], path))

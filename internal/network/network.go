@@ -61,6 +61,9 @@ type Options struct {
 	// Subnet is the private IPv4 network of which sandboxes on the network
 	// "default" get addresses. Empty: DefaultSubnet.
 	Subnet string
+	// VPNs are networks that lead through a VPN, by name: configurations of OpenVPN's
+	// client, absolute paths.
+	VPNs map[string]string
 	// Patience bounds each call of a plugin. Zero: Patience.
 	Patience time.Duration
 }
@@ -112,6 +115,8 @@ type Attachment struct {
 	Ports     []caisson.Port    `json:"ports,omitempty"` // with all host ports once it is there
 	// Default says that it is the network "default", which has filters.
 	Default bool `json:"default,omitempty"`
+	// VPN says that it leads through a VPN, of which File is the configuration.
+	VPN bool `json:"vpn,omitempty"`
 
 	// Tried says that plugins may have attached something.
 	Tried bool `json:"tried,omitempty"`
@@ -179,6 +184,14 @@ func (o *Options) Plan(spec *Spec) (*Record, error) {
 	attach, err := attachments(&spec.Network)
 	if err != nil {
 		return nil, err
+	}
+	vpn, err := o.planVPN(attach)
+	if err != nil {
+		return nil, err
+	}
+	if vpn != nil {
+		r.Attachments = append(r.Attachments, *vpn)
+		return r, r.planPorts(spec.Ports)
 	}
 	for i, a := range attach {
 		at, err := o.plan(&a, i)
@@ -272,6 +285,10 @@ func ParseAttach(text string) (caisson.NetworkAttach, error) {
 	}
 	return a, nil
 }
+
+// Alone reports whether a network has rules for what programs of the namespace send,
+// of which those for frames would know nothing.
+func (a *Attachment) Alone() bool { return a.Default || a.VPN }
 
 // Addresses returns the addresses that others on its networks reach the
 // namespace by, in order, without the lengths of prefixes.

@@ -71,3 +71,8 @@ func OpenDHCP(string, string) (*os.File, error) { return nil, errElsewhere }
 
 // AnswerDHCP has nothing to do.
 func AnswerDHCP(*os.File, *dhcp.Lease) {}
+
+// VPNUsable says that there are no namespaces here.
+func VPNUsable() error { return errElsewhere }
+
+func checkVPNFile(string, string) error { return errElsewhere }
