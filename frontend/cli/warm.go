@@ -90,7 +90,7 @@ func (c *command) warmFillCommand() *cobra.Command {
 		RunE: func(cmd *cobra.Command, args []string) error {
 			ctx, release := untilSignal(cmd.Context())
 			defer release()
-			return c.eachPool(cmd, args, func(x *executor.Executor, name string) error {
+			return c.eachPool(cmd, args, false, func(x *executor.Executor, name string) error {
 				made, err := x.Fill(ctx, name)
 				if made > 0 {
 					fmt.Fprintf(c.caller.Stdout, "%s: made %d\n", name, made)
@@ -109,7 +109,7 @@ func (c *command) warmDrainCommand() *cobra.Command {
 			"already are not disturbed. The next task that could have had one fills its pool again.",
 		Args: someOf(0, 1000, "[NAME...]"),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			return c.eachPool(cmd, args, func(x *executor.Executor, name string) error {
+			return c.eachPool(cmd, args, true, func(x *executor.Executor, name string) error {
 				removed, err := x.Drain(cmd.Context(), name)
 				if removed > 0 {
 					fmt.Fprintf(c.caller.Stdout, "%s: removed %d\n", name, removed)
@@ -120,8 +120,9 @@ func (c *command) warmDrainCommand() *cobra.Command {
 	}
 }
 
-// eachPool calls f for the named pools, or for all, and goes on after an error.
-func (c *command) eachPool(cmd *cobra.Command, names []string, f func(x *executor.Executor, name string) error) error {
+// eachPool calls f for the named pools, or for those that are configured, and with all
+// for those that were, too. It goes on after an error.
+func (c *command) eachPool(cmd *cobra.Command, names []string, all bool, f func(x *executor.Executor, name string) error) error {
 	host, err := c.open(cmd.Context())
 	if err != nil {
 		return err
@@ -132,7 +133,9 @@ func (c *command) eachPool(cmd *cobra.Command, names []string, f func(x *executo
 			return err
 		}
 		for i := range list {
-			names = append(names, list[i].Name)
+			if list[i].Size > 0 || all {
+				names = append(names, list[i].Name)
+			}
 		}
 	}
 	var errs []error
