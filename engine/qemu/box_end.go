@@ -151,7 +151,10 @@ func cause(err error) error {
 // whyNot says why no agent answers in a machine that was started, in words that the
 // reader can act on.
 func (b *box) whyNot(ctx context.Context, err error) error {
-	if b.proc == nil || caisson.KindOf(err) == caisson.ErrUnsupported {
+	switch unsupported := caisson.KindOf(err) == caisson.ErrUnsupported; {
+	case unsupported && b.proc != nil && b.spec.Guest.Root == "":
+		return boot(caisson.ErrUnsupported, "%w; build the machine's image anew with this caisson's vm build", cause(err))
+	case unsupported, b.proc == nil:
 		return err
 	}
 	select {

@@ -20,6 +20,7 @@ import (
 	"github.com/caissonrun/caisson"
 	"github.com/caissonrun/caisson/internal/guest"
 	"github.com/caissonrun/caisson/internal/guest/agent"
+	"github.com/caissonrun/caisson/internal/guest/wire"
 	"github.com/caissonrun/caisson/internal/isolate"
 )
 
@@ -38,6 +39,7 @@ const (
 	fakeSilent  = "silent"  // its guest does not
 	fakePanics  = "panics"  // its guest does
 	fakeOff     = "off"     // its guest switches itself off
+	fakeLater   = "later"   // its agent is of a later version
 )
 
 // What it does when it is signalled.
@@ -70,10 +72,27 @@ func fakeMain(args []string) int {
 		fmt.Fprintln(control, `{"event": "SHUTDOWN", "data": {"guest": true, "reason": "guest-reset"}}`)
 	case fakeOff:
 		fmt.Fprintln(control, `{"event": "SHUTDOWN", "data": {"guest": true, "reason": "guest-shutdown"}}`)
+	case fakeLater:
+		laterAgent(port)
 	case fakeSilent:
 		time.Sleep(time.Hour)
 	}
 	return 0
+}
+
+// laterAgent says of which versions it is.
+func laterAgent(port *os.File) {
+	f, err := wire.NewReader(port).Greeting(wire.KindHello)
+	if err != nil {
+		return
+	}
+	hello, err := wire.ParseHello(f.Body)
+	if err != nil {
+		return
+	}
+	welcome := &wire.Welcome{Nonce: hello.Nonce, Lowest: wire.Version + 1, Highest: wire.Version + 2}
+	_, _ = port.Write(welcome.Frame().Append(nil))
+	time.Sleep(time.Hour)
 }
 
 // fakeControl does whatever it is told, which is nothing.
@@ -177,6 +196,8 @@ func TestErrBoot(t *testing.T) {
 		{fakeOff, testLimit, "", caisson.ErrUnavailable, []string{"the guest has switched itself off", `"the last word"`}},
 		{fakeSilent, time.Second, "", caisson.ErrUnavailable, []string{"no agent has answered within", "must start caisson-guest"}},
 		{fakeSilent, time.Second, "/root", caisson.ErrUnavailable, []string{"no agent has answered within", "needs more patience"}},
+		{fakeLater, testLimit, "", caisson.ErrUnsupported, []string{"it speaks versions 2 to 3 of the protocol, and this program 1", "vm build"}},
+		{fakeLater, testLimit, "/root", caisson.ErrUnsupported, []string{"it speaks versions 2 to 3 of the protocol, and this program 1"}},
 		{fakeDeaf, time.Second, "/root", caisson.ErrUnavailable, []string{"QEMU has not answered within 1s"}},
 	} {
 		t.Run(test.mode+test.root, func(t *testing.T) {
