@@ -117,7 +117,10 @@ func readStat(pid int) (name string, fields []string, ok bool) {
 	return string(stat[begin : end+1]), fields, len(fields) >= 2
 }
 
-var number = regexp.MustCompile(`[0-9]+`)
+var (
+	number = regexp.MustCompile(`[0-9]+`)
+	looked = regexp.MustCompile(`^/proc/[0-9]+/(stat|task|task/[0-9]+/children)$`)
+)
 
 // descriptors adds this process's open descriptors, by what they are.
 func descriptors(all snapshot) {
@@ -132,6 +135,9 @@ func descriptors(all snapshot) {
 		}
 		if strings.HasPrefix(target, "anon_inode:[event") {
 			continue // the runtime's own, made at first use
+		}
+		if looked.MatchString(target) {
+			continue // ReapOrphans is looking
 		}
 		all["descriptor of "+target]++
 	}
