@@ -294,8 +294,8 @@ func (set *setting) ownMachine(s *engine.Spec) *machine.Spec {
 	return m
 }
 
-// uuid is the machine's where its image does not say: another one in each sandbox. It
-// does not tell the machine id.
+// uuid is the machine's where its image does not say: another one in each sandbox.
+// systemd makes a machine id of it where the image has none.
 func uuid(id string) string {
 	s := kept.MachineID("uuid of " + id)
 	return strings.Join([]string{s[:8], s[8:12], s[12:16], s[16:20], s[20:]}, "-")

@@ -103,7 +103,7 @@ func (set *setting) stateName(s *engine.Spec, m *machine.Spec) string {
 }
 
 // beginCopy has the machine go on from a snapshot, with the disks that makeLayer has
-// copied. All that was done in the guest is done.
+// copied. All that was done in the guest is done, but that it is another one.
 func (set *setting) beginCopy(s *engine.Spec, bs *boxSpec, in *machine.Spec) error {
 	snap, err := readSnapshot(s.Snapshot)
 	if err != nil {
@@ -116,7 +116,8 @@ func (set *setting) beginCopy(s *engine.Spec, bs *boxSpec, in *machine.Spec) err
 	}
 	bs.State, in.Incoming, bs.Attach = filepath.Join(s.Snapshot, snapshotMemory), true, &snap.Program
 	bs.Guest = guestSpec{
-		Hostname: bs.Guest.Hostname, Interfaces: bs.Guest.Interfaces, Gateway: bs.Guest.Gateway,
+		Hostname: bs.Guest.Hostname, MachineID: bs.Guest.MachineID, UUID: bs.Guest.UUID, NewKeys: bs.Guest.NewKeys,
+		Interfaces: bs.Guest.Interfaces, Gateway: bs.Guest.Gateway,
 	}
 	return nil
 }

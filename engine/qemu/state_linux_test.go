@@ -5,11 +5,13 @@ import (
 	"errors"
 	"os"
 	"path/filepath"
+	"reflect"
 	"testing"
 
 	"github.com/caissonrun/caisson"
 	"github.com/caissonrun/caisson/engine"
 	"github.com/caissonrun/caisson/engine/internal/kept"
+	"github.com/caissonrun/caisson/internal/machine"
 )
 
 // origin asks a box what it began with.
@@ -97,9 +99,15 @@ func (p *parts) copyOf(t *testing.T, dir, name string) *boxSpec {
 	if err != nil {
 		t.Fatal(err)
 	}
-	m := p.machine()
+	m := layered(t, p.machine())
 	m.Incoming = true
 	s := p.specOf(t, m)
+	for disk, path := range s.Disks {
+		// As the engine makes it: see copied.
+		if err := fillDisk(path, snap.disk(dir, disk)); err != nil {
+			t.Fatal(err)
+		}
+	}
 	s.State, s.Attach, s.Guest = filepath.Join(dir, snapshotMemory), &snap.Program, guestSpec{Hostname: name, MachineID: kept.MachineID(name)}
 	return s
 }
@@ -116,5 +124,33 @@ func TestReadSnapshot(t *testing.T) {
 		if _, err := readSnapshot(dir); !errors.Is(err, caisson.ErrInvalid) {
 			t.Errorf("readSnapshot() of %q = %v, want ErrInvalid", contents, err)
 		}
+	}
+}
+
+// TestCopyIsAnother holds that a copy of a machine with a system of its own is told to be
+// another one, and that nothing else is done in it again.
+func TestCopyIsAnother(t *testing.T) {
+	s := ownSpec(t, "/disk", 1<<30, "true")
+	s.Hostname, s.User, s.Snapshot = "copy", "1234", t.TempDir()
+	if err := os.WriteFile(filepath.Join(s.Snapshot, snapshotMeta), []byte(`{"version": 1, "program": {"id": 1}, "disks": ["disk"]}`), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	set := &setting{opts: &Options{}, own: &own{image: s.MachineImage}}
+	bs, in := &boxSpec{Guest: set.ownGuest(s), Disks: map[string]string{ownDisk: "/layer"}}, &machine.Spec{}
+	if err := set.beginCopy(s, bs, in); err != nil {
+		t.Fatal(err)
+	}
+	want := guestSpec{Hostname: "copy", MachineID: kept.MachineID(s.ID), UUID: uuid(s.ID), NewKeys: true}
+	if !reflect.DeepEqual(bs.Guest, want) || !in.Incoming || bs.Attach == nil {
+		t.Errorf("a copy is told %+v, want %+v", bs.Guest, want)
+	}
+	// What the image says of the machine stays.
+	set.own.UUID = "5b1f6e8c-0a2d-4c3e-9f10-112233445566"
+	if g := set.ownGuest(s); g.UUID != "" {
+		t.Errorf("a copy of a machine with a UUID of its image's is told %q", g.UUID)
+	}
+	bs.Disks["other"] = "/other"
+	if err := set.beginCopy(s, bs, in); !errors.Is(err, caisson.ErrInvalid) {
+		t.Errorf("a copy with another disk = %v, want ErrInvalid", err)
 	}
 }
