@@ -99,7 +99,7 @@ func TestWarmClaim(t *testing.T) {
 	task := limitedTask("echo $X $TOKEN ; exit 3")
 	task.Env = map[string]string{"X": "given"}
 	task.Inputs = []caisson.Input{{From: "test:in", To: "in.txt"}}
-	task.Outputs = []caisson.Output{{Path: "in.txt", To: "test:out", When: caisson.WhenAlways}}
+	task.Outputs = []caisson.Output{{Path: "in.txt", To: "test:out/", When: caisson.WhenAlways}}
 	task.Secrets = map[string]caisson.Secret{"TOKEN": {}}
 	id, result := p.runs(task, map[string][]byte{"TOKEN": []byte("0123456789")})
 	if result.Exit.Code != 3 || r.from(id) != fromPool {
@@ -108,7 +108,7 @@ func TestWarmClaim(t *testing.T) {
 	if out := p.log(id, LogOptions{}); !strings.HasPrefix(out, "1/main: given ") || strings.Contains(out, "0123456789") {
 		t.Errorf("log %q", out)
 	}
-	if data, _ := r.store.get("out"); data != "input" {
+	if data, _ := r.store.get("out/in.txt"); data != "input" {
 		t.Errorf("output %q", data)
 	}
 	if p.ready() != 1 || !slices.Equal(p.fills, []string{"small"}) {
