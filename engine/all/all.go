@@ -115,6 +115,7 @@ func ofImages(opts *Options) (engine.Engine, error) {
 		CNIConfigDir:     section.CNIConfigDir,
 		CNIPluginDirs:    section.CNIPluginDirs,
 		DefaultSubnet:    section.DefaultSubnet,
+		VPNs:             vpns(opts),
 		Ports:            ports(opts),
 		AllowDevices:     section.AllowDevices,
 		AllowCaps:        section.AllowCaps,
@@ -124,6 +125,15 @@ func ofImages(opts *Options) (engine.Engine, error) {
 		Keeper:           opts.Keeper,
 		Logger:           opts.Logger,
 	})
+}
+
+// vpns are the networks that lead through a VPN.
+func vpns(opts *Options) map[string]string {
+	list := make(map[string]string, len(opts.Config.Networks))
+	for name, n := range opts.Config.Networks {
+		list[name] = n.OpenVPN
+	}
+	return list
 }
 
 // ports is the folder of the host's ports that sandboxes of any engine have.

@@ -25,7 +25,7 @@ func ofMachines(opts *Options) (engine.Engine, error) {
 		Snapshot: section.Snapshot, States: section.States, StateAge: section.StateAge.Std(),
 		Root: !section.NonRoot, UID: section.UID, GID: section.GID,
 		IDBase: section.IDBase, IDCount: section.IDCount,
-		CNIConfigDir: section.CNIConfigDir, CNIPluginDirs: section.CNIPluginDirs, DefaultSubnet: section.DefaultSubnet, Ports: ports(opts),
+		CNIConfigDir: section.CNIConfigDir, CNIPluginDirs: section.CNIPluginDirs, DefaultSubnet: section.DefaultSubnet, Ports: ports(opts), VPNs: vpns(opts),
 		Installation: opts.Installation,
 		Runtime:      runtime(opts, qemu.Name),
 		Cache:        filepath.Join(opts.Config.State, qemu.Name),

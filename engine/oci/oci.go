@@ -88,6 +88,9 @@ type Options struct {
 	// CNIPluginDirs are where their plugins are looked for, in order. Empty: the
 	// usual places.
 	CNIPluginDirs []string
+	// VPNs are networks that tasks can name, too, by name: configurations of OpenVPN's
+	// client, through which all goes.
+	VPNs map[string]string
 	// DefaultSubnet is the private IPv4 network of which sandboxes on the network
 	// default get addresses. Empty: 10.213.0.0/16.
 	DefaultSubnet string

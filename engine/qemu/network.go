@@ -50,7 +50,7 @@ type nets struct {
 func (o *Options) networks() *network.Options {
 	return &network.Options{
 		Runtime: filepath.Join(o.Runtime, kept.NetworksDir), Ports: o.Ports, Installation: o.Installation,
-		ConfigDir: o.CNIConfigDir, PluginDirs: o.CNIPluginDirs, Subnet: o.DefaultSubnet,
+		ConfigDir: o.CNIConfigDir, PluginDirs: o.CNIPluginDirs, Subnet: o.DefaultSubnet, VPNs: o.VPNs,
 	}
 }
 

@@ -116,6 +116,9 @@ type Options struct {
 	// that attach to them. Empty: the usual places, see package network.
 	CNIConfigDir  string
 	CNIPluginDirs []string
+	// VPNs are networks that tasks may name, too, by name: configurations of OpenVPN's
+	// client, through which all goes.
+	VPNs map[string]string
 	// DefaultSubnet is the private IPv4 network of which sandboxes on the network
 	// default get addresses on this host. Empty: network.DefaultSubnet.
 	DefaultSubnet string

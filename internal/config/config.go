@@ -30,6 +30,8 @@ type Config struct {
 	Stage    Stage    `json:"stage"`
 	// Proxies are the sections [proxy.NAME], by name.
 	Proxies map[string]Proxy `json:"proxy,omitempty"`
+	// Networks are the sections [network.NAME], by name.
+	Networks map[string]Network `json:"network,omitempty"`
 	// Warm are the sections [warm.NAME], by name.
 	Warm map[string]Warm `json:"warm,omitempty"`
 	// Component is the section [component].

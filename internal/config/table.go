@@ -58,6 +58,10 @@ func table() *fields.Type {
 			Doc: "HTTP services that tasks may name as upstreams of their `proxies`, a section `[proxy.NAME]` each. What is added to requests never enters a sandbox.",
 		},
 		fields.Field{
+			Name: "network", Also: []string{"networks"}, Type: networkSections(), Default: "none",
+			Doc: "Networks that tasks may name besides those of CNI plugins, a section `[network.NAME]` each. They need root, and engine `oci` or `qemu`.",
+		},
+		fields.Field{
 			Name: "warm", Also: []string{"pool", "pools"}, Type: warmSections(), Default: "none",
 			Doc: "Sandboxes that are made before there are tasks for them, a section `[warm.NAME]` for each kind: see `caisson warm`. A task is given one if it asks for exactly what the section says.",
 		},
