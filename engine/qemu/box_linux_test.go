@@ -94,7 +94,7 @@ func testImage(t *testing.T) string {
 	return f.Name()
 }
 
-// machine is one with the image as its only disk.
+// machine is one with the image as its only disk; layered adds another one.
 func (p *parts) machine() *machine.Spec {
 	return &machine.Spec{
 		Type: machine.Q35, Accel: machine.TCG, Memory: 256 << 20, Kernel: p.kernel.Image, Initrd: p.initrd, Cmdline: []string{"quiet"},
@@ -103,11 +103,42 @@ func (p *parts) machine() *machine.Spec {
 	}
 }
 
-// spec is that machine as a box whose programs are of an ordinary user. The first
-// one boots, and leaves its state; later ones go on from that.
+// layered adds an empty disk of this test's that the machine writes to.
+func layered(t *testing.T, m *machine.Spec) *machine.Spec {
+	t.Helper()
+	f, err := os.Create(filepath.Join(t.TempDir(), layerDisk))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	if err := ext4.Format(f, 64<<20, &ext4.Options{Name: t.Name()}); err != nil {
+		t.Fatal(err)
+	}
+	if os.Geteuid() == 0 {
+		if err := f.Chown(testID+1, testID+1); err != nil {
+			t.Fatal(err)
+		}
+	}
+	m.Disks = append(m.Disks, machine.Disk{Name: layerDisk, Path: f.Name(), Format: "raw", Ephemeral: true})
+	return m
+}
+
+// written is where on this host the disk is that a machine writes to, if it has one.
+func written(m *machine.Spec) map[string]string {
+	disks := map[string]string{}
+	for _, d := range m.Disks {
+		if !d.ReadOnly {
+			disks[d.Name] = d.Path
+		}
+	}
+	return disks
+}
+
+// spec is that machine, layered, as a box whose programs are of an ordinary user. The
+// first one boots, and leaves its state; later ones go on from that.
 func (p *parts) spec(t *testing.T) *boxSpec {
 	t.Helper()
-	m := p.machine()
+	m := layered(t, p.machine())
 	shape, err := p.qemu.Shape(m, func(path string) string { return path }, "test")
 	if err != nil {
 		t.Fatal(err)
@@ -135,11 +166,16 @@ func (p *parts) spec(t *testing.T) *boxSpec {
 func (p *parts) specOf(t *testing.T, m *machine.Spec) *boxSpec {
 	t.Helper()
 	s := emptySpec()
+	s.Disks = written(m)
+	changes := guest.Mount{Type: "tmpfs", Source: "tmpfs", Target: "/changes"}
+	if len(s.Disks) > 0 {
+		changes = guest.Mount{Type: "ext4", Source: "serial:" + layerDisk, Target: "/changes", Wait: 10_000}
+	}
 	s.Guest = guestSpec{
 		Hostname: "box",
-		Mounts: []guest.Mount{
+		Early: []guest.Mount{
 			{Type: "ext4", Source: "/dev/vda", Target: "/image", Flags: []string{"ro"}, Wait: 10_000},
-			{Type: "tmpfs", Source: "tmpfs", Target: "/changes"},
+			changes,
 			{Type: "overlay", Source: "overlay", Target: "/root", Options: "lowerdir=/image,upperdir=/changes/upper,workdir=/changes/work"},
 		},
 		Root: "/root",
