@@ -56,7 +56,7 @@ func TestEveryFeatureIsChecked(t *testing.T) {
 		"image_only",
 		"options_only",    // refusals/options-only
 		"networks.inside", // network/inside and network/not-inside
-		"exec", "terminal", "files", "stats", "pause", "snapshot", "displays", "prepare", "events",
+		"exec", "terminal", "files", "stats", "pause", "snapshot", "displays", "prepare", "warm", "events",
 	}
 	for _, r := range refusals() {
 		checked = append(checked, r.feature)
