@@ -29,7 +29,7 @@ func load(t *testing.T) *app.Config {
 			"CAISSON_STATE=" + filepath.Join(dir, "state"), "CAISSON_RUNTIME=" + filepath.Join(dir, "run"),
 			"CAISSON_ENGINE_QEMU_KERNEL_ROOT=" + filepath.Join(dir, "none"),
 		},
-		Dir:     dir, System: dir,
+		Dir: dir, System: dir,
 	})
 	if err != nil {
 		t.Fatal(err)

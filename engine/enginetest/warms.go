@@ -122,12 +122,16 @@ func warmFixed(t *T) {
 	made := t.spec("exit 0")
 	sb := t.create(made)
 	for what, change := range map[string]func(s *engine.Spec){
-		"a limit":       func(s *engine.Spec) { s.Limits.Log = 12345 },
-		"an attempt":    func(s *engine.Spec) { s.Attempt++ },
-		"the work":      func(s *engine.Spec) { s.WorkOwner.UID++ },
-		"a mount":       func(s *engine.Spec) { s.Mounts = append(slices.Clone(s.Mounts), engine.Mount{Type: engine.MountTmpfs, Target: "/fast"}) },
-		"a folder":      func(s *engine.Spec) { s.Workdir = "/other" },
-		"a secret file": func(s *engine.Spec) { s.Secrets = []engine.Secret{{Name: "KEY", Value: []byte("0123456789"), As: caisson.SecretFile}} },
+		"a limit":    func(s *engine.Spec) { s.Limits.Log = 12345 },
+		"an attempt": func(s *engine.Spec) { s.Attempt++ },
+		"the work":   func(s *engine.Spec) { s.WorkOwner.UID++ },
+		"a mount": func(s *engine.Spec) {
+			s.Mounts = append(slices.Clone(s.Mounts), engine.Mount{Type: engine.MountTmpfs, Target: "/fast"})
+		},
+		"a folder": func(s *engine.Spec) { s.Workdir = "/other" },
+		"a secret file": func(s *engine.Spec) {
+			s.Secrets = []engine.Secret{{Name: "KEY", Value: []byte("0123456789"), As: caisson.SecretFile}}
+		},
 	} {
 		other := t.reassigned(made, "exit 0")
 		change(other)
