@@ -158,6 +158,10 @@ func (e *Engine) tryAll(ctx context.Context, h *host) error {
 			if !slices.Contains(all, accel+": "+t.Missing) {
 				all = append(all, accel+": "+t.Missing)
 			}
+			// A host whose KVM runs nothing would cost the time for each type.
+			if accel == machine.KVM && kind != machine.MicroVM && t.Took > 0 {
+				break
+			}
 		}
 	}
 	return errors.New("no guest boots here: " + strings.Join(all, "; "))
