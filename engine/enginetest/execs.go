@@ -422,9 +422,13 @@ func execSameAsMain(t *T) {
 	exec := t.facts(out)
 	slices.Sort(main.Env)
 	slices.Sort(exec.Env)
-	// Mounts of the host itself come and go while this runs.
-	hosts, _ := os.Readlink("/proc/self/ns/mnt")
-	sameMounts := slices.Equal(main.Mounts, exec.Mounts) || main.Namespaces["mnt"] == hosts
+	// Mounts and interfaces of the host itself come and go while this runs.
+	hosts := func(namespace string) bool {
+		name, err := os.Readlink("/proc/self/ns/" + namespace)
+		return err == nil && main.Namespaces[namespace] == name
+	}
+	sameMounts := slices.Equal(main.Mounts, exec.Mounts) || hosts("mnt")
+	sameInterfaces := slices.Equal(main.Interfaces, exec.Interfaces) || hosts("net")
 	// A kernel of the sandbox's own may give its namespaces another name each time.
 	sameNamespaces := maps.Equal(main.Namespaces, exec.Namespaces) || slices.Contains(t.features.Isolation, engine.SeparateKernel)
 	for what, equal := range map[string]bool{
@@ -433,7 +437,7 @@ func execSameAsMain(t *T) {
 		"seccomp": main.Seccomp == exec.Seccomp, "environment": slices.Equal(main.Env, exec.Env),
 		"folder": main.Dir == exec.Dir, "hostname": main.Hostname == exec.Hostname,
 		"limits": maps.Equal(main.Limits, exec.Limits), "namespaces": sameNamespaces,
-		"mounts": sameMounts, "interfaces": slices.Equal(main.Interfaces, exec.Interfaces),
+		"mounts": sameMounts, "interfaces": sameInterfaces,
 	} {
 		if !equal {
 			t.Errorf("%s: the program has %+v, the exec %+v", what, main, exec)
