@@ -114,7 +114,8 @@ var (
 	emptyText  = []byte{0}
 	oomPath    = []byte("/proc/self/oom_score_adj\x00")
 	capsHeader = unix.CapUserHeader{Version: unix.LINUX_CAPABILITY_VERSION_3}
-	noAction   [4]uint64 // struct sigaction: the default, no flags, no mask
+	noAction   [4]uint64         // struct sigaction: the default, no flags, no mask
+	ignored    = [4]uint64{0: 1} // struct sigaction: SIG_IGN
 	noMask     uint64
 )
 

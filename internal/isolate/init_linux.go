@@ -52,14 +52,7 @@ func Main() {
 
 // hide puts init out of reach of what will run in the sandbox.
 func hide(contained bool) error {
-	// No signal from inside ends init: the kernel drops those that pid 1 has no
-	// handler for, so the Go runtime's go, but for the one by which it
-	// interrupts its own threads.
-	for sig := uintptr(1); sig <= 64; sig++ {
-		if sig != uintptr(unix.SIGURG) {
-			syscall.RawSyscall6(unix.SYS_RT_SIGACTION, sig, uintptr(unsafe.Pointer(&noAction)), 0, 8, 0, 0)
-		}
-	}
+	ignoreSignals()
 	name := append([]byte(initName), 0)
 	if err := unix.Prctl(unix.PR_SET_NAME, uintptr(unsafe.Pointer(&name[0])), 0, 0, 0); err != nil {
 		return err
@@ -86,6 +79,25 @@ func hide(contained bool) error {
 	_, _, _ = unix.Syscall(unix.SYS_KEYCTL, unix.KEYCTL_JOIN_SESSION_KEYRING, 0, 0)
 	unix.Umask(0)
 	return nil
+}
+
+// ignoreSignals has no signal from inside end init. The kernel drops those for
+// which pid 1 has the default action, but only while its first thread does not
+// block them, as the Go runtime does for a moment with each thread and fork: then
+// they would be another thread's, and end it. So they are ignored. Two are not:
+// with SIGCHLD ignored there would be nothing to wait for, and by SIGURG the
+// runtime interrupts its own threads; neither ends anybody.
+func ignoreSignals() {
+	for sig := uintptr(1); sig <= 64; sig++ {
+		action := &ignored
+		switch unix.Signal(sig) {
+		case unix.SIGURG:
+			continue
+		case unix.SIGCHLD:
+			action = &noAction
+		}
+		syscall.RawSyscall6(unix.SYS_RT_SIGACTION, sig, uintptr(unsafe.Pointer(action)), 0, 8, 0, 0)
+	}
 }
 
 // maxOrders is how many requests may wait while one is served.
