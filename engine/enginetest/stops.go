@@ -1,6 +1,7 @@
 package enginetest
 
 import (
+	"context"
 	"errors"
 	"math/rand/v2"
 	"path/filepath"
@@ -180,19 +181,12 @@ func (t *T) listening(args string, tune func(spec *engine.Spec)) *box {
 		spec.Timeout = caisson.Duration(timeout)
 		tune(spec)
 		b := t.start(spec)
-		ended := make(chan struct{})
-		go func() {
-			defer close(ended)
-			b.process.Wait(t.ctx)
-		}()
 		ready := func() bool { return strings.HasPrefix(b.stdout(), "ready\n") }
 		t.eventually("the program is ready or ends", func() bool {
-			select {
-			case <-ended:
-				return true
-			default:
-				return ready()
-			}
+			ctx, cancel := context.WithTimeout(t.ctx, 10*time.Millisecond)
+			defer cancel()
+			_, err := b.process.Wait(ctx)
+			return err == nil || ready()
 		})
 		if ready() || timeout > time.Minute {
 			return b
