@@ -126,15 +126,31 @@ func noTrace(t *testing.T, dir string) {
 	if err != nil || len(entries) != 1 {
 		t.Errorf("beside %s: %v, %v", dir, entries, err)
 	}
+	// A mount namespace that another process made meanwhile holds the device
+	// until that process has let go of its copy of the mounts.
+	var left []string
+	for range 500 {
+		if left = loopsOf(t, dir); len(left) == 0 {
+			return
+		}
+		time.Sleep(20 * time.Millisecond)
+	}
+	t.Errorf("loop devices still have %q", left)
+}
+
+// loopsOf returns the files below dir that are behind loop devices.
+func loopsOf(t *testing.T, dir string) (files []string) {
+	t.Helper()
 	loops, err := filepath.Glob("/sys/block/loop*/loop/backing_file")
 	if err != nil {
 		t.Fatal(err)
 	}
 	for _, name := range loops {
 		if file, _ := os.ReadFile(name); strings.Contains(string(file), dir) {
-			t.Errorf("%s still has %s", name, file)
+			files = append(files, string(file))
 		}
 	}
+	return files
 }
 
 func TestCreateErrors(t *testing.T) {
