@@ -6,17 +6,13 @@ import (
 	"net/http"
 	"net/netip"
 	"os"
-	"path/filepath"
 	"strings"
 	"testing"
 	"time"
 
-	v1 "github.com/google/go-containerregistry/pkg/v1"
-
 	"github.com/caissonrun/caisson"
 	"github.com/caissonrun/caisson/app"
 	"github.com/caissonrun/caisson/internal/machine/machinetest"
-	"github.com/caissonrun/caisson/internal/testimage"
 )
 
 // TestGatewaysAlike holds that proxies, allow-lists and brokered secrets are the
@@ -26,15 +22,8 @@ func TestGatewaysAlike(t *testing.T) {
 	if os.Geteuid() != 0 {
 		t.Skip("an ordinary user's engines for images have no networks")
 	}
-	archive := filepath.Join(t.TempDir(), "busybox.tar")
 	const name = "caisson-test/gateways:1"
-	img, err := testimage.Busybox(v1.Config{})
-	if err == nil {
-		err = testimage.WriteArchive(img, archive, name)
-	}
-	if err != nil {
-		t.Fatal(err)
-	}
+	archive := busyboxArchive(t, name)
 	for _, c := range []struct{ name, engine, runtime, image string }{
 		{"builtin", "oci", "builtin", "docker-archive:" + archive},
 		{"crun", "oci", "crun", "docker-archive:" + archive},
@@ -63,14 +52,7 @@ func TestGatewaysOfMachines(t *testing.T) {
 	}
 	machinetest.QEMU(t)
 	k := machinetest.Kernel(t, machinetest.Whole)
-	archive := filepath.Join(t.TempDir(), "busybox.tar")
-	img, err := testimage.Busybox(v1.Config{})
-	if err == nil {
-		err = testimage.WriteArchive(img, archive, "caisson-test/gateways:1")
-	}
-	if err != nil {
-		t.Fatal(err)
-	}
+	archive := busyboxArchive(t, "caisson-test/gateways:1")
 	a := gatewayApp(t, func(cfg *app.Config) {
 		cfg.Executor.Prefer = []string{"qemu"}
 		q := &cfg.Engine.Qemu
