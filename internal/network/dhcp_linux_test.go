@@ -43,10 +43,8 @@ func TestLease(t *testing.T) {
 
 // TestDHCP asks as a guest does, at the TAP device that a QEMU would have.
 func TestDHCP(t *testing.T) {
-	if err := network.TapsUsable(); err != nil {
-		t.Skip(err)
-	}
 	r := newRig(t)
+	needTaps(t)
 	r.lan("lan", 1)
 	rec := r.create(r.spec("lan"))
 	links, err := rec.MakeTaps(t.Context())

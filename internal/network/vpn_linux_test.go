@@ -37,9 +37,7 @@ func (r *rig) vpnServer() (address, config string) {
 	if err := network.VPNUsable(); err != nil {
 		t.Fatal(err)
 	}
-	if err := network.TapsUsable(); err != nil {
-		t.Skip(err)
-	}
+	needTaps(t)
 	dir := t.TempDir()
 	certificates(t, dir)
 	udp, err := net.ListenPacket("udp4", "127.0.0.1:0")
