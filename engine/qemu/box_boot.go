@@ -11,6 +11,7 @@ import (
 	"path/filepath"
 	"time"
 
+	"github.com/caissonrun/caisson"
 	"github.com/caissonrun/caisson/engine/internal/kept"
 	"github.com/caissonrun/caisson/internal/guest"
 	"github.com/caissonrun/caisson/internal/isolate"
@@ -29,7 +30,7 @@ func (b *box) boot() (err error) {
 	ctx, cancel := within(b.patience())
 	defer cancel()
 	if err := b.fillDisks(); err != nil {
-		return fmt.Errorf("saved state: %w", err)
+		return boot(caisson.ErrUnavailable, "saved state: %w", err)
 	}
 	port, err := b.start(ctx)
 	if err != nil {
@@ -53,8 +54,9 @@ func (b *box) boot() (err error) {
 		return b.whyNot(ctx, err)
 	}
 	go b.watch()
-	if err = b.early(ctx); err == nil {
-		err = b.furnish()
+	s := steps{box: b}
+	if err = b.early(ctx, &s); err == nil {
+		err = b.furnish(&s)
 	}
 	if err != nil && b.agent.Err() != nil {
 		return b.whyNot(ctx, err)
@@ -63,19 +65,23 @@ func (b *box) boot() (err error) {
 }
 
 // early does what is the same for all machines of this shape. One that goes on from a
-// saved state has it behind it.
-func (b *box) early(ctx context.Context) error {
-	if b.spec.State != "" {
+// saved state has it behind it, but for its disks where that is of a guest without.
+func (b *box) early(ctx context.Context, s *steps) error {
+	if b.spec.State != "" && !b.spec.Diskless {
 		return nil
 	}
-	s := steps{box: b}
-	if err := s.mountAll(b.spec.Guest.Early); err != nil {
+	if to := b.spec.SaveDiskless; to != nil {
+		if err := b.keepState(ctx, to, nil); err != nil {
+			return b.whyNot(ctx, err)
+		}
+	}
+	if err := s.mountAll(b.spec.Guest.Early); err != nil || b.spec.Save == nil {
 		return err
 	}
-	if err := s.run(); err != nil || b.spec.Save == nil {
+	if err := s.run(); err != nil {
 		return err
 	}
-	if err := b.keepState(ctx); err != nil {
+	if err := b.keepState(ctx, b.spec.Save, b.spec.Disks); err != nil {
 		return b.whyNot(ctx, err)
 	}
 	return nil

@@ -8,10 +8,9 @@ import (
 	"github.com/caissonrun/caisson/internal/guest"
 )
 
-// furnish does in the guest what the spec asks for, in its order. Nothing of the
-// task runs there yet.
-func (b *box) furnish() error {
-	s := steps{box: b}
+// furnish does in the guest what the spec asks for, in its order, after what is to be
+// done before. Nothing of the task runs there yet.
+func (b *box) furnish(s *steps) error {
 	g := &b.spec.Guest
 	if err := s.place(g); err != nil {
 		return err

@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"errors"
 	"io"
+	"maps"
 	"os"
 	"path/filepath"
 	"runtime"
@@ -43,25 +44,27 @@ func newParts(t *testing.T) *parts {
 	}
 	k := machinetest.Kernel(t, machinetest.Whole)
 	return &parts{
-		qemu: machinetest.QEMU(t), kernel: k, initrd: machinetest.Initrd(t, k, machinetest.Agent(t)), image: testImage(t),
+		qemu: machinetest.QEMU(t), kernel: k, initrd: machinetest.Initrd(t, k, machinetest.Agent(t)), image: testImage(t, nil),
 		states: filepath.Join(t.TempDir(), "states"),
 	}
 }
 
 // testImage writes a disk with busybox and little else, whose user 1000 is called
-// task.
-func testImage(t *testing.T) string {
+// task, and files.
+func testImage(t *testing.T, more map[string]string) string {
 	t.Helper()
 	busybox, err := os.ReadFile("/usr/bin/busybox")
 	if err != nil {
 		machinetest.Need(t, "busybox", err)
 	}
 	dir := t.TempDir()
-	for name, data := range map[string]string{
+	files := map[string]string{
 		"bin/busybox": string(busybox), "bin/garbage": "\x00\x01\x02",
 		"etc/passwd": "root:x:0:0:root:/root:/bin/sh\ntask:x:1000:1000::/home/task:/bin/sh\n", "etc/group": "root:x:0:\ntask:x:1000:\n",
 		"home/task/file": "of the image\n", "tmp/.keep": "",
-	} {
+	}
+	maps.Copy(files, more)
+	for name, data := range files {
 		file := filepath.Join(dir, name)
 		if err := os.MkdirAll(filepath.Dir(file), 0o755); err != nil {
 			t.Fatal(err)
@@ -106,12 +109,19 @@ func (p *parts) machine() *machine.Spec {
 // layered adds an empty disk of this test's that the machine writes to.
 func layered(t *testing.T, m *machine.Spec) *machine.Spec {
 	t.Helper()
+	m.Disks = append(m.Disks, layerOf(t, 64<<20))
+	return m
+}
+
+// layerOf is an empty disk of a size in bytes.
+func layerOf(t *testing.T, size caisson.Bytes) machine.Disk {
+	t.Helper()
 	f, err := os.Create(filepath.Join(t.TempDir(), layerDisk))
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer f.Close()
-	if err := ext4.Format(f, 64<<20, &ext4.Options{Name: t.Name()}); err != nil {
+	if err := ext4.Format(f, size, &ext4.Options{Name: t.Name()}); err != nil {
 		t.Fatal(err)
 	}
 	if os.Geteuid() == 0 {
@@ -119,8 +129,7 @@ func layered(t *testing.T, m *machine.Spec) *machine.Spec {
 			t.Fatal(err)
 		}
 	}
-	m.Disks = append(m.Disks, machine.Disk{Name: layerDisk, Path: f.Name(), Format: "raw", Ephemeral: true})
-	return m
+	return machine.Disk{Name: layerDisk, Path: f.Name(), Format: "raw", Ephemeral: true}
 }
 
 // written is where on this host the disk is that a machine writes to, if it has one.
@@ -151,6 +160,7 @@ func (p *parts) spec(t *testing.T) *boxSpec {
 	if errors.Is(err, caisson.ErrNotFound) {
 		s := p.specOf(t, m)
 		s.Save = &saveSpec{Dir: p.states, Name: "test", Shape: shape}
+		s.SaveDiskless = &saveSpec{Dir: p.states, Name: "any", Shape: shape.WithoutDisks()}
 		return s
 	}
 	if err != nil {
@@ -203,14 +213,14 @@ const groupMemory = 48 << 20
 
 // emptySpec is a sandbox with nothing in it.
 func emptySpec() *boxSpec {
-	maps := func(own int) []isolate.IDMap {
+	ids := func(own int) []isolate.IDMap {
 		if os.Geteuid() != 0 {
 			return []isolate.IDMap{{Inside: 1000, Host: own, Size: 1}}
 		}
 		return []isolate.IDMap{{Inside: 0, Host: testID, Size: 1}, {Inside: 1000, Host: testID + 1, Size: 1}}
 	}
 	return &boxSpec{
-		Box:      isolate.Spec{ID: "test", UIDs: maps(os.Getuid()), GIDs: maps(os.Getgid()), User: &isolate.User{UID: 1000, GID: 1000}},
+		Box:      isolate.Spec{ID: "test", UIDs: ids(os.Getuid()), GIDs: ids(os.Getgid()), User: &isolate.User{UID: 1000, GID: 1000}},
 		Patience: caisson.Duration(testLimit),
 	}
 }

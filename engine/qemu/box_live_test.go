@@ -54,6 +54,7 @@ func TestBox(t *testing.T) {
 	t.Run("UserNet", func(t *testing.T) { testUserNet(t, p) })
 	t.Run("ErrBoot", func(t *testing.T) { testErrBoot(t, p) })
 	t.Run("Border", func(t *testing.T) { testBorder(t, p) })
+	t.Run("OtherDisks", func(t *testing.T) { testOtherDisks(t, p) })
 	t.Run("Copies", func(t *testing.T) { testCopies(t, p) })
 }
 

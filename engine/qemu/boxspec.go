@@ -34,6 +34,9 @@ type boxSpec struct {
 	// State is a file, on this host, of the saved state that the machine goes on
 	// from. Empty: it boots. The guest is then told that it is a copy.
 	State string `json:"state,omitempty"`
+	// Diskless says that State is of a guest that knows nothing of its disks yet: the
+	// early mounts are to be made.
+	Diskless bool `json:"diskless,omitempty"`
 	// Disks are the files, on this host, of disks that the machine writes to, by their
 	// names: a snapshot has copies of them.
 	Disks map[string]string `json:"disks,omitempty"`
@@ -43,6 +46,8 @@ type boxSpec struct {
 	// mounts are made, before anything of a task's is done in the guest. Nil: nothing
 	// is saved.
 	Save *saveSpec `json:"save,omitempty"`
+	// SaveDiskless has it saved before the early mounts are made. Nil: it is not.
+	SaveDiskless *saveSpec `json:"save_diskless,omitempty"`
 	// Attach says that the main program runs in State already: it is gone on with
 	// where it would be started. Guest is what is to be done all the same.
 	Attach *attachSpec `json:"attach,omitempty"`

@@ -142,7 +142,7 @@ func (o *Options) makeBase(ctx context.Context, s *sources, under string) (*base
 	if err != nil {
 		return nil, err
 	}
-	b.Missing = plan.Missing
+	b.Missing, b.LateDisks = plan.Missing, plan.LateDisks()
 	if b.Kernel, err = o.readable(s); err != nil {
 		return nil, err
 	}

@@ -176,7 +176,8 @@ func (e *Engine) create(ctx context.Context, spec *engine.Spec, c *choice, how *
 		set.plain = e.idmaps.Without(spec)
 	}
 	sb, err := e.make(ctx, spec, set)
-	if err == nil || set.state == "" || ctx.Err() != nil || notOfState(err) {
+	// What goes wrong in a guest that has answered is the image's doing, or the task's.
+	if set.state == "" || ctx.Err() != nil || caisson.KindOf(err) != caisson.ErrUnavailable {
 		return sb, err
 	}
 	// It was of no use, and nothing is left of the try.
@@ -186,16 +187,6 @@ func (e *Engine) create(ctx context.Context, spec *engine.Spec, c *choice, how *
 	}
 	set.state, set.boots, set.ready = "", true, false
 	return e.make(ctx, spec, set)
-}
-
-// notOfState reports whether a sandbox could not be made for a reason that a saved
-// state has nothing to do with.
-func notOfState(err error) bool {
-	switch caisson.KindOf(err) {
-	case caisson.ErrInvalid, caisson.ErrNotFound, caisson.ErrExists, caisson.ErrDenied, caisson.ErrExhausted:
-		return true
-	}
-	return false
 }
 
 // make has the keeper make the sandbox.

@@ -50,6 +50,8 @@ type base struct {
 	Initrd string          `json:"initrd"`
 	// Missing are modules that the kernel does not have.
 	Missing []string `json:"missing,omitempty"`
+	// LateDisks is machine.Plan's: a saved state may be of no disk at all.
+	LateDisks bool `json:"late_disks,omitempty"`
 	// Under tells what else booting depends on: Boots and TSC count for nothing
 	// elsewhere.
 	Under string  `json:"under"`

@@ -290,3 +290,56 @@ func TestCache(t *testing.T) {
 		t.Errorf("openCache = %v, want ErrDenied", err)
 	}
 }
+
+// TestDiskless holds what a machine saves that there is no state of, and that it goes on
+// from one of a guest without disks.
+func TestDiskless(t *testing.T) {
+	shape := &machine.Shape{Files: map[string]string{"kernel": "k", "disk-image": "d"}, Sizes: map[string]int64{layerDisk: 1}}
+	for name, c := range map[string]struct {
+		image          string
+		snapshot, asks bool // of the operator's configuration, of the task
+		early          bool // guests know their disks from the beginning
+		there          bool // the state of a guest without disks
+		saves, any     bool // its own state, that of a guest without disks
+	}{
+		"nobody asks":               {image: "i"},
+		"nobody asks, there is one": {image: "i", there: true},
+		"an image":                  {image: "i", snapshot: true, saves: true, any: true},
+		"another image":             {image: "i", snapshot: true, there: true, saves: true},
+		"no image":                  {snapshot: true, any: true},
+		"no image, there is one":    {snapshot: true, there: true},
+		"the task asks":             {asks: true, there: true, saves: true},
+		"another kernel":            {snapshot: true, early: true, there: true, saves: true},
+	} {
+		t.Run(name, func(t *testing.T) {
+			set, s := testSetting(t)
+			s.RootFS.Image = c.image
+			set.opts.Snapshot, set.choice, set.base.LateDisks = c.snapshot, &choice{Snapshot: c.asks}, !c.early
+			states, err := set.opts.openStates()
+			if err != nil {
+				t.Fatal(err)
+			}
+			if c.there {
+				g, err := states.Begin("any", shape.WithoutDisks())
+				if err == nil {
+					_, err = g.File().WriteString("memory")
+				}
+				if err == nil {
+					_, err = g.Commit()
+				}
+				if err != nil {
+					t.Fatal(err)
+				}
+			}
+			bs := &boxSpec{}
+			set.diskless(s, bs, set.machine(s), states, &saved{"own", shape})
+			from := c.there && !c.early
+			if bs.Diskless != from || (bs.State != "") != from || (set.state != "") != from {
+				t.Errorf("it goes on from %q (%v), want a state: %v", bs.State, bs.Diskless, from)
+			}
+			if (bs.Save != nil) != c.saves || (bs.SaveDiskless != nil) != c.any {
+				t.Errorf("it saves %+v and %+v, want one: %v, %v", bs.Save, bs.SaveDiskless, c.saves, c.any)
+			}
+		})
+	}
+}

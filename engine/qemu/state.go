@@ -3,6 +3,7 @@
 package qemu
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -76,29 +77,69 @@ func (set *setting) begin(s *engine.Spec, bs *boxSpec, in *machine.Spec) error {
 	if err != nil {
 		return err
 	}
-	name := set.stateName(s, in)
+	own := &saved{name: stateName(imageName(s), in), shape: shape}
 	if !set.boots {
-		st, err := states.Find(name, shape)
-		if err == nil {
-			set.state, bs.State, in.Incoming = st.Key, st.File, true
-			return nil
-		}
-		if !errors.Is(err, caisson.ErrNotFound) {
-			bs.Unfit = err.Error()
-		}
+		set.goOn(bs, states, own)
 	}
-	if set.opts.Snapshot || set.choice.Snapshot {
-		bs.Save = &saveSpec{Dir: set.opts.statesDir(), Name: name, Shape: shape, Max: set.opts.States, Age: caisson.Duration(set.opts.StateAge)}
-	}
+	set.diskless(s, bs, in, states, own)
+	in.Incoming = bs.State != ""
 	return nil
 }
 
-// stateName is what a state is of, for people.
-func (set *setting) stateName(s *engine.Spec, m *machine.Spec) string {
-	what := s.RootFS.Image
-	if what == "" {
-		what = filepath.Base(filepath.Dir(s.RootFS.Disk))
+// A saved is a state that there may be.
+type saved struct {
+	name  string
+	shape *machine.Shape
+}
+
+// goOn has the machine go on from a state, if there is that one.
+func (set *setting) goOn(bs *boxSpec, states *machine.States, want *saved) {
+	st, err := states.Find(want.name, want.shape)
+	switch {
+	case err == nil:
+		set.state, bs.State = st.Key, st.File
+	case !errors.Is(err, caisson.ErrNotFound):
+		bs.Unfit = err.Error()
 	}
+}
+
+// diskless has a machine that there is no state of go on from that of a guest that
+// knows nothing of its disks yet, which serves all images, and says what is to be
+// saved.
+func (set *setting) diskless(s *engine.Spec, bs *boxSpec, in *machine.Spec, states *machine.States, own *saved) {
+	if bs.State != "" {
+		return
+	}
+	wanted := set.opts.Snapshot || set.choice.Snapshot
+	// A disk that has no name of an image's is seldom seen again.
+	if wanted && (s.RootFS.Image != "" || set.choice.Snapshot || !set.base.LateDisks) {
+		bs.Save = set.save(own)
+	}
+	if !set.base.LateDisks {
+		return
+	}
+	bare := &saved{name: stateName("any image", in), shape: own.shape.WithoutDisks()}
+	if !set.boots {
+		set.goOn(bs, states, bare)
+	}
+	if bs.Diskless = bs.State != ""; !bs.Diskless && wanted {
+		bs.SaveDiskless = set.save(bare)
+	}
+}
+
+// save says where a state is put.
+func (set *setting) save(st *saved) *saveSpec {
+	o := set.opts
+	return &saveSpec{Dir: o.statesDir(), Name: st.name, Shape: st.shape, Max: o.States, Age: caisson.Duration(o.StateAge)}
+}
+
+// imageName is what a machine's disk is of, for people.
+func imageName(s *engine.Spec) string {
+	return cmp.Or(s.RootFS.Image, filepath.Base(filepath.Dir(s.RootFS.Disk)))
+}
+
+// stateName is what a state is of, for people.
+func stateName(what string, m *machine.Spec) string {
 	return fmt.Sprintf("%s (%s, %s, %d cpus, %s)", what, m.Type, m.Accel, max(m.CPUs, 1), m.Memory)
 }
 

@@ -36,14 +36,15 @@ func (b *box) load(ctx context.Context) error {
 	if err := machine.Load(ctx, b.qmp, f); err != nil {
 		return fmt.Errorf("saved state: %w", err)
 	}
-	b.origin.From = true
+	// A state that is to be saved is none that the machine has begun with.
+	b.origin.From = b.spec.Save == nil
 	return b.qmp.Continue(ctx)
 }
 
 // fillDisks has disks that the machine writes to begin as they were when the state was
 // saved that it goes on from: the guest has them mounted.
 func (b *box) fillDisks() error {
-	if b.spec.State == "" || b.spec.Attach != nil {
+	if b.spec.State == "" || b.spec.Attach != nil || b.spec.Diskless {
 		return nil
 	}
 	for name, path := range b.spec.Disks {
@@ -82,10 +83,11 @@ func (s *steps) renew() error {
 	return errors.Join(err, s.add("copy", func(b *guest.Batch) error { return b.SetClock(time.Now()) }))
 }
 
-// keepState saves the machine's state for others of its shape. Nothing of a task's
-// was done in the guest yet. That it can't be saved is no reason not to go on.
-func (b *box) keepState(ctx context.Context) error {
-	err := b.saveState(ctx)
+// keepState saves the machine's state for others of its shape, with disks that it has
+// mounted. Nothing of a task's was done in the guest yet. That it can't be saved is no
+// reason not to go on.
+func (b *box) keepState(ctx context.Context, to *saveSpec, disks map[string]string) error {
+	err := b.saveState(ctx, to, disks)
 	if err != nil {
 		b.origin.Why = err.Error()
 	}
@@ -94,8 +96,7 @@ func (b *box) keepState(ctx context.Context) error {
 	return b.qmp.Continue(ctx)
 }
 
-func (b *box) saveState(ctx context.Context) error {
-	to := b.spec.Save
+func (b *box) saveState(ctx context.Context, to *saveSpec, disks map[string]string) error {
 	states, err := machine.OpenStates(to.Dir, &machine.StatesOptions{Max: to.Max, Age: to.Age.Std()})
 	if err != nil {
 		return err
@@ -107,7 +108,7 @@ func (b *box) saveState(ctx context.Context) error {
 	if err := machine.Save(ctx, b.qmp, g.File()); err != nil {
 		return errors.Join(err, g.Discard())
 	}
-	for name, path := range b.spec.Disks {
+	for name, path := range disks {
 		if err := g.AddDisk(name, path); err != nil {
 			return errors.Join(err, g.Discard())
 		}

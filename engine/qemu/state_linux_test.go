@@ -3,9 +3,11 @@ package qemu
 import (
 	"encoding/json"
 	"errors"
+	"fmt"
 	"os"
 	"path/filepath"
 	"reflect"
+	"strings"
 	"testing"
 
 	"github.com/caissonrun/caisson"
@@ -89,6 +91,41 @@ func testCopies(t *testing.T, p *parts) {
 	}
 	if _, _, err := b.Do(kept.OpSnapshot, params); !errors.Is(err, caisson.ErrEnded) {
 		t.Errorf("snapshot after the program's end = %v, want ErrEnded", err)
+	}
+}
+
+// testOtherDisks holds that what was saved of a guest which knew nothing of its disks goes
+// on with any: here with another image, and a disk to write to of another size.
+func testOtherDisks(t *testing.T, p *parts) {
+	other := *p
+	other.image = testImage(t, map[string]string{"etc/other": "another image\n", "var/large": strings.Repeat("x", 3<<20)})
+	const layerSize = 96 << 20
+	m := other.machine()
+	m.Disks = append(m.Disks, layerOf(t, layerSize))
+	shape, err := p.qemu.Shape(m, func(path string) string { return path }, "test")
+	if err != nil {
+		t.Fatal(err)
+	}
+	states, err := machine.OpenStates(p.states, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	state, err := states.Find("any", shape.WithoutDisks())
+	if err != nil {
+		t.Fatalf("Find() = %v, want what the first machine has left", err)
+	}
+	m.Incoming = true
+	s := other.specOf(t, m)
+	s.State, s.Diskless = state.File, true
+	b := open(t, s)
+	if o := origin(t, b); !o.From || o.Saved {
+		t.Errorf("origin = %+v, want a saved state", o)
+	}
+	if got, want := output(t, b, "cat /etc/other; head -c 2 /var/large; hostname"), "another image\nxxbox\n"; got != want {
+		t.Errorf("it shows %q, want what is on its own disk: %q", got, want)
+	}
+	if got, want := output(t, b, "cat /proc/partitions"), fmt.Sprint(layerSize>>10, " vdb\n"); !strings.Contains(got, want) {
+		t.Errorf("its disks are %q, want one that is as large as it is now: %q", got, want)
 	}
 }
 

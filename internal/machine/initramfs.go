@@ -74,9 +74,17 @@ func (i *Initramfs) write(w io.Writer) error {
 		}
 		// As many digits as keep names in the order of numbers.
 		name := fmt.Sprintf("%04d-%s.ko", n, m.Name)
-		a.bytes(inArchive(path.Join(early.ModulesDir, name)), 0o600, data)
+		a.bytes(inArchive(path.Join(folderOf(&m), name)), 0o600, data)
 	}
 	return a.close()
+}
+
+// folderOf is where the guest has a module.
+func folderOf(m *Module) string {
+	if m.Name == diskModule {
+		return early.DisksDir
+	}
+	return early.ModulesDir
 }
 
 // addInit adds the program that the kernel starts.

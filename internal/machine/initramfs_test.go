@@ -22,7 +22,7 @@ func sample(t *testing.T) *Initramfs {
 	t.Helper()
 	dir := t.TempDir()
 	i := &Initramfs{Init: put(t, filepath.Join(dir, "agent"), []byte("#!program")), Config: []byte(`{"a":1}`)}
-	for _, name := range []string{"virtio_ring", "virtio"} {
+	for _, name := range []string{"virtio_ring", "virtio", "virtio_blk"} {
 		i.Modules = append(i.Modules, Module{name, put(t, filepath.Join(dir, name+".ko"), ko("depends="))})
 	}
 	return i
@@ -61,6 +61,7 @@ func TestInitramfs(t *testing.T) {
 		"drwxr-xr-x 0:0 dev", "drwxr-xr-x 0:0 proc", "drwxr-xr-x 0:0 sys", "drwxr-xr-x 0:0 run", "crw------- 0:0 dev/console",
 		"-rwxr-xr-x 0:0 init", "-rw------- 0:0 caisson.json", "drwxr-xr-x 0:0 modules",
 		"-rw------- 0:0 modules/0000-virtio_ring.ko", "-rw------- 0:0 modules/0001-virtio.ko",
+		"drwxr-xr-x 0:0 modules/disks", "-rw------- 0:0 modules/disks/0002-virtio_blk.ko",
 	}
 	if diff := cmp.Diff(want, got); diff != "" {
 		t.Errorf("members, -want +got:\n%s", diff)

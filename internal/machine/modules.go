@@ -25,11 +25,19 @@ var Wanted = []string{
 	"crc32c_generic",     // which ext4 asks for by another name when it mounts
 	"9p", "9pnet_virtio", // folders of the host, by QEMU itself
 	"virtiofs", // and by a program of their own
-	"vmw_vsock_virtio_transport",
 }
 
 // maxModules bounds how many files a folder of modules may have.
 const maxModules = 100_000
+
+// diskModule is the driver of disks. No other module needs it.
+const diskModule = "virtio_blk"
+
+// LateDisks reports whether a guest knows nothing of its disks until it wants one:
+// those of its state, if that is saved before, can become others.
+func (p *Plan) LateDisks() bool {
+	return slices.ContainsFunc(p.Load, func(m Module) bool { return m.Name == diskModule })
+}
 
 // Modules are the modules of one kernel.
 type Modules struct {

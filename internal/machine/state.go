@@ -41,7 +41,28 @@ type Shape struct {
 	Host string `json:"host,omitempty"`
 	// Agent is the version of what answers in the guest.
 	Agent string `json:"agent"`
+	// Diskless says that the guest knows nothing of its disks yet.
+	Diskless bool `json:"diskless,omitempty"`
 }
+
+// WithoutDisks returns the shape of all machines that differ in nothing but what is on
+// their disks, and how large those are: see Plan.LateDisks.
+func (sh *Shape) WithoutDisks() *Shape {
+	other := *sh
+	other.Files, other.Sizes, other.Diskless = map[string]string{}, nil, true
+	for name, file := range sh.Files {
+		if name == kernelFile || name == initrdFile {
+			other.Files[name] = file
+		}
+	}
+	return &other
+}
+
+// What Shape.Files has besides disks.
+const (
+	kernelFile = "kernel"
+	initrdFile = "initrd"
+)
 
 // Shape returns the shape of a machine of q's. Host returns where on this host a file
 // of the spec is. Agent is for the caller, who knows what is in the guest.
@@ -64,7 +85,7 @@ func (q *QEMU) Shape(s *Spec, host func(path string) string, agent string) (*Sha
 		}
 		return name
 	}
-	plain.Kernel, plain.Initrd = named(s.Kernel, "kernel", note), named(s.Initrd, "initrd", note)
+	plain.Kernel, plain.Initrd = named(s.Kernel, kernelFile, note), named(s.Initrd, initrdFile, note)
 	plain.Disks, plain.Shares = slices.Clone(s.Disks), slices.Clone(s.Shares)
 	for i := range plain.Disks {
 		if e := sh.disk(&plain.Disks[i], host, note); err == nil {
@@ -189,6 +210,8 @@ func (sh *Shape) Differs(other *Shape) string {
 		return "another version of the agent is in it"
 	case other.Host != sh.Host:
 		return "it was made on another processor"
+	case other.Diskless != sh.Diskless:
+		return "it is of a guest at another time of its boot"
 	}
 	for _, name := range slices.Sorted(maps.Keys(sh.Files)) {
 		if other.Files[name] != sh.Files[name] {

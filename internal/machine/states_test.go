@@ -64,10 +64,18 @@ func TestShape(t *testing.T) {
 			if (why == "") != (c.why == "") || !strings.Contains(why, c.why) {
 				t.Errorf("Differs() = %q, want %q", why, c.why)
 			}
+			// What is on disks, and their size, is all that a guest without need not know.
+			disks := c.why == "" || c.why == "another size" || c.why == "disk-image"
+			if why := got.WithoutDisks().Differs(sh.WithoutDisks()); (why == "") != disks {
+				t.Errorf("Differs() without disks = %q, want equal: %v", why, disks)
+			}
 			if (got.Key() == sh.Key()) != (c.why == "") {
 				t.Errorf("Key() = %s and %s, want them to tell the same as Differs: %q", got.Key(), sh.Key(), why)
 			}
 		})
+	}
+	if without := sh.WithoutDisks(); without.Differs(sh) == "" || sh.Differs(without) == "" || without.Key() == sh.Key() {
+		t.Error("a guest that knows its disks goes on where none does")
 	}
 	if other, err := q.Shape(s, here, "agent 2"); err != nil || other.Differs(sh) == "" || other.Key() == sh.Key() {
 		t.Errorf("another agent: %v, %v", other, err)

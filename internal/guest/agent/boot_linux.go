@@ -64,6 +64,7 @@ func rootWords(line string) (device, program string) {
 // mountRoot mounts the disk, moves there what is mounted already, and goes
 // there itself.
 func mountRoot(device string) error {
+	loadModules(diskModules)
 	for deadline := time.Now().Add(rootPatience); !exists(device) && time.Now().Before(deadline); {
 		time.Sleep(pollPause)
 	}

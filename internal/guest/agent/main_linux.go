@@ -23,6 +23,9 @@ const (
 	portOption = "caisson.port="
 	// moduleFolder holds what the kernel needs in order to have the port, and the rest.
 	moduleFolder = "/modules"
+	// diskModules holds what it needs in order to have disks, which is loaded when
+	// one is wanted: a state that is saved before fits any disk.
+	diskModules = moduleFolder + "/disks"
 	// maxPause is how often a service looks for a port that is not there.
 	maxPause = time.Second
 )
@@ -126,7 +129,12 @@ func prepare() {
 	if err := os.WriteFile("/proc/self/oom_score_adj", []byte("-1000"), 0); err != nil {
 		complain("oom score", err)
 	}
-	modules, _ := filepath.Glob(moduleFolder + "/*.ko*")
+	loadModules(moduleFolder)
+}
+
+// loadModules loads the modules of a folder, once.
+func loadModules(folder string) {
+	modules, _ := filepath.Glob(folder + "/*.ko*")
 	slices.Sort(modules)
 	for _, name := range modules {
 		if err := loadModule(name, ""); err != nil {

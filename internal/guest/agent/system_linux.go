@@ -38,6 +38,9 @@ func (s *session) mount(m *wire.Mount) error {
 		}
 		flags |= flag
 	}
+	if s.init && m.Wait > 0 {
+		loadModules(diskModules)
+	}
 	source, err := awaitDevice(m)
 	if err != nil {
 		return err

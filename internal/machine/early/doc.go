@@ -11,6 +11,9 @@ const (
 	// ModulesDir has the kernel's modules. Their order by name is the one in which
 	// they are to be loaded.
 	ModulesDir = "/modules"
+	// DisksDir has those without which there are no disks. They are loaded when
+	// somebody wants one, so that until then it can become another one.
+	DisksDir = ModulesDir + "/disks"
 	// ConfigFile has what the init is to know, where there is anything.
 	ConfigFile = "/caisson.json"
 )

@@ -25,15 +25,17 @@ func Mount() error {
 // Load loads the modules of the initramfs in their order. It goes on after one
 // that can't be, and returns all the errors: a guest may do without some.
 func Load() error {
-	files, err := filepath.Glob(ModulesDir + "/*.ko")
-	if err != nil {
-		return err
-	}
-	// Glob sorts.
 	var errs []error
-	for _, file := range files {
-		if err := load(file); err != nil {
-			errs = append(errs, fmt.Errorf("module %s: %w", filepath.Base(file), err))
+	for _, dir := range []string{ModulesDir, DisksDir} {
+		files, err := filepath.Glob(dir + "/*.ko")
+		if err != nil {
+			return err
+		}
+		// Glob sorts.
+		for _, file := range files {
+			if err := load(file); err != nil {
+				errs = append(errs, fmt.Errorf("module %s: %w", filepath.Base(file), err))
+			}
 		}
 	}
 	return errors.Join(errs...)
