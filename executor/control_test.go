@@ -308,13 +308,10 @@ func TestLiveSandbox(t *testing.T) {
 		t.Errorf("Stats = %+v, %v", stats, err)
 	}
 	var b strings.Builder
-	r.eventually("the file", func() bool {
+	r.eventually("the file, written", func() bool {
 		b.Reset()
-		return q.CopyOut(t.Context(), id, "f", &b) == nil
+		return q.CopyOut(t.Context(), id, "f", &b) == nil && strings.Contains(b.String(), "inside\n")
 	})
-	if !strings.Contains(b.String(), "inside\n") {
-		t.Errorf("CopyOut = %q", b.String())
-	}
 	if err := q.CopyIn(t.Context(), id, ".", strings.NewReader(b.String())); err != nil {
 		t.Errorf("CopyIn = %v", err)
 	}

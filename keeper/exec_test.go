@@ -119,8 +119,8 @@ func TestExecErr(t *testing.T) {
 
 func TestExecTerminal(t *testing.T) {
 	k := start(t, spec(t, sleeps))
-	p := k.program(`test -t 0 && test -t 1 && test -t 2 && stty size
-		trap 'changed=yes' WINCH
+	p := k.program(`trap 'changed=yes' WINCH
+		test -t 0 && test -t 1 && test -t 2 && stty size
 		until [ -e go ]; do
 			test "$changed" && { changed=; stty size; }
 			sleep 0.01
