@@ -302,7 +302,8 @@ func (s *suite) compare(t *T, before snapshot) {
 func BuildInside(tb testing.TB) string {
 	tb.Helper()
 	path := filepath.Join(tb.TempDir(), "inside")
-	cmd := exec.Command("go", "build", "-trimpath", "-ldflags=-s -w", "-o", path,
+	// As tests are built, so that what is compiled for those is not compiled again.
+	cmd := exec.Command("go", "build", "-buildvcs=false", "-ldflags=-s -w", "-o", path,
 		"github.com/caissonrun/caisson/engine/enginetest/inside")
 	cmd.Env = append(os.Environ(), "CGO_ENABLED=0", "GOOS=linux")
 	if out, err := cmd.CombinedOutput(); err != nil {

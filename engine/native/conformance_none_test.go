@@ -18,6 +18,6 @@ func TestConformanceWithoutIsolation(t *testing.T) {
 	h.Label = "native, isolation none"
 	h.HostPaths = true
 	h.Program = func(spec *engine.Spec, args []string) { spec.Args = append([]string{h.Inside}, args...) }
-	h.Groups, h.Without = slowtest.Groups("lifecycle", "stop")
+	h.Groups, h.Without = slowtest.Groups("lifecycle")
 	enginetest.Run(t, h)
 }

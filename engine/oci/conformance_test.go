@@ -60,7 +60,7 @@ func TestConformance(t *testing.T) {
 	} else {
 		h.Label = "oci builtin, ordinary user"
 		h.Require = []string{"rootfs", "overlay", "gateway", "networks.allow"}
-		h.Groups, h.Without = slowtest.Groups("lifecycle", "limits", "root", "gateway")
+		h.Groups, h.Without = slowtest.Groups("lifecycle", "limits", "root")
 	}
 	enginetest.Run(t, h)
 }

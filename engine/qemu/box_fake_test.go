@@ -22,6 +22,7 @@ import (
 	"github.com/caissonrun/caisson/internal/guest/agent"
 	"github.com/caissonrun/caisson/internal/guest/wire"
 	"github.com/caissonrun/caisson/internal/isolate"
+	"github.com/caissonrun/caisson/internal/slowtest"
 )
 
 // A fake QEMU speaks its protocol, and has an agent without a machine: what QEMU and
@@ -259,6 +260,7 @@ func TestAgentLies(t *testing.T) {
 // TestAgentDies holds that no call hangs where the agent does not answer any more, and
 // that the machine can be ended all the same.
 func TestAgentDies(t *testing.T) {
+	slowtest.Skip(t)
 	b := openFake(t, fakeMachine)
 	main := shell(t, b, "echo begins; sleep 600")
 	line(t, main.stdout)
@@ -281,6 +283,7 @@ func TestAgentDies(t *testing.T) {
 // TestStopped holds that whoever asks is told of a QEMU that somebody has halted, that
 // it goes on as if nothing had been, and that it can be ended.
 func TestStopped(t *testing.T) {
+	slowtest.Skip(t)
 	b := openFake(t, fakeMachine)
 	main := shell(t, b, "read x; echo $x; sleep 600")
 	send(t, b, syscall.SIGSTOP)

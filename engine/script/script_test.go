@@ -206,7 +206,7 @@ func TestConformance(t *testing.T) {
 	if os.Geteuid() != 0 {
 		label = "script, ordinary user"
 	}
-	groups, without := slowtest.Groups("lifecycle", "log")
+	groups, without := slowtest.Groups("lifecycle")
 	enginetest.Run(t, enginetest.Harness{
 		Groups: groups, Without: without,
 		Label: label,

@@ -12,7 +12,6 @@ import (
 
 	"github.com/caissonrun/caisson/engine"
 	"github.com/caissonrun/caisson/engine/enginetest"
-	"github.com/caissonrun/caisson/internal/slowtest"
 )
 
 func TestConformance(t *testing.T) {
@@ -25,9 +24,7 @@ func TestConformance(t *testing.T) {
 			return newEngine(t, mine)
 		}
 	}
-	groups, without := slowtest.Groups("lifecycle", "log", "limits")
 	enginetest.Run(t, enginetest.Harness{
-		Groups: groups, Without: without,
 		New: engineOf("one"), Other: engineOf("two"),
 		Restart: func(t testing.TB, _ engine.Engine) engine.Engine { return engineOf("one")(t) },
 		Program: func(spec *engine.Spec, args []string) { spec.Module, spec.Args = module, args },

@@ -79,7 +79,7 @@ func build(dir string) error {
 // buildInside builds the program that selftest runs in sandboxes, compressed.
 func buildInside(dir string) (string, error) {
 	plain := filepath.Join(dir, "inside")
-	if err := goBuild("-ldflags=-s -w", "-o", plain, module+"/engine/enginetest/inside"); err != nil {
+	if err := goBuild("-o", plain, module+"/engine/enginetest/inside"); err != nil {
 		return "", err
 	}
 	data, err := os.ReadFile(plain)
@@ -97,7 +97,7 @@ func buildInside(dir string) (string, error) {
 const module = "github.com/caissonrun/caisson"
 
 func goBuild(args ...string) error {
-	cmd := exec.Command("go", append([]string{"build"}, args...)...)
+	cmd := exec.Command("go", append([]string{"build", "-buildvcs=false", "-ldflags=-s -w"}, args...)...)
 	cmd.Env = append(os.Environ(), "CGO_ENABLED=0")
 	if out, err := cmd.CombinedOutput(); err != nil {
 		return fmt.Errorf("go build: %w\n%s", err, out)
@@ -190,9 +190,8 @@ func prepare(t *testing.T, env *testscript.Env) error {
 		return err
 	}
 	env.Setenv("CAISSON_RUNTIME", runtimeDir)
-	// Where this host has a kernel for guests, a new state folder would cost the boots
-	// of a probe. A script that wants machines says of what.
-	env.Setenv("CAISSON_ENGINE_QEMU_KERNEL_ROOT", filepath.Join(env.WorkDir, "no-kernel"))
+	name, dir, _ := strings.Cut(noKernel, "=")
+	env.Setenv(name, dir)
 	vars := append([]string{}, env.Vars...)
 	env.Defer(func() {
 		defer os.RemoveAll(runtimeDir)
@@ -266,10 +265,15 @@ func mountsBelow(dir string) []string {
 	return found
 }
 
+// noKernel has engine qemu find none. Where this host has a kernel for guests, a new
+// state folder would cost the boots of a probe: a test that wants machines says of what.
+const noKernel = "CAISSON_ENGINE_QEMU_KERNEL_ROOT=/nonexistent"
+
 // limits reports whether a limit can be enforced on this host.
 func limits(t *testing.T, bin, name string) bool {
-	out, err := exec.Command(filepath.Join(bin, "caisson"), "--state", t.TempDir(), "run",
-		"--limit", name+"=256m", "--", "true").CombinedOutput()
+	cmd := exec.Command(filepath.Join(bin, "caisson"), "--state", t.TempDir(), "run", "--limit", name+"=256m", "--", "true")
+	cmd.Env = append(os.Environ(), noKernel)
+	out, err := cmd.CombinedOutput()
 	if err != nil {
 		t.Logf("no %s limit here: %s", name, out)
 	}

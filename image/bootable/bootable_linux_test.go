@@ -109,6 +109,7 @@ func say(t *testing.T, g *machinetest.Guest, args ...string) string {
 // TestBuild holds that the disk of an image without a system boots, with the
 // agent as its first process, and that the disk has room.
 func TestBuild(t *testing.T) {
+	machinetest.Kernel(t, machinetest.Cloud) // without one nothing else is to be made
 	o := busybox(t, imagetest.File("etc/own", "yes\n"))
 	made := build(t, o)
 	if made.Init != "" || made.Size < o.Size {
@@ -136,6 +137,7 @@ func TestBuild(t *testing.T) {
 func TestBuildService(t *testing.T) {
 	const system = "#!/bin/sh\nset -e\nreadlink /etc/systemd/system/multi-user.target.wants/caisson-guest.service >/run/wanted\n" +
 		"run=$(sed -n 's/^ExecStart=//p' /etc/systemd/system/caisson-guest.service)\n$run &\nwhile :; do sleep 1000; done\n"
+	machinetest.Kernel(t, machinetest.Cloud)
 	o := busybox(t, imagetest.File("usr/lib/systemd/systemd", system))
 	made := build(t, o)
 	if made.Init != "/usr/lib/systemd/systemd" {
@@ -254,6 +256,7 @@ func TestBuildWrong(t *testing.T) {
 	if err := os.WriteFile(text, []byte("no package"), 0o600); err != nil {
 		t.Fatal(err)
 	}
+	right := busybox(t)
 	for name, test := range map[string]struct {
 		change func(*bootable.Options)
 		want   caisson.Kind
@@ -265,9 +268,10 @@ func TestBuildWrong(t *testing.T) {
 		"NoPackage": {func(o *bootable.Options) { o.Packages = []string{text} }, caisson.ErrInvalid},
 		"NoFolder":  {func(o *bootable.Options) { o.Kernel, o.Output = dir, filepath.Join(dir, "absent", "disk") }, caisson.ErrNotFound},
 	} {
-		o := busybox(t)
-		test.change(o)
-		_, err := bootable.Build(t.Context(), o)
+		o := *right
+		o.Output = filepath.Join(t.TempDir(), "disk")
+		test.change(&o)
+		_, err := bootable.Build(t.Context(), &o)
 		if caisson.KindOf(err) != test.want || strings.Contains(err.Error(), "\n") {
 			t.Errorf("%s: %v, want %v", name, err, test.want)
 		}

@@ -23,6 +23,7 @@ import (
 	"github.com/caissonrun/caisson"
 	"github.com/caissonrun/caisson/internal/ext4"
 	"github.com/caissonrun/caisson/internal/safefs"
+	"github.com/caissonrun/caisson/internal/slowtest"
 )
 
 // tool returns a program of e2fsprogs. As root it must be there.
@@ -208,6 +209,7 @@ func TestWriteTreeChange(t *testing.T) {
 
 // TestWriteTreeLarge has a file with more extents than an inode has room for.
 func TestWriteTreeLarge(t *testing.T) {
+	slowtest.Skip(t)
 	dir := t.TempDir()
 	must(t, os.Mkdir(filepath.Join(dir, "lost+found"), 0o700))
 	name := filepath.Join(dir, "large")
@@ -312,6 +314,9 @@ func TestWriteTreeSockets(t *testing.T) {
 func TestFormat(t *testing.T) {
 	for _, size := range []caisson.Bytes{64 * caisson.KiB, caisson.MiB + 5, 100 * caisson.MiB, 128 * caisson.MiB, 128*caisson.MiB + 4096, 5 * caisson.GiB, 300 * caisson.GiB} {
 		t.Run(size.String(), func(t *testing.T) {
+			if size > 100*caisson.GiB {
+				slowtest.Skip(t) // e2fsck reads all its groups
+			}
 			f := newDisk(t)
 			must(t, ext4.Format(f, size, &ext4.Options{Name: "x", Label: "caisson"}))
 			info, err := f.Stat()

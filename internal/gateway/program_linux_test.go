@@ -22,6 +22,7 @@ import (
 
 	"github.com/caissonrun/caisson"
 	"github.com/caissonrun/caisson/internal/gateway"
+	"github.com/caissonrun/caisson/internal/slowtest"
 )
 
 // programWord has this test's own program be an operator's: see TestMain.
@@ -295,6 +296,7 @@ func TestProgramFails(t *testing.T) {
 		}
 	})
 	t.Run("DoesNotEnd", func(t *testing.T) {
+		slowtest.Skip(t)
 		t.Parallel()
 		h, end, _ := program(t, "stubborn")
 		pid := pidOf(t, visit(h, "GET", "http://git/"))

@@ -114,7 +114,7 @@ func QEMU(t testing.TB) *machine.QEMU {
 func Agent(t testing.TB) string {
 	t.Helper()
 	file := filepath.Join(t.TempDir(), "caisson-guest")
-	cmd := exec.Command("go", "build", "-trimpath", "-ldflags", "-s -w", "-o", file, "github.com/caissonrun/caisson/cmd/caisson-guest")
+	cmd := exec.Command("go", "build", "-buildvcs=false", "-ldflags=-s -w", "-o", file, "github.com/caissonrun/caisson/cmd/caisson-guest")
 	cmd.Dir, cmd.Env = source(t), append(os.Environ(), "CGO_ENABLED=0", "GOOS=linux")
 	if out, err := cmd.CombinedOutput(); err != nil {
 		t.Fatalf("go build: %v\n%s", err, out)
