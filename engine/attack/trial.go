@@ -44,8 +44,8 @@ type Place struct {
 	Programs []string
 	// Rounds multiplies how often a race is tried; 0: once.
 	Rounds int
-	// Few has attacks that try many of a kind, one sandbox each, try some of them: for
-	// engines that take seconds to make one.
+	// Few has attacks that try many of a kind, one sandbox each, try some of them, and
+	// races have fewer rounds: for engines that take a second to make one.
 	Few bool
 
 	// loose are rules that every allow-list has in addition, by which tests see
@@ -119,7 +119,13 @@ func (t *Trial) some(list []string) []string {
 }
 
 // Times returns how often a race of n rounds is tried.
-func (t *Trial) Times(n int) int { return n * max(t.Rounds, 1) }
+func (t *Trial) Times(n int) int {
+	const each = 5
+	if t.Few {
+		n = (n + each - 1) / each
+	}
+	return n * max(t.Rounds, 1)
+}
 
 // kind checks that an error is of one of some kinds.
 func (t *Trial) kind(err error, call string, kinds ...caisson.Kind) {

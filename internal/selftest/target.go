@@ -58,7 +58,7 @@ func (s *suite) newTarget(e engine.Engine, f *engine.Features) (*target, error) 
 func (r *target) place(dir string) (*attack.Place, error) {
 	p := &attack.Place{
 		Engine: r.engine, Features: r.features, Dir: dir, Owner: owner(), Inside: r.inside,
-		Hidden: r.Hidden, Programs: r.Programs, Rounds: r.Rounds,
+		Hidden: r.Hidden, Programs: r.Programs, Rounds: r.Rounds, Few: r.slow() && r.Rounds == 0,
 	}
 	var failed error
 	p.Spec = func(args ...string) *engine.Spec {
@@ -79,6 +79,10 @@ func (r *target) place(dir string) (*attack.Place, error) {
 	p.Spec()
 	return p, failed
 }
+
+// slow reports whether a sandbox takes the engine a second or more: it boots, or goes
+// on from where another has booted.
+func (r *target) slow() bool { return r.features.Disk }
 
 // words takes a single text for a line of words.
 func words(args []string) []string {
@@ -140,6 +144,9 @@ func onHost(work string, args []string) []string {
 
 // image has a spec run in a root file system with files.
 func (r *target) image(spec *engine.Spec, files []attack.File) error {
+	if len(files) == 0 {
+		return nil // it has that already
+	}
 	root := filepath.Join(filepath.Dir(spec.Dir), "root")
 	if err := r.root(root, files); err != nil {
 		return err
@@ -155,6 +162,10 @@ func (r *target) use(spec *engine.Spec, root string, own bool) error {
 		return nil
 	}
 	spec.RootFS = &engine.RootFS{Path: root}
+	if !own {
+		// Others of that name follow: a machine's state is worth keeping.
+		spec.RootFS.Image = "selftest"
+	}
 	if r.features.Disk {
 		spec.RootFS.Disk = diskPath(root)
 	}
