@@ -11,6 +11,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"time"
 
 	"github.com/caissonrun/caisson"
 	"github.com/caissonrun/caisson/engine"
@@ -135,7 +136,7 @@ func plan(s *engine.Spec, set *setting) (*keeper.Spec, error) {
 
 // boxSpec says what the keeper's box is to make.
 func (set *setting) boxSpec(s *engine.Spec) (*boxSpec, error) {
-	bs := &boxSpec{Patience: caisson.Duration(set.opts.bootTime(set.accel))}
+	bs := &boxSpec{Patience: caisson.Duration(set.patience(s))}
 	if set.own != nil {
 		bs.Patience *= ownTimes
 	}
@@ -169,6 +170,17 @@ func (set *setting) boxSpec(s *engine.Spec) (*boxSpec, error) {
 	}
 	bs.QEMU = isolate.Program{Args: append([]string{set.base.QEMU.Path}, args...), Dir: "/"}
 	return bs, nil
+}
+
+// patience is how long a guest may take until its agent answers: with a part of a
+// processor it takes the longer.
+func (set *setting) patience(s *engine.Spec) time.Duration {
+	const one, most = 1000, 10
+	limit := set.opts.bootTime(set.accel)
+	if share := s.Limits.CPUs; set.cgroup && share > 0 && share < one {
+		limit = min(limit*one/time.Duration(share), limit*most)
+	}
+	return limit
 }
 
 // mapIDs gives QEMU's ids their places on the host. Inside it has those of the

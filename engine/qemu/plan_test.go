@@ -224,6 +224,9 @@ func TestPlanLimits(t *testing.T) {
 	if g := bs.Box.Cgroup; g.CPUs != 500 || g.Memory < m.Memory+machine.CodeCache+hostReserve {
 		t.Errorf("on the host: %+v", g)
 	}
+	if got, want := bs.Patience.Std(), 2*set.opts.bootTime(set.accel); got != want {
+		t.Errorf("half a processor has %v to boot, want %v", got, want)
+	}
 	for limit, want := range map[caisson.Bytes]caisson.Bytes{0: set.opts.Disk, 80 * caisson.MiB: 80 * caisson.MiB} {
 		s.Limits.Disk = limit
 		if got := set.layerSize(s); got != want {
