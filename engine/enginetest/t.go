@@ -162,7 +162,8 @@ func (t *T) rootFS(base, image string) *engine.RootFS {
 	switch {
 	case !t.features.Disk:
 	case image == t.real(t.h.RootFS):
-		root.Disk = t.disk
+		// With a name it is an image that others follow: a state of it is worth saving.
+		root.Disk, root.Image = t.disk, "enginetest"
 	default:
 		root.Disk = filepath.Join(base, "rootfs.ext4")
 		t.ok(writeDisk(t.ctx, root.Disk, image), "write a disk")
