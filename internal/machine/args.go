@@ -136,12 +136,24 @@ func (b *builder) processor() error {
 		}
 		smp += fmt.Sprintf(",sockets=%d,cores=%d,threads=%d", t.Sockets, t.Cores, t.Threads)
 	}
-	accel := s.Accel
-	if accel == TCG {
-		accel += fmt.Sprintf(",tb-size=%d", CodeCache/mebibyte)
-	}
-	b.add("-accel", accel, "-cpu", model, "-smp", smp, "-m", fmt.Sprintf("%dM", s.Memory/mebibyte))
+	b.add("-accel", b.accel(), "-cpu", model, "-smp", smp, "-m", fmt.Sprintf("%dM", s.Memory/mebibyte))
 	return nil
+}
+
+// accel is the accelerator with its options.
+func (b *builder) accel() string {
+	if b.s.Accel != TCG {
+		return b.s.Accel
+	}
+	accel := fmt.Sprintf("%s,tb-size=%d", TCG, CodeCache/mebibyte)
+	if b.s.CPUs > 1 && !b.q.AtLeast(8, 1) {
+		// Until 8.1 QEMU could translate code that another processor was just changing,
+		// and keep what it had seen. Linux changes its own while it runs: a guest then
+		// executes a breakpoint for ever that is no longer there. In one thread only one
+		// processor runs at a time.
+		accel += ",thread=single"
+	}
+	return accel
 }
 
 // boot is the kernel with its parameters.

@@ -95,6 +95,35 @@ func TestArgs(t *testing.T) {
 	}
 }
 
+// TestArgsThreads holds that processors that are emulated have threads of their own
+// only where QEMU can do that.
+func TestArgsThreads(t *testing.T) {
+	for _, test := range []struct {
+		accel        string
+		cpus         int
+		major, minor int
+		single       bool
+	}{
+		{TCG, 2, 5, 2, true},
+		{TCG, 2, 8, 0, true},
+		{TCG, 2, 8, 1, false},
+		{TCG, 2, 10, 0, false},
+		{TCG, 1, 7, 2, false},
+		{TCG, 0, 7, 2, false},
+		{KVM, 2, 7, 2, false},
+	} {
+		s, q := small(), whole()
+		s.Accel, s.CPUs, q.Version = test.accel, test.cpus, qmp.Version{Major: test.major, Minor: test.minor}
+		args, err := q.Args(s)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got := strings.Contains(strings.Join(args, " "), "thread=single"); got != test.single {
+			t.Errorf("%d processors by %s of version %s: one thread for all is %v, want %v", test.cpus, test.accel, q.Version, got, test.single)
+		}
+	}
+}
+
 func TestArgsRefuses(t *testing.T) {
 	tests := []struct {
 		name string
