@@ -49,7 +49,7 @@ func newBench() (*bench, error) {
 	if registry := os.Getenv("CAISSON_TEST_REGISTRY"); registry != "" {
 		settings += fmt.Sprintf("[image]\nhttp = [%q]\n", registry)
 	}
-	settings += fmt.Sprintf("[warm.%s]\nengine = \"qemu\"\nimage = %q\nmemory = %q\n", machinePool, b.smallImage(), pooledMemory)
+	settings += fmt.Sprintf("[warm.%s]\nengine = \"qemu\"\nimage = %q\nmemory = %q\n", machinePool, b.smallImage(), savedMemory)
 	if err := os.WriteFile(b.config(), []byte(settings), 0o600); err != nil {
 		return nil, err
 	}
