@@ -12,6 +12,7 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -112,11 +113,46 @@ func TestLogDiskFull(t *testing.T) {
 	if exit.Code != 3 || !strings.Contains(exit.Message, "bytes of output were lost: no space left on device") {
 		t.Errorf("exit = %+v, want code 3 and what was lost", exit)
 	}
-	var kept, lost int
-	log := k.log()
-	kept = len(log[tasklog.Stdout])
+	var lost int
+	kept := len(k.log()[tasklog.Stdout])
 	if _, err := fmt.Sscanf(exit.Message, "%d bytes", &lost); err != nil || kept+lost != 3_000_000 {
-		t.Errorf("kept %d, lost %d, %v, want 3000000 together", kept, lost, err)
+		t.Errorf("kept %d, %q, %v, want 3000000 together", kept, exit.Message, err)
+	}
+	if err := k.Destroy(k.ctx()); err != nil {
+		t.Error(err)
+	}
+}
+
+// Where there is no room for the log to tell of what it has lost, the exit tells it
+// all the same, and once.
+func TestLogNoRoom(t *testing.T) {
+	const before = 4000 // what fits is more than an exit takes
+	s := spec(t, fmt.Sprintf("yes | head -c %d; while [ ! -e go ]; do sleep 0.01; done; yes | head -c 3000; exit 3", before))
+	k := start(t, s)
+	for len(k.log()[tasklog.Stdout]) < before {
+		time.Sleep(time.Millisecond)
+	}
+	status, err := k.Status(k.ctx())
+	if err != nil {
+		t.Fatal(err)
+	}
+	info, err := os.Stat(s.Log)
+	if err != nil {
+		t.Fatal(err)
+	}
+	// A limit of the keeper's stands for a full disk.
+	var limit unix.Rlimit
+	if err := unix.Prlimit(status.PID, unix.RLIMIT_FSIZE, nil, &limit); err != nil {
+		t.Fatal(err)
+	}
+	limit.Cur = uint64(info.Size())
+	if err := unix.Prlimit(status.PID, unix.RLIMIT_FSIZE, &limit, nil); err != nil {
+		t.Fatal(err)
+	}
+	k.letGo()
+	const want = "3000 bytes of output were lost: file too large"
+	if exit := k.wait(); exit.Code != 3 || exit.Message != want {
+		t.Errorf("exit = %+v, want code 3 and %q", exit, want)
 	}
 	if err := k.Destroy(k.ctx()); err != nil {
 		t.Error(err)

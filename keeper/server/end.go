@@ -255,10 +255,13 @@ func (k *keeper) memoryLimit() string {
 // conclude makes the log and then the exit durable, and tells everyone.
 func (k *keeper) conclude(exit *caisson.Exit) {
 	k.shut()
-	if err := k.output.close(); err != nil {
+	err := k.output.close()
+	lost, why := k.output.log.Lost()
+	// That the log can't tell of losses either is no other news than they are.
+	if err != nil && (lost == 0 || !errors.Is(err, why)) {
 		note(exit, "log: "+err.Error())
 	}
-	if lost, why := k.output.log.Lost(); lost > 0 {
+	if lost > 0 {
 		note(exit, strconv.FormatInt(lost, 10)+" bytes of output were lost: "+why.Error())
 	}
 	if err := k.files.writeExit(exit); err != nil {
