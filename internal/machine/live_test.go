@@ -7,6 +7,7 @@ import (
 	"net"
 	"os"
 	"path/filepath"
+	"slices"
 	"testing"
 	"time"
 
@@ -88,6 +89,14 @@ func TestAccepted(t *testing.T) {
 					d.Base.Path = put(t, filepath.Join(dir, `base,"1`), make([]byte, 1<<20))
 				}
 			}
+			if s.Network != nil {
+				own := *s.Network
+				own.Forwards = slices.Clone(own.Forwards)
+				for i := range own.Forwards {
+					own.Forwards[i].Port = freePort(t, own.Forwards[i].Protocol)
+				}
+				s.Network = &own
+			}
 			p := live(t, s)
 			status, err := p.qmp.Status(within(t))
 			if err != nil || status.Running {
@@ -100,6 +109,25 @@ func TestAccepted(t *testing.T) {
 			}
 		})
 	}
+}
+
+// freePort returns a port of this host's that nobody has.
+func freePort(t *testing.T, protocol string) int {
+	t.Helper()
+	if protocol == "udp" {
+		c, err := net.ListenPacket(protocol, ":0")
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer c.Close()
+		return c.LocalAddr().(*net.UDPAddr).Port
+	}
+	l, err := net.Listen(protocol, ":0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	return l.Addr().(*net.TCPAddr).Port
 }
 
 // sameSize compares what QEMU sees of a disk.
