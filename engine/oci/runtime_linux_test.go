@@ -13,6 +13,7 @@ import (
 	"github.com/caissonrun/caisson"
 	"github.com/caissonrun/caisson/engine"
 	"github.com/caissonrun/caisson/engine/oci"
+	"github.com/caissonrun/caisson/internal/cgroup"
 )
 
 // rootOnly is for tests with OCI runtimes.
@@ -121,12 +122,15 @@ func TestHangingRuntime(t *testing.T) {
 	rootOnly(t)
 	mark := fmt.Sprintf("4%d", os.Getpid())
 	slow := fakeRuntime(t, "slow", "crun version 1.99.0", "sleep "+mark+" & sleep "+mark)
-	f, err := newEngine(t, oci.Options{Use: slow}).Probe(t.Context())
+	f, err := newEngine(t, oci.Options{Use: slow, Installation: mark}).Probe(t.Context())
 	if err != nil || f.Usable || why(&f, "runtime "+slow) == "" {
 		t.Errorf("Probe = usable %v, %+v, %v", f.Usable, f.Missing, err)
 	}
 	if out, err := exec.Command("pgrep", "-f", "sleep "+mark).Output(); err == nil {
 		t.Errorf("of the runtime live on: %s", out)
+	}
+	if left, err := cgroup.List("caissonoci-" + mark + "-"); err != nil || len(left) > 0 {
+		t.Errorf("control groups left: %v, %v", left, err)
 	}
 }
 

@@ -112,6 +112,8 @@ func (b *Sandboxes) Create(ctx context.Context, p *Plan) (_ engine.Sandbox, err 
 	if err := writeProgram(run, p.program(kept)); err != nil {
 		return fail(err)
 	}
+	// A keeper that is ended while it makes the sandbox can't remove its group.
+	undo.Add(func() error { return endGroup(rec.Cgroup) })
 	client, err := b.launcher.Launch(ctx, kept)
 	if err != nil {
 		return fail(err)
