@@ -408,12 +408,11 @@ while :; do sleep 0.05; done`)
 	}
 }
 
-// An orphan that holds the program's output does not hold up the end of the task.
+// An orphan that holds the program's output does not hold up the end of the task:
+// this one would for a day.
 func TestOrphan(t *testing.T) {
-	began := time.Now()
-	exit := run(t, operator(t, "(trap '' TERM HUP; sleep 60) & exit 0"), newSpec(t, `{}`))
-	if took := time.Since(began); exit.Status() != 0 || took > 30*time.Second {
-		t.Errorf("exit %+v after %v", exit, took)
+	if exit := run(t, operator(t, "(trap '' TERM HUP; sleep 86400) & exit 0"), newSpec(t, `{}`)); exit.Status() != 0 {
+		t.Errorf("exit %+v", exit)
 	}
 }
 
