@@ -6,6 +6,7 @@ COMMIT   ?= $(shell git rev-parse HEAD 2>/dev/null)$(shell test -z "$$(git statu
 PACKAGE   = github.com/caissonrun/caisson/internal/version
 LDFLAGS   = -s -w -X $(PACKAGE).version=$(VERSION) -X $(PACKAGE).commit=$(COMMIT)
 KEEPER    = keeper/embedded/caisson-keeper-linux-$(GOARCH)
+GUEST     = internal/guest/embed/embedded/caisson-guest-linux-$(GOARCH)
 INSIDE    = internal/selftest/embedded/caisson-inside-linux-$(GOARCH)
 export CGO_ENABLED = 0
 
@@ -18,7 +19,7 @@ setup: ## install what tests need from Debian's packages (as root)
 	sh scripts/setup
 
 .PHONY: build
-build: keeper inside ## build bin/caisson, static, with the small programs inside, and what examples run
+build: keeper guest inside ## build bin/caisson, static, with the small programs inside, and what examples run
 	$(GO) build -trimpath -ldflags '$(LDFLAGS)' -o bin/caisson ./cmd/caisson
 	$(GO) build -trimpath -ldflags '-s -w' -o examples/components/registry/aggregate/aggregate ./examples/components/registry/aggregate
 	GOOS=wasip1 GOARCH=wasm $(GO) build -trimpath -o examples/wasm/wordcount.wasm ./examples/wasm
@@ -31,6 +32,11 @@ build: keeper inside ## build bin/caisson, static, with the small programs insid
 .PHONY: keeper
 keeper: ## build the small keeper that is embedded in the binary
 	GOOS=linux $(GO) build -trimpath -ldflags '$(LDFLAGS)' -o $(KEEPER) ./cmd/caisson-keeper
+
+.PHONY: guest
+guest: ## build the agent of virtual machines that is embedded in the binary
+	GOOS=linux $(GO) build -trimpath -ldflags '$(LDFLAGS)' -o $(GUEST) ./cmd/caisson-guest
+	gzip -9nf $(GUEST)
 
 .PHONY: inside
 inside: ## build the small program that selftest runs in sandboxes
@@ -56,11 +62,15 @@ test: setup build check ## install what tests need, then check and test everythi
 
 .PHONY: race
 race: ## the tests of what runs in parallel, under the race detector
-	CGO_ENABLED=1 $(GO) test -race ./executor/... ./engine/mem/... ./keeper/... ./stage/... ./mount/...
+	CGO_ENABLED=1 $(GO) test -race ./executor/... ./engine/mem/... ./keeper/... ./stage/... ./mount/... ./internal/guest/...
 
 .PHONY: conformance
 conformance: build ## run the conformance suite on every engine and print the table of rules
 	sh scripts/conformance
+
+.PHONY: conformance-v2
+conformance-v2: build ## run the suites of native and oci in a machine with systemd and cgroup v2
+	sh scripts/conformance-v2
 
 .PHONY: selftest
 selftest: build ## try attacks on every engine and runtime here, and write the scoreboard
@@ -88,4 +98,4 @@ fmt-check:
 
 .PHONY: clean
 clean: ## remove what make has built
-	rm -rf bin examples/wasm/*.wasm examples/script/sign.key examples/proxy/server examples/components/registry/aggregate/aggregate examples/components/registry/datasets/*.csv keeper/embedded/caisson-keeper-* internal/selftest/embedded/caisson-inside-*
+	rm -rf bin examples/wasm/*.wasm examples/script/sign.key examples/proxy/server examples/components/registry/aggregate/aggregate examples/components/registry/datasets/*.csv keeper/embedded/caisson-keeper-* internal/guest/embed/embedded/caisson-guest-* internal/selftest/embedded/caisson-inside-*

@@ -89,6 +89,7 @@ const (
 	OpExec     Op = "exec"
 	OpFiles    Op = "files"
 	OpStats    Op = "stats"
+	OpDisplay  Op = "display"
 	OpStageOut Op = "stage out"
 	OpDestroy  Op = "destroy"
 	OpRecover  Op = "recover"

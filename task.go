@@ -37,32 +37,34 @@ type Task struct {
 	Module  string   `json:"module,omitempty"`  // a WebAssembly module: path, URL or OCI artifact
 	Machine *Machine `json:"machine,omitempty"` // a virtual machine
 
-	Group      string            `json:"group,omitempty"`       // a name or id, in addition to user's
-	Hostname   string            `json:"hostname,omitempty"`    // empty: the engine's choice
-	StopSignal string            `json:"stop_signal,omitempty"` // such as "TERM", the default
-	Privileged bool              `json:"privileged,omitempty"`
-	Devices    []Device          `json:"devices,omitempty"`
-	GPUs       string            `json:"gpus,omitempty"` // "all", a count, or "device=ID,ID", as in Docker
-	Registry   *Registry         `json:"registry,omitempty"`
-	Inputs     []Input           `json:"inputs,omitempty"`
-	Outputs    []Output          `json:"outputs,omitempty"`
-	Mounts     []Mount           `json:"mounts,omitempty"`
-	Network    Network           `json:"network,omitzero"`
-	Ports      []Port            `json:"ports,omitempty"`
-	DNS        *DNS              `json:"dns,omitempty"`
-	Proxies    map[string]Proxy  `json:"proxies,omitempty"` // by name, [a-z]{3,22}
-	Displays   []Display         `json:"displays,omitempty"`
-	Limits     Limits            `json:"limits,omitzero"`
-	Timeout    Duration          `json:"timeout,omitempty"` // of the main program; 0: none
-	Grace      Duration          `json:"grace,omitempty"`   // between stop signal and kill; 0: DefaultGrace
-	Keep       Duration          `json:"keep,omitempty"`    // how long the sandbox is kept after its end
-	Retry      Retry             `json:"retry,omitzero"`
-	Pre        []Step            `json:"pre,omitempty"`
-	Post       []Step            `json:"post,omitempty"`
-	Finally    []Step            `json:"finally,omitempty"`
-	Sidecars   []Step            `json:"sidecars,omitempty"`
-	Success    Success           `json:"success,omitzero"`
-	Secrets    map[string]Secret `json:"secrets,omitempty"` // by name
+	Group      string           `json:"group,omitempty"`       // a name or id, in addition to user's
+	Hostname   string           `json:"hostname,omitempty"`    // empty: the engine's choice
+	StopSignal string           `json:"stop_signal,omitempty"` // such as "TERM", the default
+	Privileged bool             `json:"privileged,omitempty"`
+	Devices    []Device         `json:"devices,omitempty"`
+	GPUs       string           `json:"gpus,omitempty"` // "all", a count, or "device=ID,ID", as in Docker
+	Registry   *Registry        `json:"registry,omitempty"`
+	Inputs     []Input          `json:"inputs,omitempty"`
+	Outputs    []Output         `json:"outputs,omitempty"`
+	Mounts     []Mount          `json:"mounts,omitempty"`
+	Network    Network          `json:"network,omitzero"`
+	Ports      []Port           `json:"ports,omitempty"`
+	DNS        *DNS             `json:"dns,omitempty"`
+	Proxies    map[string]Proxy `json:"proxies,omitempty"` // by name, [a-z]{3,22}
+	Displays   []Display        `json:"displays,omitempty"`
+	Limits     Limits           `json:"limits,omitzero"`
+	Timeout    Duration         `json:"timeout,omitempty"` // of the main program; 0: none
+	Grace      Duration         `json:"grace,omitempty"`   // between stop signal and kill; 0: DefaultGrace
+	Keep       Duration         `json:"keep,omitempty"`    // how long the sandbox is kept after its end
+	// Forkable keeps all that a copy of the running sandbox needs inside of it.
+	Forkable bool              `json:"forkable,omitempty"`
+	Retry    Retry             `json:"retry,omitzero"`
+	Pre      []Step            `json:"pre,omitempty"`
+	Post     []Step            `json:"post,omitempty"`
+	Finally  []Step            `json:"finally,omitempty"`
+	Sidecars []Step            `json:"sidecars,omitempty"`
+	Success  Success           `json:"success,omitzero"`
+	Secrets  map[string]Secret `json:"secrets,omitempty"` // by name
 	// Options is what only the chosen engine knows, checked against its schema.
 	Options json.RawMessage `json:"options,omitempty"`
 }
@@ -268,12 +270,22 @@ type Proxy struct {
 	Upstream string `json:"upstream"`
 }
 
-// A Display is a screen that the sandbox offers.
+// A Display is a screen that the sandbox offers: a machine's own, or a VNC server
+// that the task runs, which listens at Socket or at Port.
 type Display struct {
-	Name   string `json:"name"`
-	Width  int    `json:"width,omitempty"`  // pixels
-	Height int    `json:"height,omitempty"` // pixels
+	Name        string `json:"name"`
+	Description string `json:"description,omitempty"`
+	// Socket is a path of a unix socket in the work folder: relative to it, or
+	// absolute inside of the sandbox.
+	Socket string `json:"socket,omitempty"`
+	// Port is one of TCP on the sandbox's own loopback network.
+	Port   int `json:"port,omitempty"`
+	Width  int `json:"width,omitempty"`  // pixels
+	Height int `json:"height,omitempty"` // pixels
 }
+
+// Server reports whether d is a VNC server of the task's.
+func (d *Display) Server() bool { return d.Socket != "" || d.Port != 0 }
 
 // A Device is a host device given to the sandbox, if the operator permits it.
 // In a document it may be written "HOST[:TARGET[:rwm]]".

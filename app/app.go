@@ -96,6 +96,9 @@ type Options struct {
 	// the task's id is appended. Empty: none can be started, and what is left
 	// to do for a task is done by the next Recover or Attend.
 	Attend []string
+	// Fill is the argv that fills a warm pool with the same configuration; its name is
+	// appended. Empty: pools are filled by Executor.Fill only.
+	Fill []string
 	// AttendEnv are variables, NAME=value, that attendants need for that.
 	AttendEnv []string
 	// Progress is told how far the staging of inputs is, see executor.Options.
@@ -161,6 +164,10 @@ func New(cfg *Config, opts *Options) (*App, error) {
 	if err != nil {
 		return nil, err
 	}
+	warm, err := pools(cfg)
+	if err != nil {
+		return nil, err
+	}
 	runner := components(cfg, opts, images, logger)
 	composite := opts.Composite
 	if composite == nil {
@@ -172,6 +179,7 @@ func New(cfg *Config, opts *Options) (*App, error) {
 		Mounters: mounters, Stagers: stagers, Images: images,
 		Attend: opts.Attend, AttendEnv: append(places(), opts.AttendEnv...), Progress: opts.Progress, Pulled: opts.Pulled, Logger: logger,
 		Fingerprint: fingerprint(cfg), Composite: composite,
+		Pools: warm, Fill: opts.Fill, Settings: settings(cfg),
 		Proxies: upstreams, Lookup: opts.Lookup, Dial: opts.Dial, Roots: opts.Roots,
 	})
 	if err != nil {

@@ -25,8 +25,11 @@ func load(t *testing.T) *app.Config {
 	t.Helper()
 	dir := t.TempDir()
 	cfg, err := app.LoadConfig(&app.ConfigOptions{
-		Environ: []string{"CAISSON_STATE=" + filepath.Join(dir, "state"), "CAISSON_RUNTIME=" + filepath.Join(dir, "run")},
-		Dir:     dir, System: dir,
+		Environ: []string{
+			"CAISSON_STATE=" + filepath.Join(dir, "state"), "CAISSON_RUNTIME=" + filepath.Join(dir, "run"),
+			"CAISSON_ENGINE_QEMU_KERNEL_ROOT=" + filepath.Join(dir, "none"),
+		},
+		Dir: dir, System: dir,
 	})
 	if err != nil {
 		t.Fatal(err)

@@ -6,15 +6,13 @@ import (
 	"net/http"
 	"net/netip"
 	"os"
-	"path/filepath"
 	"strings"
 	"testing"
-
-	v1 "github.com/google/go-containerregistry/pkg/v1"
+	"time"
 
 	"github.com/caissonrun/caisson"
 	"github.com/caissonrun/caisson/app"
-	"github.com/caissonrun/caisson/internal/testimage"
+	"github.com/caissonrun/caisson/internal/machine/machinetest"
 )
 
 // TestGatewaysAlike holds that proxies, allow-lists and brokered secrets are the
@@ -24,15 +22,8 @@ func TestGatewaysAlike(t *testing.T) {
 	if os.Geteuid() != 0 {
 		t.Skip("an ordinary user's engines for images have no networks")
 	}
-	archive := filepath.Join(t.TempDir(), "busybox.tar")
 	const name = "caisson-test/gateways:1"
-	img, err := testimage.Busybox(v1.Config{})
-	if err == nil {
-		err = testimage.WriteArchive(img, archive, name)
-	}
-	if err != nil {
-		t.Fatal(err)
-	}
+	archive := busyboxArchive(t, name)
 	for _, c := range []struct{ name, engine, runtime, image string }{
 		{"builtin", "oci", "builtin", "docker-archive:" + archive},
 		{"crun", "oci", "crun", "docker-archive:" + archive},
@@ -47,10 +38,31 @@ func TestGatewaysAlike(t *testing.T) {
 					cfg.Engine.Docker.Host = daemon(t, archive)
 				}
 			})
-			proxyAndBroker(t, a, c.image)
+			proxyAndBroker(t, a, c.image, true)
 			allowAlone(t, a, c.image)
 		})
 	}
+}
+
+// TestGatewaysOfMachines holds the same of virtual machines, for root and for
+// ordinary users. Their steps share no network.
+func TestGatewaysOfMachines(t *testing.T) {
+	if testing.Short() {
+		t.Skip("it boots guests")
+	}
+	machinetest.QEMU(t)
+	k := machinetest.Kernel(t, machinetest.Whole)
+	archive := busyboxArchive(t, "caisson-test/gateways:1")
+	a := gatewayApp(t, func(cfg *app.Config) {
+		cfg.Executor.Prefer = []string{"qemu"}
+		q := &cfg.Engine.Qemu
+		q.KernelRoot, q.Kernel, q.Modules, q.Accel, q.Type, q.BootTime = "", k.Image, k.Modules, []string{"tcg"}, []string{"q35"}, caisson.Duration(4*time.Minute)
+	})
+	if os.Geteuid() == 0 {
+		proxyAndBroker(t, a, "docker-archive:"+archive, false)
+	}
+	// One guest is what there is time for where all tests are to be quick.
+	allowAlone(t, a, "docker-archive:"+archive)
 }
 
 // gatewayApp returns an app whose upstream tells its path, and whose broker's
@@ -71,13 +83,14 @@ func gatewayApp(t *testing.T, change func(*app.Config)) *app.App {
 	}, change)
 }
 
-// proxyAndBroker runs steps beside each other without any network.
-func proxyAndBroker(t *testing.T, a *app.App, image string) {
+// proxyAndBroker runs a program without any network, and with it steps beside each
+// other where their engine has sidecars.
+func proxyAndBroker(t *testing.T, a *app.App, image string, sidecars bool) {
 	t.Helper()
 	get := func(path string) []caisson.Step {
 		return []caisson.Step{{Program: caisson.Program{Run: "wget -qO- http://app/" + path}}}
 	}
-	out, result := runGated(t, a, &caisson.Task{
+	task := &caisson.Task{
 		Program: caisson.Program{Image: image, Run: `
 wget -qO- http://app/main
 wget -qO- --header "X-Key: $TOKEN" http://api.example/
@@ -85,14 +98,21 @@ timeout 5 wget -qO- http://93.184.215.40/ 2>/dev/null && echo "there is another 
 env | grep -q ` + token + ` && echo "the value is inside"
 while [ ! -e seen ]; do sleep 0.1; done`},
 		Pre: get("pre"), Post: get("post"),
-		Sidecars: []caisson.Step{{Program: caisson.Program{Run: "wget -qO- http://app/sidecar && touch seen; sleep 100"}}},
-		Proxies:  map[string]caisson.Proxy{"app": {Upstream: "mine"}},
-		Secrets:  map[string]caisson.Secret{"TOKEN": {From: "env:X", Broker: &caisson.Broker{Host: "http://api.example", Header: "X-Key"}}},
-	})
+		Proxies: map[string]caisson.Proxy{"app": {Upstream: "mine"}},
+		Secrets: map[string]caisson.Secret{"TOKEN": {From: "env:X", Broker: &caisson.Broker{Host: "http://api.example", Header: "X-Key"}}},
+	}
+	wanted := []string{"mine app /pre\n", "mine app /main\n", "mine app /post\n", "right value: true, you said CAISSON_PLACEHOLDER_"}
+	if sidecars {
+		task.Sidecars = []caisson.Step{{Program: caisson.Program{Run: "wget -qO- http://app/sidecar && touch seen; sleep 100"}}}
+		wanted = append(wanted, "mine app /sidecar\n")
+	} else {
+		task.Pre[0].Run += " && touch seen"
+	}
+	out, result := runGated(t, a, task)
 	if !result.Success {
 		t.Errorf("result %+v", result)
 	}
-	wantLines(t, out, "mine app /pre\n", "mine app /main\n", "mine app /sidecar\n", "mine app /post\n", "right value: true, you said CAISSON_PLACEHOLDER_")
+	wantLines(t, out, wanted...)
 	for _, wrong := range []string{"another way", "is inside", token} {
 		if strings.Contains(out, wrong) {
 			t.Errorf("it said\n%s", out)

@@ -66,6 +66,7 @@ func (ext *Extension) open(_ context.Context, setup *cli.Setup) (*cli.Host, erro
 		return nil, err
 	}
 	opts.Attend, opts.AttendEnv = append([]string{self}, setup.Attend...), setup.AttendEnv
+	opts.Fill = append([]string{self}, setup.Fill...)
 	opts.Progress, opts.Pulled, opts.Moved = setup.Progress, setup.Pulled, setup.Moved
 	if opts.Logger == nil {
 		opts.Logger = setup.Logger

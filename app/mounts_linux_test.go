@@ -8,12 +8,9 @@ import (
 	"strings"
 	"testing"
 
-	v1 "github.com/google/go-containerregistry/pkg/v1"
-
 	"github.com/caissonrun/caisson"
 	"github.com/caissonrun/caisson/app"
 	"github.com/caissonrun/caisson/executor"
-	"github.com/caissonrun/caisson/internal/testimage"
 	"github.com/caissonrun/caisson/keeper"
 	"github.com/caissonrun/caisson/keeper/keepertest"
 )
@@ -74,15 +71,8 @@ func TestMountsAlike(t *testing.T) {
 	if os.Geteuid() != 0 {
 		t.Skip("an ordinary user's volumes belong to that user")
 	}
-	archive := filepath.Join(t.TempDir(), "busybox.tar")
 	const name = "caisson-test/mounts:1"
-	img, err := testimage.Busybox(v1.Config{})
-	if err == nil {
-		err = testimage.WriteArchive(img, archive, name)
-	}
-	if err != nil {
-		t.Fatal(err)
-	}
+	archive := busyboxArchive(t, name)
 	for _, c := range []struct{ engine, image string }{
 		{"native", ""}, {"oci", "docker-archive:" + archive}, {"docker", name},
 	} {

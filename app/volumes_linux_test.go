@@ -13,13 +13,10 @@ import (
 	"testing"
 	"time"
 
-	v1 "github.com/google/go-containerregistry/pkg/v1"
-
 	"github.com/caissonrun/caisson"
 	"github.com/caissonrun/caisson/app"
 	"github.com/caissonrun/caisson/engine"
 	"github.com/caissonrun/caisson/executor"
-	"github.com/caissonrun/caisson/internal/testimage"
 	"github.com/caissonrun/caisson/mount/volume"
 )
 
@@ -37,15 +34,8 @@ func TestVolumesAlike(t *testing.T) {
 	if os.Geteuid() != 0 {
 		t.Skip("an ordinary user's volumes belong to that user")
 	}
-	archive := filepath.Join(t.TempDir(), "busybox.tar")
 	const name = "caisson-test/volumes:1"
-	img, err := testimage.Busybox(v1.Config{})
-	if err == nil {
-		err = testimage.WriteArchive(img, archive, name)
-	}
-	if err != nil {
-		t.Fatal(err)
-	}
+	archive := busyboxArchive(t, name)
 	cfg, local := load(t), "docker-archive:"+archive
 	cfg.Engine.Docker.Host = daemon(t, archive)
 	v := &voyage{T: t, store: volume.NewStore(filepath.Join(cfg.State, "volumes"))}
@@ -66,9 +56,11 @@ func TestVolumesAlike(t *testing.T) {
 		if s.runtime != "" {
 			cfg.Engine.OCI.Runtime = s.runtime
 		}
-		if v.app, err = app.New(cfg, nil); err != nil {
+		a, err := app.New(cfg, nil)
+		if err != nil {
 			t.Fatal(err)
 		}
+		v.app = a
 		v.visit(i, &s)
 		if err := v.app.Close(); err != nil {
 			t.Errorf("Close = %v", err)
@@ -81,7 +73,7 @@ func TestVolumesAlike(t *testing.T) {
 func inside(t *testing.T) string {
 	t.Helper()
 	path := filepath.Join(t.TempDir(), "inside.wasm")
-	cmd := exec.CommandContext(t.Context(), "go", "build", "-o", path, "github.com/caissonrun/caisson/engine/enginetest/inside")
+	cmd := exec.CommandContext(t.Context(), "go", "build", "-buildvcs=false", "-ldflags=-s -w", "-o", path, "github.com/caissonrun/caisson/engine/enginetest/inside")
 	cmd.Env = append(os.Environ(), "GOOS=wasip1", "GOARCH=wasm")
 	if out, err := cmd.CombinedOutput(); err != nil {
 		t.Fatalf("go build: %v\n%s", err, out)

@@ -50,7 +50,7 @@ network: {allow: ["example.com:443", "*.example.org:443", "192.0.2.1:5432", "[20
 ports: [{port: 80, host_port: 8080, host_ip: "::1", protocol: udp}]
 dns: {search: [example.com], options: ["ndots:2"]}
 proxies: {artifacts: {upstream: store}}
-displays: [{name: main, width: 1280, height: 800}]
+displays: [{name: main, width: 1280, height: 800}, {name: vnc, description: the desktop, socket: run/vnc.sock}, {name: web, port: 5900}]
 limits: {cpus: 0.5, memory: 256m, pids: 64, disk: 1.5g, log: 1048576, files: 1024}
 timeout: 30
 grace: 1m30s
@@ -114,11 +114,13 @@ func TestParseEveryField(t *testing.T) {
 			{Type: "volume", Source: "named", Target: "/v", ReadOnly: true},
 			{Type: "tmpfs", Target: "/t", Opts: map[string]string{"size": "64m", "mode": "1777"}},
 		},
-		Network:  caisson.Network{Mode: "allow", Allow: []string{"example.com:443", "*.example.org:443", "192.0.2.1:5432", "[2001:db8::1]:80"}},
-		Ports:    []caisson.Port{{Port: 80, HostPort: 8080, HostIP: "::1", Protocol: "udp"}},
-		DNS:      &caisson.DNS{Search: []string{"example.com"}, Options: []string{"ndots:2"}},
-		Proxies:  map[string]caisson.Proxy{"artifacts": {Upstream: "store"}},
-		Displays: []caisson.Display{{Name: "main", Width: 1280, Height: 800}},
+		Network: caisson.Network{Mode: "allow", Allow: []string{"example.com:443", "*.example.org:443", "192.0.2.1:5432", "[2001:db8::1]:80"}},
+		Ports:   []caisson.Port{{Port: 80, HostPort: 8080, HostIP: "::1", Protocol: "udp"}},
+		DNS:     &caisson.DNS{Search: []string{"example.com"}, Options: []string{"ndots:2"}},
+		Proxies: map[string]caisson.Proxy{"artifacts": {Upstream: "store"}},
+		Displays: []caisson.Display{
+			{Name: "main", Width: 1280, Height: 800}, {Name: "vnc", Description: "the desktop", Socket: "run/vnc.sock"}, {Name: "web", Port: 5900},
+		},
 		Limits: caisson.Limits{
 			CPUs: 500, Memory: 256 * caisson.MiB, PIDs: 64, Disk: 1536 * caisson.MiB, Log: caisson.MiB, Files: 1024,
 		},

@@ -456,6 +456,7 @@ func checkPorts(o *fields.Found) {
 }
 
 func checkDisplays(o *fields.Found) {
+	checkScreens(o)
 	taken := map[string]bool{}
 	each(o, "displays", "name", func(_, name *fields.Value, below string) {
 		if taken[name.Text] {
@@ -463,6 +464,26 @@ func checkDisplays(o *fields.Found) {
 		}
 		taken[name.Text] = true
 	})
+}
+
+// checkScreens sees to it that at most one display is nobody's VNC server.
+func checkScreens(o *fields.Found) {
+	list := o.Value("displays")
+	if list == nil || list.Kind != fields.List {
+		return
+	}
+	first := -1
+	for i, item := range list.Items {
+		if item.Lookup("socket") != nil || item.Lookup("port") != nil {
+			continue
+		}
+		if first >= 0 {
+			below := "displays[" + strconv.Itoa(i) + "]"
+			o.ProblemIn(item, below, "displays[%d] is the machine's screen already; give socket or port of a VNC server", first)
+			return
+		}
+		first = i
+	}
 }
 
 // stepLists are the fields that list steps.

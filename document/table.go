@@ -160,22 +160,24 @@ func machineType() *fields.Type {
 		Fields: []fields.Field{
 			{
 				Name: "image", Type: line("a disk image's path, URL or name in a registry"),
-				Default: "the task's `image`",
-				Doc:     "The disk image: a file, a URL or a name in a registry.",
+				Default: "the task's `image`", Examples: []any{"./disk.qcow2", "https://example.com/vm.tar.zst", "oci://example.com/team/vm:1"},
+				Doc: "The disk image: a file; a URL, which needs a digest; or an artifact of a registry, to which `registry` and the operator's " +
+					"policies apply as to images. It is a raw disk, a qcow2 that stands alone, or an archive as `caisson vm build` makes it, and is kept as images are. " +
+					"A name with a colon is of a registry also without `oci://`. Without it the task's `image` runs in a machine.",
 			},
-			{Name: "sha256", Type: digest(), Doc: "The digest of that disk image."},
+			{Name: "sha256", Type: digest(), Doc: "The digest of that disk image, as it is sent. With it a file is not read again that is kept already."},
 			{
 				Name: "type", Type: word("a machine type such as microvm or q35", `[a-z0-9][a-z0-9.-]{0,31}`),
 				Default: "the best that works", Examples: []any{"microvm", "q35", "pc"}, Doc: "What machine is made.",
 			},
 			{
 				Name: "kernel", Type: word("a kernel's name", `[A-Za-z0-9][A-Za-z0-9._-]{0,127}`),
-				Default: "the image's own",
-				Doc:     "The name of one of the operator's kernels.",
+				Default: "the disk's own, by its boot loader; of an `image`, the operator's choice",
+				Doc:     "The name of one of the operator's kernels, to boot without a boot loader.",
 			},
 			{
 				Name: "cmdline", Type: line("kernel arguments"), Examples: []any{"quiet"},
-				Doc: "What is added to the kernel's command line.",
+				Doc: "What is added to the kernel's command line, where Caisson boots a kernel: for an `image`, or with `kernel`.",
 			},
 			{
 				Name: "firmware", Type: enum("bios", "uefi"), Default: "the machine type's",

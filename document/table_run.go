@@ -40,7 +40,8 @@ func networkFields() []fields.Field {
 		{
 			Name: "displays", Type: list(displayType()), Also: []string{"display", "screens"},
 			Examples: []any{[]any{map[string]any{"name": "main", "width": 1280, "height": 800}}},
-			Doc:      "Screens that the sandbox offers.",
+			Doc: "Screens of the sandbox that `caisson display` and `caisson screenshot` show: a machine's own, or VNC servers that the task " +
+				"runs, see [displays](#displays).",
 		},
 	}
 }
@@ -127,13 +128,25 @@ func dnsType() *fields.Type {
 func displayType() *fields.Type {
 	pixels := func() *fields.Type { return whole("pixels, 1 to 16384", 1, 16384) }
 	return &fields.Type{
-		Form: fields.Object, Want: "a mapping with name, width and height",
+		Form: fields.Object, Want: "a mapping with name, and for a VNC server of the task's with socket or port",
 		Fields: []fields.Field{
 			{Name: "name", Type: name("a display's name"), Required: true, Doc: "The display's name."},
-			{Name: "width", Type: pixels(), Default: "the engine's choice", Doc: "Its width in pixels."},
+			{Name: "description", Type: line("text"), Doc: "What it shows, for people."},
+			{
+				Name: "socket", Type: workPath(), Also: []string{"path"}, Examples: []any{"vnc.sock"},
+				Doc: "The unix socket, in the work folder, at which a VNC server of the task's listens. It must not ask for a password.",
+			},
+			{
+				Name: "port", Type: port(1), Examples: []any{5900},
+				Doc: "The port, on the sandbox's own loopback address, at which a VNC server of the task's listens. Engines without virtual machines need root for it.",
+			},
+			{
+				Name: "width", Type: pixels(), Default: "the engine's choice",
+				Doc: "Its width in pixels: a machine's screen prefers it, and of a task's own server it is told.",
+			},
 			{Name: "height", Type: pixels(), Default: "the engine's choice", Doc: "Its height in pixels."},
 		},
-		Rules: []fields.Rule{fields.Needs("width", "height"), fields.Needs("height", "width")},
+		Rules: []fields.Rule{fields.Needs("width", "height"), fields.Needs("height", "width"), fields.Exclusive("socket", "port")},
 	}
 }
 
@@ -205,6 +218,13 @@ func limitFields() []fields.Field {
 				"the main program, or of the step that failed. `caisson exec` opens it as it was left, with what was " +
 				"still running halted, and `caisson cp` reads it. Then it ends by itself; `caisson rm` ends it at once. " +
 				"Where an engine can't do that (features: `keep`), its files alone are kept.",
+		},
+		{
+			Name: "forkable", Type: toggle(), Default: "false",
+			Doc: "Lets `caisson fork` copy the sandbox while it runs, with its memory: in a virtual machine the work " +
+				"folder is then on a disk of the machine's, and files are copied in before and out afterwards, as " +
+				"nothing of the host can be shared with two machines. Binds and volumes are refused with it. Engines " +
+				"whose forks carry the work folder alone (`caisson engines`) need nothing for it.",
 		},
 		{
 			Name: "retry", Type: retryType(), Also: []string{"retries"},

@@ -32,8 +32,23 @@ func newRefusal(f *Features, spec *Spec) *refusal {
 	r.add(spec.GPUs != "" && !f.GPUs, "gpus", WhatGPUs)
 	r.add(spec.Registry != nil && !f.Registry, "registry", WhatRegistry)
 	r.add(len(spec.Secrets) > 0 && !f.Secrets, "secrets", WhatSecrets)
-	r.add(len(spec.Displays) > 0 && !f.Displays, "displays", WhatDisplays)
+	r.displays(f, spec)
 	return r
+}
+
+// displays looks at who is to show each.
+func (r *refusal) displays(f *Features, spec *Spec) {
+	if len(spec.Displays) > 0 && !f.Displays {
+		r.add(true, "displays", WhatDisplays)
+		return
+	}
+	for i, d := range spec.Displays {
+		field := fmt.Sprintf("displays[%d]", i)
+		r.add(!d.Server() && !f.Screen, field+" without socket or port", WhatScreen)
+		r.add(d.Socket != "" && !f.DisplayServers, field+".socket", WhatServers)
+		r.add(d.Port != 0 && !f.DisplayServers, field+".port", WhatServers)
+		r.add(d.Port != 0 && f.DisplayServers && !f.Networks.Inside, field+".port", WhatPortScreen)
+	}
 }
 
 // program looks at the form of the task.
@@ -43,13 +58,15 @@ func (r *refusal) program(f *Features, spec *Spec) {
 	r.add(spec.Run != "" && !f.Script, "run", WhatScripts)
 	r.add(spec.Image != "" && !f.Image, "image", WhatImages)
 	r.add(spec.RootFS != nil && !f.RootFS, "image", WhatImages)
-	r.add(spec.RootFS == nil && spec.Image == "" && f.ImageOnly, "no image", WhatNoImage)
+	r.add(spec.RootFS == nil && spec.Image == "" && f.ImageOnly && (spec.Machine == nil || !f.Machine), "no image", WhatNoImage)
 	r.add(spec.RootFS != nil && spec.RootFS.Changes != "" && f.RootFS && !f.Overlay, "rootfs.changes", WhatOverlays)
 	r.add(spec.Module != "" && !f.Module, "module", WhatModules)
 	r.add(spec.Machine != nil && !f.Machine, "machine", WhatMachines)
 	r.add(len(spec.Options) > 0 && !f.Options && f.OptionsSchema == nil, "options", WhatOptions)
 	r.add(spec.OptionsAlone() && !f.Options, "options alone", WhatOptions)
 	r.add(len(spec.Input) > 0 && !f.Input, "input", WhatInput)
+	r.add(spec.Forkable && f.Fork == "", "forkable", WhatForks)
+	r.add(spec.Snapshot != "" && !f.Snapshot, "snapshot", WhatForks)
 	if f.OptionsOnly {
 		r.own(spec)
 	}
@@ -125,6 +142,7 @@ func (r *refusal) mounts(f *Features, spec *Spec) {
 		r.add(m.Type == MountBind && !f.Mounts.Bind, field+".type: bind", WhatBinds)
 		r.add(m.Type == MountTmpfs && !f.Mounts.Tmpfs, field+".type: tmpfs", WhatTmpfs)
 		r.add(m.ReadOnly && !f.Mounts.ReadOnly, field+".readonly", WhatReadOnly)
+		r.add(m.Type == MountBind && spec.Forkable && f.Fork == ForkMemory, field+".type: bind, of a task that is forkable", WhatForks)
 	}
 }
 

@@ -16,8 +16,9 @@ func asking() *engine.Spec {
 		User: "1", Group: "1", Hostname: "h", Privileged: true, Devices: []caisson.Device{{}}, GPUs: "all", Registry: &caisson.Registry{},
 		Secrets: []engine.Secret{{}}, Displays: []caisson.Display{{}}, Ports: []caisson.Port{{}}, DNS: &caisson.DNS{},
 		Gateway: &engine.Gateway{For: []string{"proxies.app"}}, Limits: caisson.Limits{CPUs: 1, Memory: 1, PIDs: 1, Disk: 1, Log: 1, Files: 1},
-		Network: caisson.Network{Mode: caisson.NetworkAllow, Attach: []caisson.NetworkAttach{{Name: "lan"}}},
-		Mounts:  []engine.Mount{{Type: engine.MountBind, ReadOnly: true}, {Type: engine.MountTmpfs}},
+		Network:  caisson.Network{Mode: caisson.NetworkAllow, Attach: []caisson.NetworkAttach{{Name: "lan"}}},
+		Mounts:   []engine.Mount{{Type: engine.MountBind, ReadOnly: true}, {Type: engine.MountTmpfs}},
+		Forkable: true, Snapshot: "/s",
 	}
 }
 
@@ -30,6 +31,7 @@ func TestCheckNamesEverything(t *testing.T) {
 		"cmd", "run", "image", "module", "machine", "options", "user", "group", "hostname", "privileged", "devices", "gpus",
 		"registry", "secrets", "displays", "ports", "dns", "proxies.app", "limits.cpus", "limits.memory", "limits.pids", "limits.disk",
 		"limits.log", "limits.files", "network.allow", `network: "lan"`, "mounts[0].type: bind", "mounts[0].readonly", "mounts[1].type: tmpfs",
+		"forkable", "snapshot",
 	} {
 		if !strings.Contains(err.Error(), field) {
 			t.Errorf("the error does not name %s: %v", field, err)
@@ -44,7 +46,7 @@ func TestCheckOK(t *testing.T) {
 	f := &engine.Features{
 		Command: true, Script: true, Image: true, RootFS: true, Module: true, Machine: true, Options: true,
 		User: true, Hostname: true, Privileged: true, Devices: true, GPUs: true, Registry: true, Ports: true, DNS: true, Secrets: true,
-		Displays: true, Gateway: true,
+		Displays: true, Screen: true, Gateway: true, Snapshot: true, Fork: engine.ForkDisk,
 		Limits:   engine.LimitFeatures{CPUs: true, Memory: true, PIDs: true, Disk: true, Log: true, Files: true},
 		Networks: engine.NetworkFeatures{None: true, Default: true, Host: true, Allow: true, Named: true},
 		Mounts:   engine.MountFeatures{Bind: true, Tmpfs: true, ReadOnly: true},
@@ -78,5 +80,22 @@ func TestCheckGivesTheReason(t *testing.T) {
 	want := "create: limits.memory (no memory controller is delegated to this user; delegate it), limits.pids: "
 	if err == nil || !strings.HasPrefix(err.Error(), want) || strings.Contains(err.Error(), "no reason") {
 		t.Errorf("Check = %v, want it to begin with %q", err, want)
+	}
+}
+
+// A task that is to be copied with its memory has nothing of the host's.
+func TestCheckForkable(t *testing.T) {
+	f := &engine.Features{Command: true, Fork: engine.ForkMemory, Snapshot: true, Mounts: engine.MountFeatures{Bind: true, Tmpfs: true}}
+	s := &engine.Spec{Args: []string{"true"}, Forkable: true, Mounts: []engine.Mount{{Type: engine.MountTmpfs}}}
+	if err := f.Check(s); err != nil {
+		t.Errorf("Check = %v, want nil", err)
+	}
+	s.Mounts = append(s.Mounts, engine.Mount{Type: engine.MountBind})
+	if err := f.Check(s); !errors.Is(err, caisson.ErrUnsupported) || !strings.Contains(err.Error(), "mounts[1]") {
+		t.Errorf("Check with a bind = %v, want that it is refused by name", err)
+	}
+	s.Forkable = false
+	if err := f.Check(s); err != nil {
+		t.Errorf("Check of one that is not forkable = %v, want nil", err)
 	}
 }

@@ -22,6 +22,7 @@ type Features struct {
 	Image   bool `json:"image"`   // pulls images by itself
 	RootFS  bool `json:"rootfs"`  // runs a root file system that the executor made ready
 	Overlay bool `json:"overlay"` // RootFS.Changes can be set
+	Disk    bool `json:"disk"`    // with RootFS: as RootFS.Disk
 	// ImageOnly says that every program needs an image.
 	ImageOnly bool `json:"image_only,omitempty"`
 	Module    bool `json:"module"` // with Args as its arguments
@@ -56,6 +57,12 @@ type Features struct {
 	DNS        bool `json:"dns"`
 	Secrets    bool `json:"secrets"`
 
+	// Screen says that a sandbox can have a screen of its own, one.
+	// DisplayServers says that a display can be a VNC server of the task's; one at
+	// a port wants Networks.Inside, too.
+	Screen         bool `json:"screen"`
+	DisplayServers bool `json:"display_servers"`
+
 	// Optional interfaces. The Sandbox (or, where it says so, the Engine or
 	// Process) has the interface if and only if the field is set.
 	Exec     bool `json:"exec"`     // Execer
@@ -63,12 +70,17 @@ type Features struct {
 	Files    bool `json:"files"`    // Filer
 	Stats    bool `json:"stats"`    // StatsReader
 	Pause    bool `json:"pause"`    // Pauser
-	Snapshot bool `json:"snapshot"` // Snapshotter
-	Displays bool `json:"displays"` // Displayer
+	Snapshot bool `json:"snapshot"` // Snapshotter, and Spec.Snapshot
+	Displays bool `json:"displays"` // Displayer, by Screen or DisplayServers
 	Gateway  bool `json:"gateway"`  // Gatekeeper
 	Keep     bool `json:"keep"`     // Spec.Keep: Exec after the program's end
 	Prepare  bool `json:"prepare"`  // Preparer, on the Engine
+	Warm     bool `json:"warm"`     // Assigner, on the Engine
 	Events   bool `json:"events"`   // EventSource
+
+	// Fork is what a copy of a running sandbox has of it: ForkMemory or ForkDisk.
+	// Empty: there can be none.
+	Fork string `json:"fork,omitempty"`
 
 	// Isolation lists what separates the task from the host, such as "pid
 	// namespace", in the words of docs/engines.md.
@@ -83,6 +95,16 @@ type Features struct {
 	// Doc is the engine's documentation for users, in Markdown.
 	Doc string `json:"doc,omitempty"`
 }
+
+// What a copy of a running sandbox has of it.
+const (
+	// ForkMemory says that programs go on in the copy, with the files that there were
+	// at that time (Snapshot).
+	ForkMemory = "memory"
+	// ForkDisk says that the copy has the files of the work folder, and its program
+	// begins anew. The executor does it.
+	ForkDisk = "disk"
+)
 
 // LimitFeatures tells which limits can be enforced.
 type LimitFeatures struct {

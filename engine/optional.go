@@ -129,26 +129,89 @@ type Pauser interface {
 	Resume(ctx context.Context) error
 }
 
-// A Snapshotter is a Sandbox whose whole state can be kept and continued, more
+// A Snapshotter is a Sandbox whose whole state can be kept and gone on from, more
 // than once: Features.Snapshot.
 type Snapshotter interface {
-	// Snapshot writes the sandbox's state to dir, an empty folder. The sandbox
-	// runs on.
+	// Snapshot writes what the sandbox is at one time to dir, an empty folder of the
+	// caller's on this host: its memory, and the disks that it writes to. The sandbox
+	// stands still meanwhile and then runs on; one that is paused stays so. A sandbox
+	// goes on from there by Spec.Snapshot. The state is as trusted as what ran in it,
+	// and holds what that has in memory: secrets, too.
+	//
+	// Errors: ErrEnded if no program runs; ErrUnsupported if the sandbox has
+	// something that can't be copied, such as folders of the host (Spec.Forkable);
+	// ErrAborted. After an error dir is of no use.
 	Snapshot(ctx context.Context, dir string) error
-	// Fork makes another running sandbox from this one, as spec describes it.
-	Fork(ctx context.Context, spec *Spec) (Sandbox, error)
 }
 
-// A Displayer is a Sandbox with screens: Features.Displays.
+// An Originator is a Sandbox that tells what it began with. It belongs to no field
+// of Features.
+type Originator interface {
+	// Origin returns what the sandbox began with. Errors: ErrAborted.
+	Origin(ctx context.Context) (Origin, error)
+}
+
+// An Origin is what a sandbox began with.
+type Origin struct {
+	// From says that it went on from a saved state, in place of beginning anew.
+	From bool `json:"from,omitempty"`
+	// Saved says that its state was saved for others like it.
+	Saved bool `json:"saved,omitempty"`
+	// Why says why it did not go on from a state that there is, or was not saved.
+	Why string `json:"why,omitempty"`
+}
+
+// A Saver is an Engine that keeps states of sandboxes in which nothing of a task has
+// run, so that others like them begin there. It belongs to no field of Features.
+type Saver interface {
+	// SavedStates lists them, the one that was used last first.
+	SavedStates(ctx context.Context) ([]SavedState, error)
+	// RemoveState removes one. Sandboxes that went on from it are not disturbed.
+	// Errors: ErrNotFound; ErrInvalid if that can be no key.
+	RemoveState(ctx context.Context, key string) error
+}
+
+// A SavedState is one that a Saver has.
+type SavedState struct {
+	Key    string        `json:"key"`
+	Engine string        `json:"engine"`
+	Name   string        `json:"name"` // what it is of
+	Size   caisson.Bytes `json:"size"`
+	Made   time.Time     `json:"made"`
+	Used   time.Time     `json:"used"`
+	// By is what it was made by, such as a version of QEMU.
+	By string `json:"by"`
+}
+
+// A Displayer is a Sandbox with screens: Features.Displays. A sandbox of an
+// engine that does not declare them may have the methods, too, and answer
+// ErrUnsupported.
+//
+// Screens can be looked at from Start until the main program has ended, while
+// the sandbox is paused, and with Spec.Keep until that is over. What a task's own
+// VNC server shows it must say itself: a halted one takes connections and says
+// nothing.
 type Displayer interface {
-	// Displays lists the screens. Errors: ErrEnded; ErrAborted.
+	// Displays lists the screens, in the order of Spec.Displays. Nobody who looks
+	// at one notices. Without any the list is empty.
+	//
+	// Errors: ErrEnded; ErrAborted.
 	Displays(ctx context.Context) ([]Display, error)
-	// OpenDisplay connects to a screen by name: a stream of RFB (RFC 6143).
-	// Errors: ErrNotFound if there is no such display; ErrEnded; ErrAborted.
+	// OpenDisplay connects to a screen by name: a stream of RFB (RFC 6143), which
+	// ends with the sandbox. Each call is a viewer of its own, and neither what it
+	// sends nor that it does not read disturbs the sandbox. Whoever else is at a
+	// VNC server of the task's depends on that server.
+	//
+	// ctx bounds the call only. The caller closes the stream.
+	//
+	// Errors: ErrNotFound if there is no such display; ErrUnavailable if nothing
+	// listens there yet; ErrExhausted if too many look; ErrEnded; ErrAborted.
 	OpenDisplay(ctx context.Context, name string) (io.ReadWriteCloser, error)
 }
 
-// A Display is a screen of a sandbox. Sizes are pixels, 0 where unknown.
+// A Display is a screen of a sandbox. Sizes are pixels, 0 where unknown: that of
+// a VNC server of the task's is what the task says, because some servers end when
+// somebody has looked.
 type Display struct {
 	Name        string `json:"name"`
 	Description string `json:"description"`

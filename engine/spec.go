@@ -48,9 +48,11 @@ type Spec struct {
 	RootFS *RootFS `json:"rootfs,omitempty"` // for engines with Features.RootFS
 	// Module is the path on the host of a WebAssembly module, which the caller
 	// has fetched if it was elsewhere. Args are those after its name.
-	Module   string            `json:"module,omitempty"`
-	Machine  *caisson.Machine  `json:"machine,omitempty"`
-	Registry *caisson.Registry `json:"registry,omitempty"`
+	Module  string           `json:"module,omitempty"`
+	Machine *caisson.Machine `json:"machine,omitempty"`
+	// MachineImage is the disk of Machine, ready to be used.
+	MachineImage *MachineImage     `json:"machine_image,omitempty"`
+	Registry     *caisson.Registry `json:"registry,omitempty"`
 	// Options is what only this engine knows; it matches Features.OptionsSchema.
 	Options json.RawMessage `json:"options,omitempty"`
 
@@ -61,7 +63,8 @@ type Spec struct {
 	Work      string `json:"work,omitempty"`
 	WorkOwner Owner  `json:"work_owner"`
 	// Tmp is an empty host folder that appears as /tmp (mode 1777). It lies on
-	// the same limited storage as Work. Empty: the engine makes a tmpfs.
+	// the same limited storage as Work. Empty: the engine makes a tmpfs. With
+	// Features.Disk /tmp may be on the sandbox's own disk in any case.
 	Tmp string `json:"tmp,omitempty"`
 	// WorkLimited says that the caller bounds Work and Tmp to Limits.Disk. The
 	// engine must bound all other places that the task can write to, or refuse.
@@ -102,6 +105,16 @@ type Spec struct {
 	// nobody else alive; Destroy ends it at once. Zero: the end is the end.
 	Keep caisson.Duration `json:"keep,omitempty"`
 
+	// Forkable says that Snapshot will be asked for: all that a copy must have of its
+	// own is to be inside of the sandbox.
+	Forkable bool `json:"forkable,omitempty"`
+	// Snapshot is a folder that a Snapshotter of this engine has written, for a
+	// sandbox with the same image, machine, options and limits (Features.Snapshot): this
+	// one goes on from there. Start then finds the program running, and Log begins with
+	// what it prints from there on. The folder may be removed once Create has returned.
+	// Empty: the sandbox is new.
+	Snapshot string `json:"snapshot,omitempty"`
+
 	// OnExit is a command (argv) that is started once on the host, with
 	// OnExitEnv as its environment, after the program's end is durable, if no
 	// process that called Create, Start or Wait for this sandbox is alive to
@@ -129,7 +142,32 @@ type RootFS struct {
 	// Changes, by an overlay (Features.Overlay). It lies on the same limited
 	// storage as Work, and its own file system takes an overlay's upper folder.
 	// Empty: Path belongs to this sandbox alone and is written directly.
+	// With Disk it is where the engine keeps the disk that the sandbox writes to.
 	Changes string `json:"changes,omitempty"`
+	// Image is its name in the task, for people.
+	Image string `json:"image,omitempty"`
+	// Disk is a raw disk with the root file system as ext4, for engines with
+	// Features.Disk. Many sandboxes share it and nobody writes to it. Path is then the
+	// folder that it was made of, for looking into it: owners and modes are the disk's.
+	Disk string `json:"disk,omitempty"`
+}
+
+// A MachineImage is the disk of a Machine, fetched and unpacked on this host.
+// Nothing in it is trusted; what is said of it here was checked.
+type MachineImage struct {
+	// Disk is the file that nobody may write to, and Format raw or qcow2. What a
+	// qcow2's header says lies below it is not followed.
+	Disk   string `json:"disk"`
+	Format string `json:"format"`
+	// Layer is a qcow2 file that lies on Disk, which every sandbox gets a copy of.
+	// Empty: each begins with an empty one.
+	Layer string        `json:"layer,omitempty"`
+	Size  caisson.Bytes `json:"size"` // of the disk that the guest sees
+	// Machine is the image's own wish (machine.json), under what the task says.
+	Machine json.RawMessage `json:"machine,omitempty"`
+	// Changes is an empty folder of the caller's for what this sandbox writes. It
+	// lies on the same limited storage as Work.
+	Changes string `json:"changes"`
 }
 
 // An Owner is who files belong to on disk.

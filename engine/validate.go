@@ -27,10 +27,12 @@ func (s *Spec) Validate() error {
 	v.add("log", checkHostPath(s.Log, true))
 	v.add("work", checkHostPath(s.Work, false))
 	v.add("tmp", checkHostPath(s.Tmp, false))
+	v.add("snapshot", checkHostPath(s.Snapshot, false))
 	v.add("shared_network", checkHostPath(s.SharedNetwork, false))
 	v.program(s)
 	v.mounts(s.Mounts)
 	v.gateway(s)
+	v.displays(s)
 	v.numbers(s)
 	for _, secret := range s.Secrets {
 		v.secret(&secret)

@@ -40,11 +40,16 @@ const (
 	WhatGateway    = "gateway" // of proxies, allow lists and brokered secrets
 	WhatKeep       = "shells after the end"
 	WhatDisplays   = "displays"
+	WhatScreen     = "screens"         // of a sandbox's own
+	WhatServers    = "display servers" // of a task's own
+	WhatPortScreen = "displays at ports"
 	WhatExec       = "exec"
 	WhatTerminals  = "terminals"
 	WhatEndOfInput = "end of input at a terminal"
 	WhatStats      = "stats"
 	WhatPause      = "pause"
+	WhatForks      = "forks"
+	WhatWarm       = "warm pools"
 )
 
 // The words of Features.Isolation. What an engine lists there, the conformance

@@ -93,6 +93,7 @@ type attendant struct {
 	mounted bool                      // everything in places is there
 	live    map[string]engine.Sandbox // by folder: those that this process has made or found
 	gate    *gate                     // nil: nothing is served
+	waiting bool                      // there is a sandbox of a pool that waits for the main program
 	took    []caisson.Phase           // that no event tells of yet
 }
 
@@ -238,7 +239,7 @@ func (a *attendant) clock(name string) func() {
 // begin begins an attempt.
 func (a *attendant) begin(n int) error {
 	a.closeGate()
-	a.places, a.mounted, a.took = nil, false, nil
+	a.places, a.mounted, a.took, a.waiting = nil, false, nil, false
 	clear(a.live)
 	crash.Point(crash.AttemptBefore)
 	err := a.append(&caisson.Event{Type: caisson.EventAttempt, Attempt: n, State: caisson.StateStaging, Boot: a.boot}, false)
@@ -306,6 +307,9 @@ func (a *attendant) finish() error {
 			return safefs.Sorted(caisson.OpState, "secrets", err)
 		}
 		crash.Point(crash.ForgetAfter)
+		if err := errors.Join(a.forgetFork(), a.dropSpare()); err != nil {
+			return err
+		}
 		crash.Point(crash.ResultBefore)
 		if err := writeJSON(a.task.Result(), result); err != nil {
 			return undecided{err}

@@ -264,19 +264,15 @@ func TestStopErr(t *testing.T) {
 	}
 }
 
-// While one attends to a task, no other does.
+// While one attends to a task, no other does, nor waits for it: this one would not end.
 func TestOneAttendant(t *testing.T) {
 	r := newRig(t)
 	p := r.process()
 	id := p.submit(sh("hold"))
 	wait := p.attendAsync(id, false)
 	r.reached(id, caisson.EventStarted, "main")
-	start := time.Now()
 	if err := r.process().Attend(t.Context(), id, false); !errors.Is(err, caisson.ErrExists) {
 		t.Errorf("second Attend = %v, want ErrExists", err)
-	}
-	if took := time.Since(start); took > 5*time.Second {
-		t.Errorf("it took %v", took)
 	}
 	if err := p.Stop(t.Context(), id, engine.Stop{Reason: caisson.ReasonKilled}); err != nil {
 		t.Error(err)
@@ -308,13 +304,10 @@ func TestLiveSandbox(t *testing.T) {
 		t.Errorf("Stats = %+v, %v", stats, err)
 	}
 	var b strings.Builder
-	r.eventually("the file", func() bool {
+	r.eventually("the file, written", func() bool {
 		b.Reset()
-		return q.CopyOut(t.Context(), id, "f", &b) == nil
+		return q.CopyOut(t.Context(), id, "f", &b) == nil && strings.Contains(b.String(), "inside\n")
 	})
-	if !strings.Contains(b.String(), "inside\n") {
-		t.Errorf("CopyOut = %q", b.String())
-	}
 	if err := q.CopyIn(t.Context(), id, ".", strings.NewReader(b.String())); err != nil {
 		t.Errorf("CopyIn = %v", err)
 	}

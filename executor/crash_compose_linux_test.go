@@ -17,6 +17,7 @@ import (
 	"github.com/caissonrun/caisson"
 	"github.com/caissonrun/caisson/engine/native"
 	"github.com/caissonrun/caisson/internal/crash"
+	"github.com/caissonrun/caisson/internal/slowtest"
 	"github.com/caissonrun/caisson/internal/state"
 )
 
@@ -47,9 +48,7 @@ func compositePoints() []crash.Name {
 // point again. There is one result, each child has run once, and the log is
 // whole and tells everything once.
 func TestCrashComposite(t *testing.T) {
-	if testing.Short() {
-		t.Skip("kills some hundred processes")
-	}
+	slowtest.Skip(t)
 	s := newCrashSetup(t)
 	t.Cleanup(func() { checkNoKeepers(t, s.keeper) })
 	t.Run("points", func(t *testing.T) {
@@ -106,9 +105,7 @@ func TestCrashCompositeGoes(t *testing.T) {
 // TestCrashCompositeStops kills who stops a task that is made of others, and who
 // attends to it.
 func TestCrashCompositeStops(t *testing.T) {
-	if testing.Short() {
-		t.Skip("kills some processes")
-	}
+	slowtest.Skip(t)
 	s := newCrashSetup(t)
 	t.Cleanup(func() { checkNoKeepers(t, s.keeper) })
 	for _, at := range []crash.Name{crash.ControlBefore, crash.ControlAfter} {
@@ -277,9 +274,7 @@ func (h *host) checkParent(x *Executor, task state.Task, children int) {
 // TestCompositeKilledAtRandom kills whoever is at work, attendants of parents
 // and of children, again and again at whatever they are doing.
 func TestCompositeKilledAtRandom(t *testing.T) {
-	if testing.Short() {
-		t.Skip("kills some hundred processes")
-	}
+	slowtest.Skip(t)
 	s := newCrashSetup(t)
 	t.Cleanup(func() { checkNoKeepers(t, s.keeper) })
 	for _, alone := range []bool{true, false} {

@@ -22,6 +22,7 @@ import (
 	"github.com/caissonrun/caisson/engine/native"
 	"github.com/caissonrun/caisson/internal/crash"
 	"github.com/caissonrun/caisson/internal/disk"
+	"github.com/caissonrun/caisson/internal/slowtest"
 	"github.com/caissonrun/caisson/internal/state"
 	"github.com/caissonrun/caisson/keeper"
 	"github.com/caissonrun/caisson/keeper/keepertest"
@@ -518,6 +519,10 @@ func TestCrash(t *testing.T) {
 					name += " with attendants"
 				}
 				t.Run(name, func(t *testing.T) {
+					// Just before a write all is mostly as it was just after the last one.
+					if !alone || strings.HasSuffix(name, "-before") {
+						slowtest.Skip(t)
+					}
 					t.Parallel()
 					h := s.host(t, alone)
 					scenario := scenarioOf(at)
@@ -537,9 +542,7 @@ func TestCrash(t *testing.T) {
 // TestCrashAtEveryWrite kills the caller at every atomic write that it does, and
 // who goes on after it at its first one.
 func TestCrashAtEveryWrite(t *testing.T) {
-	if testing.Short() {
-		t.Skip("kills some hundred processes")
-	}
+	slowtest.Skip(t)
 	s := newCrashSetup(t)
 	t.Cleanup(func() { checkNoKeepers(t, s.keeper) })
 	for _, at := range crash.Repeated() {
@@ -678,9 +681,7 @@ func checkNoKeepers(t *testing.T, program string) {
 // TestAttendantsKilledAtRandom kills every attendant again and again while
 // tasks run, from the outside, at whatever they are doing.
 func TestAttendantsKilledAtRandom(t *testing.T) {
-	if testing.Short() {
-		t.Skip("kills some hundred processes")
-	}
+	slowtest.Skip(t)
 	s := newCrashSetup(t)
 	t.Cleanup(func() { checkNoKeepers(t, s.keeper) })
 	h := s.host(t, true)

@@ -20,7 +20,7 @@ import (
 // How long a probe's findings are believed, and how long it may take.
 const (
 	probeAge   = 5 * time.Minute
-	probeLimit = 30 * time.Second
+	probeLimit = 90 * time.Second
 )
 
 // A prober wraps an engine and remembers what its probe has found: probing
@@ -182,6 +182,9 @@ func (x *Executor) fits(ctx context.Context, p *prober, r *record, secrets map[s
 	}
 	if err == nil {
 		err = x.checkModule(r, secrets)
+	}
+	if err == nil {
+		err = x.checkMachine(r, secrets)
 	}
 	if err != nil {
 		return at("engine "+p.engine.Name(), err)

@@ -50,6 +50,13 @@ type Options struct {
 	// AttendEnv is added to the environment of attendants, NAME=value. The rest
 	// of it is what programs need of this process's, see attendEnv.
 	AttendEnv []string
+	// Pools are the warm pools, by name. Fill is the argv that has one filled; its name
+	// is appended. Empty: the caller sees to it, by Executor.Fill.
+	Pools map[string]*Pool
+	Fill  []string
+	// Settings is the digest of all that sandboxes depend on besides their specs and
+	// the program: the configuration. Empty: there are no warm pools.
+	Settings string
 	// LogLimit bounds the log of a step where the task sets no limit. 0: none.
 	LogLimit caisson.Bytes
 	// Composite carries out tasks with a component. Nil: they are refused.

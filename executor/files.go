@@ -48,9 +48,12 @@ func (a *attendant) writeFiles(ctx context.Context, b *blueprint, st *step) erro
 	for _, name := range slices.Sorted(maps.Keys(st.program.Files)) {
 		data := []byte(st.program.Files[name])
 		rel, isInside := insideWork(name)
-		if isInside {
+		switch {
+		case isInside && a.record.Fork != nil && st.kind == kindMain:
+			// They are there, as the original has left them.
+		case isInside:
 			err = errors.Join(work.MkdirAll(filepath.Dir(rel), 0o755, owner), work.WriteFile(rel, data, 0o644, owner))
-		} else {
+		default:
 			err = writeOutside(b.outside(st, outside), data)
 			outside++
 		}
@@ -74,8 +77,11 @@ func writeOutside(path string, data []byte) error {
 // give puts the work folder into a sandbox that can't share it.
 func (a *attendant) give(ctx context.Context, sb engine.Sandbox) error {
 	filer, ok := sb.(engine.Filer)
-	if a.record.Sharing.Work || !ok {
+	if a.record.Sharing.Work {
 		return nil
+	}
+	if !ok {
+		return a.needsNoFiles()
 	}
 	work, err := safefs.Open(a.attempt().Work(), nil)
 	if err != nil {
@@ -95,6 +101,18 @@ func (a *attendant) give(ctx context.Context, sb engine.Sandbox) error {
 		err = safefs.Sorted(caisson.OpFiles, "work folder", packErr)
 	}
 	return err
+}
+
+// needsNoFiles refuses a task with files for a sandbox that can't be given any.
+func (a *attendant) needsNoFiles() error {
+	task := a.record.Task
+	if len(task.Inputs)+len(task.Outputs)+len(task.Files) == 0 {
+		return nil
+	}
+	return &caisson.Error{
+		Op: caisson.OpFiles, Item: "inputs, outputs, files", Kind: caisson.ErrUnsupported,
+		Err: errors.New("nobody can put anything into this sandbox, or take it out; leave them out"),
+	}
 }
 
 // retrieve takes the work folder out of a sandbox that can't share it, in place

@@ -43,6 +43,8 @@ type rooted struct {
 	Config *image.Config `json:"config,omitempty"`
 	// Path is the unpacked folder that all steps share. Empty: each has a copy.
 	Path string `json:"path,omitempty"`
+	// Disk is a disk of that folder, for engines that need one.
+	Disk string `json:"disk,omitempty"`
 
 	found *image.Image // in the process that has pulled it
 }
@@ -171,6 +173,12 @@ func (a *attendant) pullOne(ctx context.Context, r *rooted) error {
 	}
 	config := r.found.Config
 	r.Digest, r.Config = r.found.Digest, &config
+	if a.record.Sharing.Disk {
+		if err := a.makeDisk(ctx, r); err != nil {
+			return at(fmt.Sprintf("image %q", r.Image), err)
+		}
+		return nil
+	}
 	if !a.overlays(&options) {
 		return nil
 	}
@@ -182,6 +190,31 @@ func (a *attendant) pullOne(ctx context.Context, r *rooted) error {
 		r.Path = root.Path
 	}
 	return nil
+}
+
+// Disks is an Images that images can be had from as disks, for engines with
+// Features.Disk.
+type Disks interface {
+	Images
+	Disk(ctx context.Context, img *image.Image, lease *image.Lease) (*image.Disk, error)
+}
+
+// makeDisk has the image be a disk, which all steps share.
+func (a *attendant) makeDisk(ctx context.Context, r *rooted) error {
+	disks, ok := a.x.opts.Images.(Disks)
+	if !ok {
+		return &caisson.Error{
+			Op: caisson.OpPrepare, Item: "image", Kind: caisson.ErrUnsupported, Err: errors.New("this program has no images as disks"),
+		}
+	}
+	return a.withImage(ctx, r, func(ctx context.Context) error {
+		disk, err := disks.Disk(ctx, r.found, &image.Lease{Owner: r.Lease})
+		if err != nil {
+			return err
+		}
+		r.Path, r.Disk = disk.Root, disk.Path
+		return nil
+	})
 }
 
 // overlays reports whether steps may share an unpacked image.
@@ -218,20 +251,29 @@ func (a *attendant) request(ref string, options *engine.ImageOptions) *image.Req
 	return req
 }
 
-// unpackImage has the image unpacked and leased. An image that was collected since
-// it was pulled is pulled again.
+// unpackImage has the image unpacked and leased.
 func (a *attendant) unpackImage(ctx context.Context, r *rooted, lease *image.Lease) (root *image.RootFS, err error) {
+	err = a.withImage(ctx, r, func(ctx context.Context) (err error) {
+		root, err = a.x.opts.Images.RootFS(ctx, r.found, lease)
+		return err
+	})
+	return root, err
+}
+
+// withImage has use make something of the image, leased. An image that was
+// collected since it was pulled is pulled again.
+func (a *attendant) withImage(ctx context.Context, r *rooted, use func(ctx context.Context) error) error {
 	// Who looks for what nobody owns must not find a lease before its attempt.
 	lock, err := lockfile.AcquireShared(ctx, a.x.folder.SweepLock())
 	if err != nil {
-		return nil, safefs.Sorted(caisson.OpPrepare, a.x.folder.SweepLock(), err)
+		return safefs.Sorted(caisson.OpPrepare, a.x.folder.SweepLock(), err)
 	}
 	defer lock.Release()
 	for try := 0; ; try++ {
 		if r.found == nil {
 			options, err := a.imageOptions()
 			if err != nil {
-				return nil, err
+				return err
 			}
 			req := a.request(r.Image, &options)
 			if r.Digest != "" {
@@ -239,14 +281,14 @@ func (a *attendant) unpackImage(ctx context.Context, r *rooted, lease *image.Lea
 				req.Pull = image.PullMissing
 			}
 			if r.found, err = a.x.opts.Images.Get(ctx, req); err != nil {
-				return nil, err
+				return err
 			}
 		}
 		crash.Point(crash.RootBefore)
-		root, err = a.x.opts.Images.RootFS(ctx, r.found, lease)
+		err = use(ctx)
 		crash.Point(crash.RootAfter)
 		if !errors.Is(err, caisson.ErrNotFound) || try > 0 {
-			return root, err
+			return err
 		}
 		r.found = nil
 	}
@@ -272,7 +314,7 @@ func (a *attendant) giveRoot(ctx context.Context, st *step, folder string, s *en
 	if err := merge(s, st, a.record.Task, r.Config, &options); err != nil {
 		return at(fmt.Sprintf("image %q", st.program.Image), err)
 	}
-	s.RootFS = &engine.RootFS{Path: r.Path}
+	s.RootFS = &engine.RootFS{Path: r.Path, Disk: r.Disk, Image: st.program.Image}
 	if r.Path == "" {
 		err = a.copyRoot(ctx, r, folder, s)
 	} else {
@@ -454,6 +496,9 @@ func (a *attendant) releaseImages(ctx context.Context) error {
 	for _, r := range p.Images {
 		owners = append(owners, r.Lease)
 	}
+	if p.Machine != nil {
+		owners = append(owners, p.Machine.Lease)
+	}
 	if len(owners) == 0 {
 		return nil
 	}
@@ -468,7 +513,7 @@ func (a *attendant) releaseImages(ctx context.Context) error {
 			return fmt.Errorf("image: %w", err)
 		}
 	}
-	p.Images, p.Leases = nil, nil
+	p.Images, p.Leases, p.Machine = nil, nil, nil
 	return nil
 }
 

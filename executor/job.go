@@ -269,7 +269,7 @@ func (j *Job) Submit(ctx context.Context, key string, c *Child) (id string, err 
 	} else if err := j.refuse(); err != nil {
 		return "", err
 	}
-	lock, err := j.x.accept(ctx, r, sub)
+	lock, err := j.x.accept(ctx, r, sub, nil)
 	if err != nil {
 		return "", err
 	}

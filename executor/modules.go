@@ -44,7 +44,7 @@ const (
 	digestMark = "sha256="
 )
 
-// A moduleRef is what a task's module names.
+// A moduleRef is what a task's module or machine names.
 type moduleRef struct {
 	path     string         // of a file; relative to the document
 	artifact string         // a reference, as images have
@@ -52,11 +52,19 @@ type moduleRef struct {
 	plain    bool           // the URL has no credentials
 }
 
-// parseModule reads what a task's module names. A name with a colon is no path:
-// for those there is "file:".
+// parseModule reads what a task's module names.
 //
 // Errors: ErrInvalid.
 func parseModule(text string) (*moduleRef, error) {
+	return parseFile("module", text, &caisson.Input{To: moduleFile, MaxSize: image.MaxModule})
+}
+
+// parseFile reads what a field of a task names: a file, an artifact of a
+// registry, or a URL, which becomes an input like fetch. A name with a colon is no
+// path: for those there is "file:".
+//
+// Errors: ErrInvalid.
+func parseFile(field, text string, fetch *caisson.Input) (*moduleRef, error) {
 	if name, ok := strings.CutPrefix(text, "file:"); ok {
 		return &moduleRef{path: name}, nil
 	}
@@ -73,14 +81,15 @@ func parseModule(text string) (*moduleRef, error) {
 	from, sum, marked := strings.Cut(text, "#")
 	u, err := url.Parse(from)
 	if err != nil {
-		return nil, invalid("module", errors.New("it is no URL")) // whose text may have a password
+		return nil, invalid(field, errors.New("it is no URL")) // whose text may have a password
 	}
 	sum, named := strings.CutPrefix(sum, digestMark)
 	if marked && !named {
-		return nil, invalid("module", fmt.Errorf("what follows # is not %sHEX", digestMark))
+		return nil, invalid(field, fmt.Errorf("what follows # is not %sHEX", digestMark))
 	}
-	in := &caisson.Input{From: from, To: moduleFile, SHA256: sum, MaxSize: image.MaxModule}
-	return &moduleRef{input: in, plain: u.User == nil}, nil
+	in := *fetch
+	in.From, in.SHA256 = from, sum
+	return &moduleRef{input: &in, plain: u.User == nil}, nil
 }
 
 // module is where the task's module lies on this host: what was fetched, or a

@@ -28,6 +28,7 @@ type places struct {
 	Binds   []inputBind    `json:"binds,omitempty"`
 	Images  []*rooted      `json:"images,omitempty"`
 	Leases  []string       `json:"leases,omitempty"` // of copies, by their owners
+	Machine *machined      `json:"machine,omitempty"`
 	// Pinned is by which names the engine is to pull images that the policies
 	// let in with that contents only.
 	Pinned map[string]string `json:"pinned,omitempty"`

@@ -46,6 +46,8 @@ type Info struct {
 	// Parent is the task that this one is a part of, and Part what that calls it.
 	Parent string `json:"parent,omitempty"`
 	Part   string `json:"part,omitempty"`
+	// ForkOf is the task that this one is a copy of.
+	ForkOf string `json:"fork_of,omitempty"`
 	// Parts are the tasks that the newest attempt is made of; Inspect only.
 	Parts []Part `json:"parts,omitempty"`
 }
@@ -188,6 +190,9 @@ func (x *Executor) info(t state.Task) (*Info, *history, error) {
 	}
 	if p := r.Parent; p != nil {
 		info.Parent, info.Part = p.ID, p.Key
+	}
+	if r.Fork != nil {
+		info.ForkOf = r.Fork.Task
 	}
 	if result != nil {
 		info.State, info.Step, info.KeptUntil = caisson.StateEnded, "", x.keptUntil(t)

@@ -49,6 +49,13 @@ type record struct {
 	Root   bool              `json:"root,omitempty"`   // of a child: see Child
 	served bool              // of a child: its Child has Ready
 
+	// Pool is the warm pool whose sandboxes are as the task's: it has one, or had
+	// none left.
+	Pool string `json:"pool,omitempty"`
+
+	Fork *forked                `json:"fork,omitempty"` // of a copy of another task
+	fill func(state.Task) error // makes its Task.Fork
+
 	brokerage *brokerage // nil: no secret is brokered, or it is not read yet
 }
 
@@ -72,6 +79,8 @@ type sharing struct {
 	// may share one.
 	RootFS  bool `json:"rootfs,omitempty"`
 	Overlay bool `json:"overlay,omitempty"`
+	// Disk says that they are had as disks.
+	Disk bool `json:"disk,omitempty"`
 	// Network says that the steps are on one network.
 	Network bool `json:"network,omitempty"`
 	// Enter says that a sandbox that is kept can be entered: engine.Spec.Keep.
@@ -79,10 +88,11 @@ type sharing struct {
 }
 
 func sharingOf(f *engine.Features, task *caisson.Task) sharing {
-	private := f.PrivateDisk && task.Limits.Disk > 0
+	// A machine's own system need not have what shares a folder.
+	private := f.PrivateDisk && task.Limits.Disk > 0 || ownMachine(task) || task.Forkable && f.Fork == engine.ForkMemory
 	return sharing{
 		Work: f.ShareWork && !private, Files: f.Files, Binds: f.Mounts.Bind, Network: sharesNetwork(f, task),
-		RootFS: f.RootFS && !f.Image, Overlay: f.Overlay, Enter: f.Keep && task.Keep > 0,
+		RootFS: f.RootFS && !f.Image, Overlay: f.Overlay, Disk: f.Disk, Enter: f.Keep && task.Keep > 0,
 	}
 }
 

@@ -105,6 +105,9 @@ func (x *Executor) lookAfter(ctx context.Context, t state.Task) error {
 	if accepted, err := state.Exists(t.Document()); err != nil {
 		return err
 	} else if !accepted {
+		if spare, err := x.lookAfterSpare(ctx, t); spare || err != nil {
+			return err
+		}
 		return x.removeHalfMade(ctx, t)
 	}
 	ended, err := state.Exists(t.Result())

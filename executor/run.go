@@ -151,7 +151,7 @@ func (a *attendant) unmade(ctx context.Context, st *step, err error) (*caisson.E
 func (a *attendant) create(ctx context.Context, st *step) (engine.Sandbox, error) {
 	applies := func(v *view) bool { return len(v.askedOf(st.kind)) > 0 }
 	var sb engine.Sandbox
-	var folder string
+	var folder, from string
 	err := a.interruptible(ctx, applies, func(ctx context.Context) (err error) {
 		if err := a.ensurePlaces(ctx); err != nil {
 			return err
@@ -164,6 +164,17 @@ func (a *attendant) create(ctx context.Context, st *step) (engine.Sandbox, error
 				return err
 			}
 		}
+		if a.waiting && st.kind == kindMain {
+			if sb, folder, err = a.assign(ctx, st); err == nil {
+				from = fromPool
+				return nil
+			}
+			// Another one is made, as ever, once this one is destroyed.
+			a.log.Warn("claim", "pool", a.record.Pool, "err", err)
+			if ctx.Err() != nil {
+				return ctx.Err()
+			}
+		}
 		if folder, err = a.makeStepFolder(ctx, st); err != nil {
 			return err
 		}
@@ -174,8 +185,11 @@ func (a *attendant) create(ctx context.Context, st *step) (engine.Sandbox, error
 		return nil, err
 	}
 	a.live[folder] = sb
+	if from == "" {
+		from = a.origin(ctx, sb)
+	}
 	crash.Point(crash.CreatedBefore)
-	if err := a.append(&caisson.Event{Type: caisson.EventCreated, Step: st.name, Sandbox: sb.ID()}, true); err != nil {
+	if err := a.append(&caisson.Event{Type: caisson.EventCreated, Step: st.name, Sandbox: sb.ID(), Message: from}, true); err != nil {
 		return nil, errors.Join(err, a.dispose(ctx, folder))
 	}
 	crash.Point(crash.CreatedAfter)
@@ -198,6 +212,13 @@ func (a *attendant) make(ctx context.Context, st *step, folder string) (sb engin
 	if err := a.giveRoot(ctx, st, folder, spec); err != nil {
 		return nil, err
 	}
+	if err := a.giveMachine(st, folder, spec); err != nil {
+		return nil, err
+	}
+	goesOn := a.record.Fork.goesOn(st)
+	if goesOn {
+		spec.Snapshot = a.task.Fork()
+	}
 	defer a.clock(string(caisson.OpCreate))()
 	sb, err = a.createShared(ctx, spec)
 	if spec.Keep > 0 && errors.Is(err, caisson.ErrUnsupported) {
@@ -213,6 +234,9 @@ func (a *attendant) make(ctx context.Context, st *step, folder string) (sb engin
 			a.engine.doubt(a.x)
 		}
 		return nil, err
+	}
+	if goesOn {
+		return sb, nil // all that it was given is in it
 	}
 	if err := a.give(ctx, sb); err != nil {
 		a.live[folder] = sb
@@ -387,6 +411,9 @@ func (a *attendant) startNew(ctx context.Context, st *step, sb engine.Sandbox) (
 		return nil, err
 	}
 	crash.Point(crash.StartedAfter)
+	if st.kind == kindMain && a.h.attempt == 1 {
+		a.x.refill(a.record.Pool)
+	}
 	return p, nil
 }
 

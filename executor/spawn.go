@@ -46,13 +46,17 @@ func (x *Executor) spawn(id string) error {
 	if len(x.opts.Attend) == 0 {
 		return nil
 	}
-	path := x.folder.Task(id).AttendLog()
+	return x.detach(x.folder.Task(id).AttendLog(), x.attendArgs(id))
+}
+
+// detach starts a program of ours in a session of its own. What it says goes to the end
+// of the file at path.
+func (x *Executor) detach(path string, args []string) error {
 	log, err := os.OpenFile(path, os.O_WRONLY|os.O_CREATE|os.O_APPEND, 0o600)
 	if err != nil {
 		return safefs.Sorted(caisson.OpState, path, err)
 	}
 	defer log.Close()
-	args := x.attendArgs(id)
 	cmd := exec.Command(args[0], args[1:]...)
 	cmd.Env = x.attendEnv()
 	cmd.Dir = "/"
@@ -61,7 +65,7 @@ func (x *Executor) spawn(id string) error {
 	if err := x.start(cmd); err != nil {
 		return &caisson.Error{
 			Op: caisson.OpStart, Item: strings.Join(args, " "), Kind: caisson.ErrUnavailable,
-			Err: errors.Join(errors.New("no attendant could be started; the next command tries again"), err),
+			Err: errors.Join(errors.New("it could not be started; the next command tries again"), err),
 		}
 	}
 	// It outlives this process, or ends before it: then it must not stay a

@@ -65,6 +65,7 @@ func (b *blueprint) spec(st *step, folder string) (*engine.Spec, error) {
 		Grace:     graceOf(task),
 		Linger:    graceOf(task),
 	}
+	s.Forkable = task.Forkable && st.kind == kindMain
 	s.Args, s.Run = argv(&st.program)
 	if s.Limits.Log == 0 {
 		s.Limits.Log = b.logLimit

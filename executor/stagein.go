@@ -41,6 +41,11 @@ func (a *attendant) stage(ctx context.Context) error {
 }
 
 func (a *attendant) stageAll(ctx context.Context) error {
+	if waits, err := a.takeSpare(); err != nil {
+		return err
+	} else if waits {
+		return a.stageSpare(ctx)
+	}
 	if exists, err := exists(a.attempt().Dir); err != nil {
 		return err
 	} else if exists {
@@ -54,6 +59,9 @@ func (a *attendant) stageAll(ctx context.Context) error {
 	if err := a.makeFolders(ctx); err != nil {
 		return err
 	}
+	if err := a.stageFork(ctx); err != nil {
+		return err
+	}
 	pulled, err := a.pull(ctx)
 	if err != nil {
 		return err
@@ -65,6 +73,9 @@ func (a *attendant) stageAll(ctx context.Context) error {
 	}
 	if err == nil {
 		err = a.bringModule(ctx)
+	}
+	if err == nil {
+		err = a.bringMachine(ctx)
 	}
 	prepared(err == nil)
 	err = firstOf(err, pulled(err == nil))
@@ -190,7 +201,7 @@ func (a *attendant) fetchOne(ctx context.Context, i int, work *os.Root) error {
 // mayBind reports whether an input may be bound instead of copied: never where
 // an output, or a later input, may lie over it.
 func (a *attendant) mayBind(to string) bool {
-	if !a.record.Sharing.Work || !a.record.Sharing.Binds {
+	if !a.record.Sharing.Work || !a.record.Sharing.Binds || a.waiting {
 		return false
 	}
 	overlaps := func(out caisson.Output) bool { return stage.Overlaps(out.Path, to) }

@@ -59,9 +59,15 @@ func (x *Executor) Submit(ctx context.Context, task *caisson.Task, sub *Submissi
 	if err != nil {
 		return "", err
 	}
-	lock, err := x.accept(ctx, r, sub)
+	spare := x.claim(ctx, r, sub.Secrets)
+	lock, err := x.accept(ctx, r, sub, spare)
 	if err != nil {
 		return "", err
+	}
+	if spare != nil {
+		if err := x.unlist(r.Pool, r.ID); err != nil {
+			x.log.Warn("claim", "task", r.ID, "err", err) // who fills the pool does it
+		}
 	}
 	x.log.Info("accepted", "task", r.ID, "engine", r.Engine)
 	if !sub.Detached {
@@ -185,22 +191,32 @@ func (x *Executor) mountEnv(r *record) mount.Env {
 	return env
 }
 
-// accept makes the task durable and returns with its lock held.
-func (x *Executor) accept(ctx context.Context, r *record, sub *Submission) (lock *lockfile.Lock, err error) {
+// accept makes the task durable and returns with its lock held. Its folder is there if
+// spare, its lock, is: it has a sandbox of a warm pool, which is another task's if this
+// one is not accepted.
+func (x *Executor) accept(ctx context.Context, r *record, sub *Submission, spare *lockfile.Lock) (lock *lockfile.Lock, err error) {
 	var undo cleanup.List
 	defer undo.OnError(ctx, &err)
 
 	// The folder, locked before anything is in it, so that nobody takes it for
 	// an orphan.
 	crash.Point(crash.FolderBefore)
-	lock, err = x.makeFolder(ctx, r)
-	if err != nil {
-		return nil, err
+	if lock = spare; lock == nil {
+		if lock, err = x.makeFolder(ctx, r); err != nil {
+			return nil, err
+		}
 	}
 	t := x.folder.Task(r.ID)
 	undo.Add(lock.Release)
-	undo.Add(func() error { return os.RemoveAll(t.Dir) })
+	if spare == nil {
+		undo.Add(func() error { return os.RemoveAll(t.Dir) })
+	}
 	crash.Point(crash.FolderAfter)
+	if r.fill != nil {
+		if err := r.fill(t); err != nil {
+			return nil, err
+		}
+	}
 
 	// Values of secrets, in the runtime folder.
 	if r.Secrets {

@@ -148,7 +148,7 @@ func (c *collector) measure() error {
 		}
 		c.tree[e.Name()] = true
 		c.sizes[e.Name()] = 0
-		if info, err := treeInfoOf(c.store.path(treesDir, e.Name())); err == nil {
+		if info, err := treeSize(c.store.path(treesDir, e.Name())); err == nil {
 			c.sizes[e.Name()] = info.Bytes
 		}
 	}

@@ -62,7 +62,8 @@ type Request struct {
 	// nobody is told.
 	Progress func(Progress)
 
-	module bool // a WebAssembly module is meant
+	module  bool // a WebAssembly module is meant
+	machine bool // the image of a virtual machine is meant
 }
 
 // A Progress is how far one part of an image is. The parts of an image are its
@@ -112,6 +113,9 @@ const (
 	ModeOverlay Mode = "overlay" // the unpacked folder itself, for an overlay's lower one
 	ModeReflink Mode = "reflink" // a copy that shares its blocks
 	ModeCopy    Mode = "copy"
+
+	modeDisk    Mode = "disk"    // of a lease for Store.Disk
+	modeMachine Mode = "machine" // likewise, for Store.Machine
 )
 
 // A Lease says who uses an unpacked image. It is durable: until Unlease, or

@@ -43,24 +43,12 @@ type leaseNote struct {
 // names what can't be; ErrExists if the owner has a lease of another image;
 // ErrExhausted; ErrNotFound if the image was removed meanwhile.
 func (s *Store) RootFS(ctx context.Context, img *Image, lease *Lease) (*RootFS, error) {
-	note, err := s.noteOf(img, lease)
+	note, dir, err := s.use(ctx, img, lease, func(string) error { return nil })
 	if err != nil {
 		return nil, err
 	}
-	claim, err := s.newClaim(ctx)
-	if err != nil {
-		return nil, err
-	}
-	defer claim.release()
-	if err := s.claimImage(claim, img, note.Tree); err != nil {
-		return nil, err
-	}
-	dir, err := s.tree(ctx, img, lease.Progress)
-	if err != nil {
-		return nil, err
-	}
-	if err := s.writeLease(ctx, note); err != nil {
-		return nil, err
+	if note.Mode == modeDisk {
+		return nil, problem("lease of "+lease.Owner, caisson.ErrExists, errors.New("it is of the image as a disk"))
 	}
 	if note.Mode == ModeOverlay {
 		return s.rootOf(dir, note.Mode)
@@ -70,6 +58,34 @@ func (s *Store) RootFS(ctx context.Context, img *Image, lease *Lease) (*RootFS, 
 		return nil, err
 	}
 	return s.rootOf(note.Dir, mode)
+}
+
+// use makes the image's tree be there, and what more makes of it, and writes
+// the lease. It returns the lease that holds, and the tree's folder.
+func (s *Store) use(ctx context.Context, img *Image, lease *Lease, more func(tree string) error) (*leaseNote, string, error) {
+	if img.isMachine() != (lease.Mode == modeMachine) {
+		return nil, "", problem(img.Name, caisson.ErrUnsupported, errors.New("the image of a machine is no root file system, and the other way round"))
+	}
+	note, err := s.noteOf(img, lease)
+	if err != nil {
+		return nil, "", err
+	}
+	claim, err := s.newClaim(ctx)
+	if err != nil {
+		return nil, "", err
+	}
+	defer claim.release()
+	if err := s.claimImage(claim, img, note.Tree); err != nil {
+		return nil, "", err
+	}
+	dir, err := s.tree(ctx, img, lease.Progress)
+	if err != nil {
+		return nil, "", err
+	}
+	if err := more(dir); err != nil {
+		return nil, "", err
+	}
+	return note, dir, s.writeLease(ctx, note)
 }
 
 // rootOf returns the root file system in dir.
@@ -107,7 +123,7 @@ func (s *Store) noteOf(img *Image, lease *Lease) (*leaseNote, error) {
 	if note.Mode == "" || note.Mode == ModeOverlay {
 		note.Mode = modes[0]
 	}
-	if note.Mode == ModeOverlay {
+	if note.Mode == ModeOverlay || note.Mode == modeDisk || note.Mode == modeMachine {
 		note.Dir = ""
 	} else if note.Dir == "" {
 		note.Dir = s.path(copiesDir, strings.TrimSuffix(fileOf(lease.Owner), jsonEnd))

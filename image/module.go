@@ -340,30 +340,46 @@ func (s *Store) KeepModule(ctx context.Context, ref, sum, file string) error {
 	if err != nil {
 		return err
 	}
-	info, err := os.Stat(file)
+	return s.keep(ctx, &artifact{name: name, sum: sum, file: file, kind: moduleTypes[0], platform: modulePlatform, limit: MaxModule})
+}
+
+// An artifact is a file that is kept as one layer, of which nothing more is
+// known than its kind.
+type artifact struct {
+	name     string // that it is recorded under
+	sum      string // its sha256 in hex
+	file     string
+	kind     types.MediaType
+	platform string
+	limit    int64 // bytes
+}
+
+// keep keeps an artifact, until it is collected as images are.
+func (s *Store) keep(ctx context.Context, a *artifact) error {
+	info, err := os.Stat(a.file)
 	if err != nil {
-		return err
+		return sorted(a.file, err)
 	}
 	claim, err := s.newClaim(ctx)
 	if err != nil {
 		return err
 	}
 	defer claim.release()
-	module := v1.Hash{Algorithm: "sha256", Hex: sum}
+	layer := v1.Hash{Algorithm: "sha256", Hex: a.sum}
 	config := []byte("{}")
 	manifest, err := json.Marshal(&v1.Manifest{
 		SchemaVersion: 2, MediaType: types.OCIManifestSchema1,
 		Config: v1.Descriptor{MediaType: "application/vnd.oci.empty.v1+json", Size: int64(len(config)), Digest: digestOf(config)},
-		Layers: []v1.Descriptor{{MediaType: moduleTypes[0], Size: info.Size(), Digest: module}},
+		Layers: []v1.Descriptor{{MediaType: a.kind, Size: info.Size(), Digest: layer}},
 	})
 	if err != nil {
 		return err
 	}
-	if err := claim.add(module, digestOf(config), digestOf(manifest)); err != nil {
+	if err := claim.add(layer, digestOf(config), digestOf(manifest)); err != nil {
 		return err
 	}
-	get := &fetch{digest: module, size: info.Size(), limit: MaxModule, open: func(context.Context, int64) (io.ReadCloser, int64, error) {
-		f, err := os.Open(file)
+	get := &fetch{digest: layer, size: info.Size(), limit: a.limit, open: func(context.Context, int64) (io.ReadCloser, int64, error) {
+		f, err := os.Open(a.file)
 		return f, 0, err
 	}}
 	if err := s.blobs.fetch(ctx, get); err != nil {
@@ -372,5 +388,5 @@ func (s *Store) KeepModule(ctx context.Context, ref, sum, file string) error {
 	if err := errors.Join(s.blobs.write(digestOf(config), config, ""), s.blobs.write(digestOf(manifest), manifest, "")); err != nil {
 		return err
 	}
-	return s.remember(ctx, name, &pulled{name: name, digest: digestOf(manifest), platform: modulePlatform})
+	return s.remember(ctx, a.name, &pulled{name: a.name, digest: digestOf(manifest), platform: a.platform})
 }

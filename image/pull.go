@@ -246,8 +246,11 @@ func (p *pulling) find(ctx context.Context) (found *candidate, err error) {
 
 // suits returns what is meant of what a reference leads to, if it can be used.
 func (p *pulling) suits(ctx context.Context, top *document) (*candidate, error) {
-	if p.req.module {
+	switch {
+	case p.req.module:
 		return p.chooseModule(ctx, top)
+	case p.req.machine:
+		return p.chooseMachine(ctx, top)
 	}
 	found, err := p.choose(ctx, top)
 	if err != nil {

@@ -211,7 +211,10 @@ func (s *Store) have(ctx context.Context, req *Request) (*Image, error) {
 
 // serves reports whether what is in the store is of the kind that is asked for.
 func (img *Image) serves(req *Request) bool {
-	if req.module {
+	switch {
+	case req.machine:
+		return img.isMachine()
+	case req.module:
 		return img.Layers == 1
 	}
 	return isImageConfig(img.manifest.Config.MediaType)
@@ -369,7 +372,7 @@ func (s *Store) describe(r *record, leased map[string]int) (*Record, *Image, err
 		return nil, nil, err
 	}
 	rec.ID, rec.Size, rec.Created = img.ID, img.Size, img.Created
-	if info, err := treeInfoOf(s.path(treesDir, s.treeKey(img))); err == nil {
+	if info, err := treeSize(s.path(treesDir, s.treeKey(img))); err == nil {
 		rec.Unpacked, rec.UnpackedSize, rec.Skipped = true, info.Bytes, info.Skipped
 	}
 	return rec, img, nil

@@ -23,6 +23,7 @@ import (
 	"github.com/klauspost/compress/zstd"
 
 	"github.com/caissonrun/caisson"
+	"github.com/caissonrun/caisson/image/machine"
 	"github.com/caissonrun/caisson/internal/crash"
 	"github.com/caissonrun/caisson/internal/lockfile"
 	"github.com/caissonrun/caisson/internal/safefs"
@@ -35,6 +36,7 @@ const (
 	rootName   = "rootfs"
 	treeFile   = "tree.json"
 	treeFormat = 1 // counts up when the unpacker makes something else of a layer
+	userFormat = 2 // likewise, where all files are the caller's
 )
 
 // ratioFree is what a layer may become however small it is sent.
@@ -49,6 +51,8 @@ type treeInfo struct {
 	Bytes   caisson.Bytes `json:"bytes"`   // on disk
 	Entries int           `json:"entries"` // of all layers
 	Skipped []string      `json:"skipped,omitempty"`
+	// Machine is what the tree is where it is no root file system.
+	Machine *machine.Image `json:"machine,omitempty"`
 }
 
 // treeKey names the tree of an image: by its layers as they were sent, which
@@ -56,7 +60,11 @@ type treeInfo struct {
 // says of its layers does not count, or it would give access to others' trees.
 func treeKey(m *v1.Manifest, owned, setID bool) string {
 	sum := sha256.New()
-	fmt.Fprintf(sum, "%d %t %t\n", treeFormat, owned, setID)
+	format := treeFormat
+	if !owned {
+		format = userFormat
+	}
+	fmt.Fprintf(sum, "%d %t %t\n", format, owned, setID)
 	for i := range m.Layers {
 		fmt.Fprintln(sum, m.Layers[i].Digest)
 	}
@@ -65,10 +73,16 @@ func treeKey(m *v1.Manifest, owned, setID bool) string {
 
 // treeKeys returns all keys that the image's tree can have.
 func treeKeys(m *v1.Manifest) []string {
+	if isMachine(m) {
+		return []string{machineKey(m)}
+	}
 	return []string{treeKey(m, true, false), treeKey(m, false, false), treeKey(m, true, true), treeKey(m, false, true)}
 }
 
 func (s *Store) treeKey(img *Image) string {
+	if img.isMachine() {
+		return machineKey(img.manifest)
+	}
 	return treeKey(img.manifest, os.Geteuid() == 0, s.opts.SetID)
 }
 
@@ -116,10 +130,14 @@ func (s *Store) unpack(ctx context.Context, img *Image, dir string, tell func(Pr
 			err = errors.Join(err, trees.RemoveAll(context.WithoutCancel(ctx), temp))
 		}
 	}()
-	if err := trees.MkdirAll(temp+"/"+rootName, 0o755, nil); err != nil {
+	name, fill := rootName, s.unpackLayers
+	if img.isMachine() {
+		name, fill = machineName, s.unpackMachine
+	}
+	if err := trees.MkdirAll(temp+"/"+name, 0o755, nil); err != nil {
 		return sorted(img.Name, err)
 	}
-	if err := s.unpackLayers(ctx, img, trees, temp, tell); err != nil {
+	if err := fill(ctx, img, trees, temp, tell); err != nil {
 		return err
 	}
 	crash.Point(crash.TreeBefore)
@@ -161,6 +179,11 @@ func (s *Store) unpackLayers(ctx context.Context, img *Image, trees *safefs.Root
 	data, err := json.Marshal(info)
 	if err != nil {
 		return err
+	}
+	if u.owners != nil {
+		if err := trees.WriteFile(temp+"/"+ownersFile, u.owners, 0o600, nil); err != nil {
+			return sorted(img.Name, err)
+		}
 	}
 	return sorted(img.Name, trees.WriteFile(temp+"/"+treeFile, append(data, '\n'), 0o600, nil))
 }

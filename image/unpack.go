@@ -57,7 +57,11 @@ type unpacker struct {
 	made     map[uint64]bool   // inodes that this layer has made, named, or something in
 	touched  map[string]bool   // names of folders that this layer has something in
 	skipped  map[string]bool   // devices
-	buf      []byte
+	// lost is what files were to have, by inode, where all of them are the
+	// caller's; nil otherwise. owners is that for all of the tree, at the end.
+	lost   map[uint64]ownership
+	owners []byte
+	buf    []byte
 
 	// dir is the folder of the last entry, whose name was at.
 	dir *safefs.Root
@@ -72,10 +76,14 @@ type folder struct {
 }
 
 func newUnpacker(ctx context.Context, root *safefs.Root, limits Limits) *unpacker {
-	return &unpacker{
+	u := &unpacker{
 		ctx: ctx, root: root, limits: limits, owned: os.Geteuid() == 0,
 		folders: map[uint64]folder{}, skipped: map[string]bool{}, buf: make([]byte, smallFile),
 	}
+	if !u.owned {
+		u.lost = map[uint64]ownership{}
+	}
+	return u
 }
 
 // layer unpacks one layer.
@@ -346,10 +354,38 @@ func (u *unpacker) finished(dir *safefs.Root, base string, header *tar.Header) e
 	if err == nil {
 		err = u.note(dir, base)
 	}
+	if err == nil && u.lost != nil {
+		err = u.lose(dir, base, header)
+	}
 	if err != nil {
 		return broken(header.Name, err)
 	}
 	return nil
+}
+
+// lose remembers what a file can't have here.
+func (u *unpacker) lose(dir *safefs.Root, base string, header *tar.Header) error {
+	info, err := dir.Stat(base)
+	if err != nil {
+		return err
+	}
+	mode := u.mode(header, 0)
+	switch {
+	case info.Mode.IsDir():
+		mode |= stickyBit(header)
+	case info.Mode&fs.ModeSymlink != 0:
+		mode = 0o777 // whatever an archive says: the system knows no other
+	}
+	u.lost[info.Ino] = newOwnership(header.Uid, header.Gid, mode)
+	return nil
+}
+
+// stickyBit returns the bit if the entry has it.
+func stickyBit(header *tar.Header) fs.FileMode {
+	if header.Mode&0o1000 != 0 {
+		return fs.ModeSticky
+	}
+	return 0
 }
 
 // timeOf is the time of an entry; nonsense is 1970.
@@ -388,9 +424,11 @@ func (u *unpacker) folder(dir *safefs.Root, base string, header *tar.Header) err
 		return broken(header.Name, err)
 	}
 	u.made[info.Ino] = true
-	mode := u.mode(header, 0o700)
-	if header.Mode&0o1000 != 0 {
-		mode |= fs.ModeSticky
+	mode := u.mode(header, 0o700) | stickyBit(header)
+	if u.lost != nil {
+		if err := u.lose(dir, base, header); err != nil {
+			return broken(header.Name, err)
+		}
 	}
 	u.folders[info.Ino] = folder{mode: mode, mtime: timeOf(header)}
 	u.attributes(dir, base, header)
@@ -655,8 +693,12 @@ func (u *unpacker) finish() (onDisk int64, err error) {
 	}
 	var places []place
 	opts := &safefs.WalkOptions{MaxEntries: 1 << 31}
+	if u.lost != nil {
+		u.owners = []byte(ownersMagic)
+	}
 	err = u.root.Walk(u.ctx, ".", opts, func(e *safefs.Entry) error {
 		onDisk += e.Blocks
+		u.own(e)
 		if f, ok := u.folders[e.Ino]; ok && e.Mode.IsDir() {
 			places = append(places, place{e.Path, f})
 		}
@@ -669,4 +711,17 @@ func (u *unpacker) finish() (onDisk int64, err error) {
 		}
 	}
 	return onDisk, err
+}
+
+// own adds what an entry was to have to the list. What no layer has named is
+// user 0's.
+func (u *unpacker) own(e *safefs.Entry) {
+	if u.lost == nil {
+		return
+	}
+	o, ok := u.lost[e.Ino]
+	if !ok {
+		o = ownership{mode: e.Mode}
+	}
+	u.owners = o.append(u.owners, e.Path)
 }

@@ -4,6 +4,7 @@ package keeper
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"os"
@@ -48,6 +49,15 @@ func (c *Client) Status(ctx context.Context) (Status, error) {
 // Own says that the caller sees to what follows the exit, as long as the
 // Client is not closed: Spec.OnExit is not started meanwhile.
 func (c *Client) Own(ctx context.Context) error { return c.do(ctx, wire.OpOwn) }
+
+// Assign puts another program in the place of the one that was not started yet.
+//
+// Errors: ErrExists if one was started; ErrUnsupported if the keeper is of an older
+// version, or the program is not its own to start; ErrInvalid.
+func (c *Client) Assign(ctx context.Context, a *Assignment) error {
+	_, err := c.ask(ctx, &wire.Request{Op: wire.OpAssign, Assign: a})
+	return err
+}
 
 // Start starts the program and returns when it runs. A program that can't be
 // executed has ended at once, with code 127 or 126.
@@ -159,6 +169,45 @@ func (c *Client) Sockets(ctx context.Context) ([]*os.File, error) {
 	call, err := c.call(ctx, &wire.Request{Op: wire.OpSockets})
 	if err != nil {
 		return nil, err
+	}
+	return call.files, nil
+}
+
+// Do asks the sandbox's box something that only it and the engine know of, at any
+// time until Destroy, several at once. Params is sent as JSON; the answer is read
+// into result, unless that is nil. Files are the caller's to close. A call whose
+// ctx ends is not taken back.
+//
+// Errors: ErrUnsupported if the box, or a keeper of an older version, knows no such
+// request; otherwise what the box says.
+func (c *Client) Do(ctx context.Context, op string, params, result any) (files []*os.File, err error) {
+	req := &wire.Request{Op: wire.OpDo, Name: op}
+	if params != nil {
+		if req.Params, err = json.Marshal(params); err != nil {
+			return nil, err
+		}
+	}
+	if err := c.link.lost(); err != nil {
+		return nil, err
+	}
+	// A connection of its own, because there may be many answers that take long.
+	l, err := hello(ctx, c.socket)
+	if err != nil {
+		return nil, c.dialError(err)
+	}
+	defer l.close()
+	call, err := l.send(ctx, req)
+	if err == nil {
+		err = call.result(ctx)
+	}
+	if err != nil {
+		return nil, err
+	}
+	if result != nil {
+		if err := json.Unmarshal(call.reply.Result, result); err != nil {
+			call.drop()
+			return nil, errGarbled
+		}
 	}
 	return call.files, nil
 }

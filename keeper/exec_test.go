@@ -20,6 +20,7 @@ import (
 
 	"github.com/caissonrun/caisson"
 	"github.com/caissonrun/caisson/internal/isolate"
+	"github.com/caissonrun/caisson/internal/slowtest"
 	"github.com/caissonrun/caisson/keeper"
 )
 
@@ -118,8 +119,8 @@ func TestExecErr(t *testing.T) {
 
 func TestExecTerminal(t *testing.T) {
 	k := start(t, spec(t, sleeps))
-	p := k.program(`test -t 0 && test -t 1 && test -t 2 && stty size
-		trap 'changed=yes' WINCH
+	p := k.program(`trap 'changed=yes' WINCH
+		test -t 0 && test -t 1 && test -t 2 && stty size
 		until [ -e go ]; do
 			test "$changed" && { changed=; stty size; }
 			sleep 0.01
@@ -220,7 +221,7 @@ func (e *expect) await(text string) {
 
 func TestExecLargeBothWays(t *testing.T) {
 	size := 100 << 20
-	if testing.Short() {
+	if !slowtest.Wanted() {
 		size = 10 << 20
 	}
 	k := start(t, spec(t, sleeps))

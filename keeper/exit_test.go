@@ -19,6 +19,7 @@ import (
 
 	"github.com/caissonrun/caisson"
 	"github.com/caissonrun/caisson/internal/isolate"
+	"github.com/caissonrun/caisson/internal/slowtest"
 	"github.com/caissonrun/caisson/keeper"
 	"github.com/caissonrun/caisson/keeper/tasklog"
 )
@@ -104,7 +105,7 @@ func TestNotExecutable(t *testing.T) {
 // returns.
 func TestImmediateExitLosesNothing(t *testing.T) {
 	n := 500
-	if testing.Short() {
+	if !slowtest.Wanted() {
 		n = 50
 	}
 	inParallel(n, func(i int) {

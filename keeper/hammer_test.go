@@ -15,6 +15,7 @@ import (
 
 	"github.com/caissonrun/caisson"
 	"github.com/caissonrun/caisson/internal/isolate"
+	"github.com/caissonrun/caisson/internal/slowtest"
 	"github.com/caissonrun/caisson/keeper"
 )
 
@@ -22,7 +23,7 @@ import (
 // that the contract names, and all see the same exit.
 func TestHammer(t *testing.T) {
 	rounds := 60
-	if testing.Short() {
+	if !slowtest.Wanted() {
 		rounds = 10
 	}
 	seed := uint64(time.Now().UnixNano())

@@ -26,6 +26,9 @@ import (
 // is never on disk, because it holds secrets.
 type Spec = wire.Spec
 
+// An Assignment is another program for a sandbox in which nothing was started.
+type Assignment = wire.Assignment
+
 // A Once is a file in the sandbox that can be read once.
 type Once = wire.Once
 

@@ -17,6 +17,7 @@ import (
 	"github.com/caissonrun/caisson/internal/isolate"
 	"github.com/caissonrun/caisson/keeper"
 	"github.com/caissonrun/caisson/keeper/keepertest"
+	"github.com/caissonrun/caisson/keeper/server"
 	"github.com/caissonrun/caisson/keeper/tasklog"
 )
 
@@ -26,6 +27,9 @@ var command keeper.Command
 func TestMain(m *testing.M) {
 	if len(os.Args) > 1 && os.Args[1] == attendantArg {
 		os.Exit(attend(os.Args[2:]))
+	}
+	if len(os.Args) > 1 && os.Args[1] == doerArg {
+		os.Exit(server.MainWith(os.Args[2:], map[string]server.Opener{doerKind: openDoer}))
 	}
 	os.Exit(run(m))
 }
@@ -90,6 +94,12 @@ func spec(t *testing.T, script string) *keeper.Spec {
 }
 
 func launch(t *testing.T, s *keeper.Spec) *kept {
+	t.Helper()
+	return launchBy(t, command, s)
+}
+
+// launchBy is launch by a keeper of another program.
+func launchBy(t *testing.T, command keeper.Command, s *keeper.Spec) *kept {
 	t.Helper()
 	c, err := keeper.Launch(context.Background(), command, s)
 	if err != nil {

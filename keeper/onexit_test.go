@@ -15,6 +15,7 @@ import (
 	"time"
 
 	"github.com/caissonrun/caisson"
+	"github.com/caissonrun/caisson/internal/slowtest"
 	"github.com/caissonrun/caisson/keeper"
 )
 
@@ -242,7 +243,7 @@ func TestOnExit(t *testing.T) {
 // a time, and the sandbox is removed in the end.
 func TestOnExitIsFenced(t *testing.T) {
 	n := 30
-	if testing.Short() {
+	if !slowtest.Wanted() {
 		n = 5
 	}
 	inParallel(n, func(int) {

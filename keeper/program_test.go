@@ -17,7 +17,7 @@ import (
 // was built before, it is part of it.
 func buildProgram(t *testing.T, path string) (withKeeper bool) {
 	t.Helper()
-	cmd := exec.Command("go", "build", "-o", path, "./testdata/program")
+	cmd := exec.Command("go", "build", "-buildvcs=false", "-ldflags=-s -w", "-o", path, "./testdata/program")
 	cmd.Env = append(os.Environ(), "CGO_ENABLED=0")
 	if out, err := cmd.CombinedOutput(); err != nil {
 		t.Fatalf("%v: %s", err, out)

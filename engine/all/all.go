@@ -61,6 +61,10 @@ func Engines(opts *Options) ([]engine.Engine, error) {
 	if err != nil {
 		return nil, err
 	}
+	machines, err := ofMachines(opts)
+	if err != nil {
+		return nil, err
+	}
 	modules, err := ofModules(opts)
 	if err != nil {
 		return nil, err
@@ -69,7 +73,7 @@ func Engines(opts *Options) ([]engine.Engine, error) {
 	if err != nil {
 		return nil, err
 	}
-	return []engine.Engine{direct, images, daemon, modules, operators}, nil
+	return []engine.Engine{direct, images, daemon, machines, modules, operators}, nil
 }
 
 // ofOperator returns the engine script, whose program runs as a process of this
@@ -111,6 +115,8 @@ func ofImages(opts *Options) (engine.Engine, error) {
 		CNIConfigDir:     section.CNIConfigDir,
 		CNIPluginDirs:    section.CNIPluginDirs,
 		DefaultSubnet:    section.DefaultSubnet,
+		VPNs:             vpns(opts),
+		Ports:            ports(opts),
 		AllowDevices:     section.AllowDevices,
 		AllowCaps:        section.AllowCaps,
 		AllowInsecure:    section.AllowInsecureOptions,
@@ -120,6 +126,18 @@ func ofImages(opts *Options) (engine.Engine, error) {
 		Logger:           opts.Logger,
 	})
 }
+
+// vpns are the networks that lead through a VPN.
+func vpns(opts *Options) map[string]string {
+	list := make(map[string]string, len(opts.Config.Networks))
+	for name, n := range opts.Config.Networks {
+		list[name] = n.OpenVPN
+	}
+	return list
+}
+
+// ports is the folder of the host's ports that sandboxes of any engine have.
+func ports(opts *Options) string { return filepath.Join(opts.Config.Runtime, "ports") }
 
 // runtime returns the runtime folder of an engine: what it does not know in
 // there it takes for its own and sweeps.

@@ -8,6 +8,7 @@ import (
 
 	"github.com/caissonrun/caisson/engine"
 	"github.com/caissonrun/caisson/engine/docker"
+	"github.com/caissonrun/caisson/engine/qemu"
 	"github.com/caissonrun/caisson/engine/wasm"
 	"github.com/caissonrun/caisson/keeper"
 	"github.com/caissonrun/caisson/keeper/server"
@@ -58,5 +59,5 @@ func authFile(configured string) string {
 
 // Openers are the sandboxes that only the main binary's keeper can make.
 func Openers() map[string]server.Opener {
-	return map[string]server.Opener{docker.Kind: docker.OpenBox, wasm.Kind: wasm.OpenBox}
+	return map[string]server.Opener{docker.Kind: docker.OpenBox, wasm.Kind: wasm.OpenBox, qemu.Kind: qemu.OpenBox}
 }

@@ -70,6 +70,7 @@ func execWorkdir(t *Trial) {
 }
 
 func terminalInject(t *Trial) {
+	t.ownKernel()
 	b := t.launch("say ready ; hold")
 	b.says("ready")
 	out, _ := b.exec(&engine.ExecSpec{Args: t.Argv("attempt tty-inject"), Terminal: true})

@@ -44,6 +44,9 @@ type Place struct {
 	Programs []string
 	// Rounds multiplies how often a race is tried; 0: once.
 	Rounds int
+	// Few has attacks that try many of a kind, one sandbox each, try some of them, and
+	// races have fewer rounds: for engines that take a second to make one.
+	Few bool
 
 	// loose are rules that every allow-list has in addition, by which tests see
 	// that attacks can succeed.
@@ -102,8 +105,27 @@ func (t *Trial) After(f func()) {
 	t.cleanups = append(t.cleanups, f)
 }
 
+// some returns what is tried of a list.
+func (t *Trial) some(list []string) []string {
+	if !t.Few {
+		return list
+	}
+	const each = 4
+	var few []string
+	for i := 0; i < len(list); i += each {
+		few = append(few, list[i])
+	}
+	return few
+}
+
 // Times returns how often a race of n rounds is tried.
-func (t *Trial) Times(n int) int { return n * max(t.Rounds, 1) }
+func (t *Trial) Times(n int) int {
+	const each = 5
+	if t.Few {
+		n = (n + each - 1) / each
+	}
+	return n * max(t.Rounds, 1)
+}
 
 // kind checks that an error is of one of some kinds.
 func (t *Trial) kind(err error, call string, kinds ...caisson.Kind) {

@@ -36,8 +36,10 @@ func (o *Options) features(f *found) engine.Features {
 		Mounts: engine.MountFeatures{Bind: true, Tmpfs: true, ReadOnly: true},
 		User:   true, Hostname: true, Secrets: true, Registry: true, Ports: f.network || f.networks, DNS: true,
 		Privileged: o.AllowPrivileged, Devices: o.AllowDevices, GPUs: o.AllowGPUs && !f.podman,
+		Fork: engine.ForkDisk,
 		Exec: true, Terminal: f.terminal, Files: true, Stats: f.stats, Pause: true, Prepare: true,
 		Gateway: f.ungated == nil, Keep: true,
+		Displays: f.ungated == nil, DisplayServers: f.ungated == nil,
 		ConfigSchema: configSchema, OptionsSchema: optionsSchema, Doc: doc,
 	}
 	out.Missing = o.missing(f, &out)
@@ -97,7 +99,10 @@ func (o *Options) missing(f *found, out *engine.Features) []engine.Missing {
 		const do = "run Caisson as root of the daemon's host, outside of containers"
 		add(true, engine.WhatAllowList, f.ungated.Error(), do)
 		add(true, engine.WhatGateway, f.ungated.Error(), do)
+		add(true, engine.WhatDisplays, f.ungated.Error(), do)
 	}
+	add(out.Displays, engine.WhatScreen, "a container has no screen of its own", "run a VNC server in the task and name its socket or port, or use engine qemu")
+	add(true, engine.WhatWarm, "the daemon fixes a container's program when it makes it", "use engine oci")
 	add(!out.Privileged, engine.WhatPrivileged, "the operator does not permit it", "set engine.docker.allow_privileged")
 	add(!out.Devices, engine.WhatDevices, "the operator does not permit it", "set engine.docker.allow_devices")
 	if f.podman {

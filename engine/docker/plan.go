@@ -149,16 +149,7 @@ func (set *setting) env(s *engine.Spec) []string {
 		}
 	}
 	maps.Copy(all, s.Env)
-	for _, secret := range s.Secrets {
-		if secret.As == caisson.SecretEnv {
-			all[secret.Name] = string(secret.Value)
-		}
-	}
-	var list []string
-	for _, name := range slices.Sorted(maps.Keys(all)) {
-		list = append(list, name+"="+all[name])
-	}
-	return list
+	return kept.Environ(all, s.Secrets)
 }
 
 // dir is where the program starts. It is entered by the first process, inside:

@@ -67,7 +67,7 @@ func (e *Engine) Probe(ctx context.Context) (engine.Features, error) {
 		}
 	}
 	e.found.Store(f)
-	e.boxes.Note(kept.Works{Terminal: f.terminal, Stats: f.stats, Pause: true, Gateway: f.ungated == nil})
+	e.boxes.Note(kept.Works{Terminal: f.terminal, Stats: f.stats, Pause: true, Gateway: f.ungated == nil, Displays: f.ungated == nil})
 	return e.opts.features(f), nil
 }
 

@@ -21,6 +21,7 @@ func (t *T) place() *attack.Place {
 	p := &attack.Place{
 		Engine: t.engine, Features: &t.features, Dir: t.dir, Owner: t.owner,
 		Spec: t.spec, Argv: t.argv, Inside: t.h.Inside, Hidden: t.h.Folders,
+		Few: t.h.Slow && !*heavy,
 	}
 	if *heavy {
 		const rounds = 20

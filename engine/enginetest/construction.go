@@ -75,9 +75,9 @@ func featuresAgree(t *T) {
 	for feature, has := range map[string]bool{
 		"exec": is[engine.Execer](sb), "files": is[engine.Filer](sb),
 		"stats": is[engine.StatsReader](sb), "pause": is[engine.Pauser](sb),
-		"snapshot": is[engine.Snapshotter](sb), "displays": is[engine.Displayer](sb),
+		"snapshot": is[engine.Snapshotter](sb), "displays": t.shows(sb),
 		"events":  is[engine.EventSource](sb),
-		"prepare": is[engine.Preparer](t.engine),
+		"prepare": is[engine.Preparer](t.engine), "warm": is[engine.Assigner](t.engine),
 	} {
 		if want, _ := declared(&t.features, feature); has != want {
 			t.Errorf("feature %s is declared: %v; its interface is there: %v", feature, want, has)

@@ -55,14 +55,14 @@ func exitCases() []Case {
 }
 
 func exitCodes(t *T) {
-	for _, code := range []int{0, 1, 2, 42, 126, 127, 128, 137, 255} {
+	for _, code := range some(t, []int{0, 1, 2, 42, 126, 127, 128, 137, 255}) {
 		b, _ := t.run("exit", strconv.Itoa(code))
 		b.expect(caisson.ReasonExited, code, 0)
 	}
 }
 
 func exitSignals(t *T) {
-	for _, n := range []int{sigHup, sigInt, sigAbrt, sigKill, sigUsr1, sigSegv, sigPipe, sigTerm} {
+	for _, n := range some(t, []int{sigHup, sigInt, sigAbrt, sigKill, sigUsr1, sigSegv, sigPipe, sigTerm}) {
 		b, _ := t.run("raise", strconv.Itoa(n))
 		b.expect(caisson.ReasonSignaled, 0, n)
 	}

@@ -19,7 +19,7 @@ import (
 )
 
 func flaws() []flaw {
-	return slices.Concat(flawsOfLife(), flawsOfSpecs(), flawsOfEnds(), flawsOfFiles(), flawsOfRecovery(), flawsOfGateways())
+	return slices.Concat(flawsOfLife(), flawsOfSpecs(), flawsOfEnds(), flawsOfFiles(), flawsOfRecovery(), flawsOfGateways(), flawsOfDisplays())
 }
 
 func flawsOfLife() []flaw {

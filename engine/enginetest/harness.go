@@ -32,8 +32,14 @@ type Harness struct {
 	// RootFS is a folder that is the unpacked root of an image, for engines that
 	// take one: every sandbox has it below an overlay, or a copy where the
 	// engine has no overlays. Its files are as an image's are on disk, and no
-	// case changes it. Empty: sandboxes have none.
+	// case changes it. Engines with Features.Disk get a disk of it. Empty: sandboxes
+	// have none.
 	RootFS string
+
+	// Slow says that making a sandbox takes seconds, as booting a machine does:
+	// everything may take ten times as long, and cases do what they repeat only
+	// twice.
+	Slow bool
 
 	// HostPaths says that programs see the host's own files: the work folder is
 	// at Spec.Work, not at caisson.WorkDir, there is no /tmp of their own, and
@@ -59,6 +65,9 @@ type Harness struct {
 	// Groups are the topics that are checked, such as "lifecycle", where there
 	// is no time for all. Empty: all.
 	Groups []string
+	// Without says why the other groups are left out: they are skipped for that
+	// reason. Empty: they do not show.
+	Without string
 
 	// Require names features that must be declared, such as "exec" or
 	// "limits.memory". On a host where one is missing the suite fails.

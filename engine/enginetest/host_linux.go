@@ -54,3 +54,13 @@ func (t *T) owned(path string) {
 		t.Errorf("%s belongs to %d:%d, want %d:%d (error %v)", path, st.Uid, st.Gid, t.owner.UID, t.owner.GID, err)
 	}
 }
+
+// nextData returns where the next contents of a file are, from a place on: holes are
+// left out.
+func nextData(f *os.File, at int64) (int64, error) {
+	next, err := unix.Seek(int(f.Fd()), at, unix.SEEK_DATA)
+	if err == unix.EINVAL {
+		return at, nil // the file system does not tell
+	}
+	return next, err
+}

@@ -1,8 +1,8 @@
 package enginetest
 
 import (
-	"bytes"
 	"os"
+	"path/filepath"
 	"strconv"
 	"strings"
 	"testing"
@@ -44,23 +44,31 @@ func ReapOrphans(t testing.TB) {
 
 // zombies returns this process's dead children that are no keepers.
 func zombies() []int {
-	entries, err := os.ReadDir("/proc")
-	if err != nil {
-		return nil
-	}
 	var pids []int
-	for _, e := range entries {
-		pid, err := strconv.Atoi(e.Name())
-		if err != nil {
-			continue
+	for _, pid := range children() {
+		name, fields, ok := readStat(pid)
+		if ok && !strings.HasPrefix(name, "(caisson-keeper") && fields[0] == "Z" && fields[1] == strconv.Itoa(os.Getpid()) {
+			pids = append(pids, pid)
 		}
-		stat, _ := os.ReadFile("/proc/" + e.Name() + "/stat")
-		end := bytes.LastIndexByte(stat, ')')
-		if end < 0 || bytes.Contains(stat[:end], []byte("(caisson-keeper")) {
-			continue
+	}
+	return pids
+}
+
+// children returns this process's children, or all processes where the kernel
+// does not tell whose they are.
+func children() []int {
+	lists, _ := filepath.Glob("/proc/self/task/*/children")
+	var pids []int
+	for _, list := range lists {
+		data, _ := os.ReadFile(list) // the thread may have ended
+		for word := range strings.FieldsSeq(string(data)) {
+			if pid, err := strconv.Atoi(word); err == nil {
+				pids = append(pids, pid)
+			}
 		}
-		fields := strings.Fields(string(stat[end+1:]))
-		if len(fields) > 1 && fields[0] == "Z" && fields[1] == strconv.Itoa(os.Getpid()) {
+	}
+	if len(lists) == 0 {
+		for pid := range processTable() {
 			pids = append(pids, pid)
 		}
 	}

@@ -73,7 +73,7 @@ func pauseKill(t *T) {
 	b.expect(caisson.ReasonStopped, 0, sigKill)
 
 	spec := t.spec("ignore 15 ; say ready ; hold")
-	spec.Timeout, spec.Grace = caisson.Duration(time.Second), caisson.Duration(50*time.Millisecond)
+	spec.Timeout, spec.Grace = caisson.Duration(t.slower*time.Second), caisson.Duration(50*time.Millisecond)
 	b = t.start(spec)
 	b.says("ready")
 	t.ok(b.Sandbox.(engine.Pauser).Pause(t.ctx), "Pause")

@@ -49,6 +49,7 @@ func refusals() []refusal {
 		{"networks.allow", "network", network(caisson.Network{Mode: caisson.NetworkAllow, Allow: []string{"example.com:443"}})},
 		{"networks.named", "network", network(caisson.Network{Mode: "lan"})},
 		{"networks.shared", "network", func(t *T, s *engine.Spec) { s.SharedNetwork = t.folder("network") }},
+		{"snapshot", "snapshot", func(t *T, s *engine.Spec) { s.Snapshot = t.folder("snapshot") }},
 		{"mounts.bind", "mounts", mount(engine.Mount{Type: engine.MountBind, Target: "/bound"})},
 		{"mounts.tmpfs", "mounts", mount(engine.Mount{Type: engine.MountTmpfs, Target: "/fast"})},
 		{"mounts.readonly", "mounts", mount(engine.Mount{Type: engine.MountBind, Target: "/bound", ReadOnly: true})},
@@ -64,7 +65,13 @@ func refusals() []refusal {
 		{"secrets", "secrets", func(_ *T, s *engine.Spec) {
 			s.Secrets = []engine.Secret{{Name: "TOKEN", Value: []byte("0123456789"), As: caisson.SecretEnv}}
 		}},
-		{"displays", "displays", func(_ *T, s *engine.Spec) { s.Displays = []caisson.Display{{Name: "screen"}} }},
+		{"displays", "displays", func(_ *T, s *engine.Spec) {
+			s.Displays = append(s.Displays, caisson.Display{Name: "any", Socket: "any"})
+		}},
+		{"screen", "displays", func(_ *T, s *engine.Spec) { s.Displays = append(s.Displays, caisson.Display{Name: "screen"}) }},
+		{"display_servers", "displays", func(_ *T, s *engine.Spec) {
+			s.Displays = append(s.Displays, caisson.Display{Name: "server", Socket: "vnc.sock"})
+		}},
 		{"keep", "keep", func(_ *T, s *engine.Spec) { s.Keep = caisson.Duration(time.Minute) }},
 		{"gateway", "gateway", func(_ *T, s *engine.Spec) { s.Gateway = new(engine.Gateway) }},
 	}
@@ -89,7 +96,7 @@ func refusalCases() []Case {
 		body: refuseOwn,
 	})
 	for _, r := range refusals() {
-		name := strings.ReplaceAll(r.feature, ".", "-")
+		name := strings.NewReplacer(".", "-", "_", "-").Replace(r.feature)
 		if r.field == "group" {
 			name = "group"
 		}

@@ -25,7 +25,7 @@ func rootCases() []Case {
 			body: rootShared,
 		},
 		{
-			Name: "root/own", Rules: []int{116}, Needs: []string{"rootfs"}, wants: []facility{imaged},
+			Name: "root/own", Rules: []int{116}, Needs: []string{"rootfs"}, wants: []facility{imaged, unpacked},
 			Rule: "a root of the sandbox's own is written, and files in it belong to who unpacked it",
 			body: rootOwn,
 		},
@@ -54,6 +54,13 @@ func imaged(s *suite) string {
 	return ""
 }
 
+func unpacked(s *suite) string {
+	if s.features.Disk {
+		return "a root is a disk that sandboxes share"
+	}
+	return ""
+}
+
 // image returns a copy of the harness's image that the case may change, with a
 // folder /open that everybody may write to.
 func (t *T) image(name string) string {
@@ -72,6 +79,7 @@ func (t *T) on(image string, args ...string) *engine.Spec {
 	base := filepath.Dir(spec.Dir)
 	t.ok(os.RemoveAll(filepath.Join(base, "changes")), "RemoveAll")
 	t.ok(os.RemoveAll(filepath.Join(base, "rootfs")), "RemoveAll")
+	t.ok(os.RemoveAll(filepath.Join(base, "rootfs.ext4")), "RemoveAll")
 	spec.RootFS = t.rootFS(base, image)
 	return spec
 }

@@ -54,7 +54,6 @@ const (
 	byImage    = "package image"
 	byGateway  = "internal/gateway"
 	withFront  = "written with the first front door of several users"
-	withScreen = "written with the first engine of displays"
 )
 
 // numbered puts a topic and consecutive numbers to texts.
@@ -161,11 +160,11 @@ func ruleTexts() []Rule {
 			rule("an exec into a sandbox that has ended, or is paused, is told so; one that is kept is entered"),
 		),
 		numbered("Displays", 71,
-			rule("displays are listed", withScreen),
-			rule("every listed display opens", withScreen),
-			rule("a display that does not exist says so", withScreen),
-			rule("a display's stream ends with the sandbox", withScreen),
-			rule("several, slow and malicious viewers disturb nobody", withScreen),
+			rule("displays are listed"),
+			rule("every listed display opens"),
+			rule("a display that does not exist says so"),
+			rule("a display's stream ends with the sandbox"),
+			rule("several, slow and malicious viewers disturb nobody", "internal/rfb, for viewers and servers that do not keep to the protocol"),
 		),
 		numbered("Mounts", 76,
 			rule("what is written to a volume is read by the next sandbox"),

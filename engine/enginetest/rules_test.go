@@ -51,12 +51,12 @@ func TestCasesAreWellFormed(t *testing.T) {
 // interface that construction/features-agree looks at.
 func TestEveryFeatureIsChecked(t *testing.T) {
 	checked := []string{
-		"usable",                                // newSuite ends without it
-		"share_work", "private_disk", "overlay", // say how, not what
+		"usable",                                        // newSuite ends without it
+		"share_work", "private_disk", "overlay", "disk", // say how, not what
 		"image_only",
 		"options_only",    // refusals/options-only
 		"networks.inside", // network/inside and network/not-inside
-		"exec", "terminal", "files", "stats", "pause", "snapshot", "displays", "prepare", "events",
+		"exec", "terminal", "files", "stats", "pause", "snapshot", "displays", "prepare", "warm", "events",
 	}
 	for _, r := range refusals() {
 		checked = append(checked, r.feature)

@@ -6,7 +6,6 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
-	"runtime"
 	"runtime/debug"
 	"slices"
 	"strings"
@@ -22,6 +21,8 @@ const (
 	cleanupDeadline = 20 * time.Second
 	// patience is how long what a case made may take to go away by itself.
 	patience = 5 * time.Second
+	// slowness is how much longer all takes with Harness.Slow.
+	slowness = 10
 )
 
 // insidePath is where the inside program appears in sandboxes.
@@ -38,6 +39,8 @@ type suite struct {
 	token    string       // part of every sandbox's id
 	patience time.Duration
 	cleanup  time.Duration
+	slower   time.Duration // what deadlines are multiplied with
+	disk     string        // of Harness.RootFS, where the engine needs one
 	boxes    *atomic.Int64
 }
 
@@ -58,6 +61,9 @@ func Run(t *testing.T, h Harness) {
 	}
 	for _, group := range grouped(Cases()) {
 		if len(h.Groups) > 0 && !slices.Contains(h.Groups, group.name) {
+			if h.Without != "" {
+				t.Run(group.name, func(t *testing.T) { t.Skip(h.Without) })
+			}
 			continue
 		}
 		t.Run(group.name, func(t *testing.T) {
@@ -107,7 +113,11 @@ func grouped(cases []Case) []group {
 func newSuite(tb testing.TB, h Harness) *suite {
 	s := &suite{
 		h: h, tmp: filepath.Join(tb.TempDir(), "tmp"), boxes: new(atomic.Int64),
-		patience: patience, cleanup: cleanupDeadline,
+		patience: patience, cleanup: cleanupDeadline, slower: 1,
+	}
+	if h.Slow {
+		s.slower = slowness
+		s.patience, s.cleanup = slowness*patience, slowness*cleanupDeadline
 	}
 	s.token = fmt.Sprintf("et%x", time.Now().UnixNano()&0xffffffffff)
 	s.owner = engine.Owner{UID: os.Getuid(), GID: os.Getgid()}
@@ -131,13 +141,19 @@ func newSuite(tb testing.TB, h Harness) *suite {
 			tb.Errorf("Close = %v", err)
 		}
 	})
-	ctx, cancel := context.WithTimeout(tb.Context(), defaultDeadline)
+	ctx, cancel := context.WithTimeout(tb.Context(), s.slower*defaultDeadline)
 	defer cancel()
 	f, err := s.engine.Probe(ctx)
 	if err != nil || !f.Usable {
 		tb.Fatalf("Probe: error %v, usable %v, missing %+v: there is nothing to check", err, f.Usable, f.Missing)
 	}
 	s.features = f
+	if f.Disk && h.RootFS != "" {
+		s.disk = filepath.Join(filepath.Dir(s.tmp), "rootfs.ext4")
+		if err := writeDisk(ctx, s.disk, h.RootFS); err != nil {
+			tb.Fatal(err)
+		}
+	}
 	if s.name = h.Label; s.name == "" {
 		s.name = s.engine.Name()
 	}
@@ -211,6 +227,7 @@ func (s *suite) attempt(tb testing.TB, c *Case) Result {
 	if deadline == 0 {
 		deadline = defaultDeadline
 	}
+	deadline *= s.slower
 	before := s.snapshot(tb)
 	ctx, cancel := context.WithTimeout(context.Background(), deadline)
 	defer cancel()
@@ -229,7 +246,7 @@ func (s *suite) attempt(tb testing.TB, c *Case) Result {
 		}
 		s.compare(t, before)
 	case <-time.After(deadline + s.cleanup):
-		t.Errorf("it did not end within %v; goroutines:\n%s", deadline+s.cleanup, allStacks())
+		t.Errorf("it did not end within %v; goroutines:\n%s", deadline+s.cleanup, stacks())
 	}
 	if t.failed() {
 		t.mu.Lock()
@@ -262,11 +279,6 @@ func (t *T) clean() {
 	}
 }
 
-func allStacks() string {
-	buf := make([]byte, 1<<20)
-	return string(buf[:runtime.Stack(buf, true)])
-}
-
 // compare fails the case if something is there that was not before, as soon
 // as it is clear that it does not go away by itself.
 func (s *suite) compare(t *T, before snapshot) {
@@ -290,7 +302,8 @@ func (s *suite) compare(t *T, before snapshot) {
 func BuildInside(tb testing.TB) string {
 	tb.Helper()
 	path := filepath.Join(tb.TempDir(), "inside")
-	cmd := exec.Command("go", "build", "-trimpath", "-ldflags=-s -w", "-o", path,
+	// As tests are built, so that what is compiled for those is not compiled again.
+	cmd := exec.Command("go", "build", "-buildvcs=false", "-ldflags=-s -w", "-o", path,
 		"github.com/caissonrun/caisson/engine/enginetest/inside")
 	cmd.Env = append(os.Environ(), "CGO_ENABLED=0", "GOOS=linux")
 	if out, err := cmd.CombinedOutput(); err != nil {

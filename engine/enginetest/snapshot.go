@@ -56,9 +56,7 @@ func folder(all snapshot, dir string) {
 
 // goroutines adds this process's goroutines, each by what made it.
 func goroutines(all snapshot) {
-	buf := make([]byte, 4<<20)
-	buf = buf[:runtime.Stack(buf, true)]
-	for _, stack := range strings.Split(string(buf), "\n\n") {
+	for stack := range strings.SplitSeq(stacks(), "\n\n") {
 		maker := "main"
 		for line := range strings.SplitSeq(stack, "\n") {
 			if by, ok := strings.CutPrefix(line, "created by "); ok {
@@ -71,5 +69,15 @@ func goroutines(all snapshot) {
 			continue
 		}
 		all["goroutine created by "+maker]++
+	}
+}
+
+// stacks returns what all goroutines are doing.
+func stacks() string {
+	for size := 64 << 10; ; size *= 4 {
+		buf := make([]byte, size)
+		if n := runtime.Stack(buf, true); n < size || size > 4<<20 {
+			return string(buf[:n])
+		}
 	}
 }

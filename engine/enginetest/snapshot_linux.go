@@ -20,7 +20,7 @@ import (
 // behind become this one's children, where another parent than the suite would
 // see to them.
 func (t *T) lose(spec *engine.Spec) {
-	parents, _ := processTable()
+	parents := processTable()
 	for pid := range parents {
 		if descends(parents, pid) && parents[pid] != os.Getpid() {
 			t.orphans = append(t.orphans, pid)
@@ -57,10 +57,13 @@ func (s *suite) system(all snapshot) {
 
 // processes adds every descendant of this process, zombies too.
 func processes(all snapshot) {
-	parents, names := processTable()
+	parents := processTable()
 	for pid := range parents {
-		if descends(parents, pid) {
-			all[names[pid]]++
+		if !descends(parents, pid) {
+			continue
+		}
+		if what, ok := describe(pid); ok {
+			all[what]++
 		}
 	}
 }
@@ -75,34 +78,49 @@ func descends(parents map[int]int, pid int) bool {
 	return false
 }
 
-// processTable returns the parents of all processes, and what they are.
-func processTable() (parents map[int]int, names map[int]string) {
-	parents, names = make(map[int]int), make(map[int]string)
+// processTable returns the parents of all processes.
+func processTable() map[int]int {
+	parents := make(map[int]int)
 	entries, _ := os.ReadDir("/proc")
 	for _, e := range entries {
 		pid, err := strconv.Atoi(e.Name())
 		if err != nil {
 			continue
 		}
-		// PID (NAME) STATE PPID ...; the name may hold anything.
-		stat, err := os.ReadFile("/proc/" + e.Name() + "/stat")
-		end := bytes.LastIndexByte(stat, ')')
-		if err != nil || end < 0 {
-			continue
+		if _, fields, ok := readStat(pid); ok {
+			parents[pid], _ = strconv.Atoi(fields[1])
 		}
-		fields := strings.Fields(string(stat[end+1:]))
-		if len(fields) < 2 {
-			continue
-		}
-		parents[pid], _ = strconv.Atoi(fields[1])
-		cmdline, _ := os.ReadFile("/proc/" + e.Name() + "/cmdline")
-		names[pid] = fmt.Sprintf("process %d %s state %s: %.200s", pid, stat[bytes.IndexByte(stat, '('):end+1], fields[0],
-			bytes.ReplaceAll(cmdline, []byte{0}, []byte(" ")))
 	}
-	return parents, names
+	return parents
 }
 
-var number = regexp.MustCompile(`[0-9]+`)
+// describe says what a process is, if it is still there.
+func describe(pid int) (string, bool) {
+	name, fields, ok := readStat(pid)
+	if !ok {
+		return "", false
+	}
+	cmdline, _ := os.ReadFile(fmt.Sprintf("/proc/%d/cmdline", pid))
+	return fmt.Sprintf("process %d %s state %s: %.200s", pid, name, fields[0], bytes.ReplaceAll(cmdline, []byte{0}, []byte(" "))), true
+}
+
+// readStat returns a process's name, in parentheses, and what follows it: its
+// state, its parent and more.
+func readStat(pid int) (name string, fields []string, ok bool) {
+	// PID (NAME) STATE PPID ...; the name may hold anything.
+	stat, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
+	begin, end := bytes.IndexByte(stat, '('), bytes.LastIndexByte(stat, ')')
+	if err != nil || begin < 0 || end < begin {
+		return "", nil, false
+	}
+	fields = strings.Fields(string(stat[end+1:]))
+	return string(stat[begin : end+1]), fields, len(fields) >= 2
+}
+
+var (
+	number = regexp.MustCompile(`[0-9]+`)
+	looked = regexp.MustCompile(`^/proc/[0-9]+/(stat|task|task/[0-9]+/children)$`)
+)
 
 // descriptors adds this process's open descriptors, by what they are.
 func descriptors(all snapshot) {
@@ -117,6 +135,9 @@ func descriptors(all snapshot) {
 		}
 		if strings.HasPrefix(target, "anon_inode:[event") {
 			continue // the runtime's own, made at first use
+		}
+		if looked.MatchString(target) {
+			continue // ReapOrphans is looking
 		}
 		all["descriptor of "+target]++
 	}

@@ -174,12 +174,14 @@ func stopAfterEnd(t *T) {
 
 // listening starts a program with a time limit that leaves it the time to say
 // "ready": how long that takes depends on how busy the host is, so the limit
-// grows until it does.
+// grows until it does. A program that says so after its time would have had the
+// signal while it could not hear it.
 func (t *T) listening(args string, tune func(spec *engine.Spec)) *box {
 	for timeout := 200 * time.Millisecond; ; timeout *= 4 {
 		spec := t.spec(args)
 		spec.Timeout = caisson.Duration(timeout)
 		tune(spec)
+		begun := time.Now()
 		b := t.start(spec)
 		ready := func() bool { return strings.HasPrefix(b.stdout(), "ready\n") }
 		t.eventually("the program is ready or ends", func() bool {
@@ -188,9 +190,10 @@ func (t *T) listening(args string, tune func(spec *engine.Spec)) *box {
 			_, err := b.process.Wait(ctx)
 			return err == nil || ready()
 		})
-		if ready() || timeout > time.Minute {
+		if ready() && time.Since(begun) < timeout || timeout > time.Minute {
 			return b
 		}
+		t.destroy(b)
 	}
 }
 

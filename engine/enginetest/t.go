@@ -15,6 +15,8 @@ import (
 
 	"github.com/caissonrun/caisson"
 	"github.com/caissonrun/caisson/engine"
+	"github.com/caissonrun/caisson/internal/ext4"
+	"github.com/caissonrun/caisson/internal/safefs"
 )
 
 // heavy has cases repeat as often as their rules say. A flag must be known
@@ -68,10 +70,23 @@ func (t *T) after(f func()) {
 
 // times returns how often a case repeats what a rule wants n times.
 func (t *T) times(n int) int {
-	if *heavy {
+	switch {
+	case *heavy:
 		return n
+	case t.h.Slow:
+		return min(n, 2)
 	}
 	return max(n/20, min(n, 5))
+}
+
+// some returns what a case goes through of a list: where making a sandbox takes
+// seconds, its ends and its middle.
+func some[E any](t *T, list []E) []E {
+	const few = 3
+	if *heavy || !t.h.Slow || len(list) <= few {
+		return list
+	}
+	return []E{list[0], list[len(list)/2], list[len(list)-1]}
 }
 
 // eventually waits until f is true, and ends the case if it does not become so.
@@ -143,7 +158,32 @@ func (t *T) rootFS(base, image string) *engine.RootFS {
 	}
 	changes := filepath.Join(base, "changes")
 	t.ok(os.Mkdir(changes, 0o700), "Mkdir")
-	return &engine.RootFS{Path: image, Changes: changes}
+	root := &engine.RootFS{Path: image, Changes: changes}
+	switch {
+	case !t.features.Disk:
+	case image == t.real(t.h.RootFS):
+		// With a name it is an image that others follow: a state of it is worth saving.
+		root.Disk, root.Image = t.disk, "enginetest"
+	default:
+		root.Disk = filepath.Join(base, "rootfs.ext4")
+		t.ok(writeDisk(t.ctx, root.Disk, image), "write a disk")
+	}
+	return root
+}
+
+// writeDisk makes a disk of a root file system.
+func writeDisk(ctx context.Context, path, image string) error {
+	root, err := safefs.Open(image, nil)
+	if err != nil {
+		return err
+	}
+	defer root.Close()
+	f, err := os.Create(path)
+	if err != nil {
+		return err
+	}
+	_, err = ext4.WriteTree(ctx, f, root, nil)
+	return errors.Join(err, f.Close())
 }
 
 // inside returns arguments with the work folder where the program has it.

@@ -35,6 +35,7 @@ type box struct {
 
 	lan     *lan
 	sockets []*socket // of its gateway
+	screen  *shown    // of its own; nil: none
 	tree    *tree
 	log     *log
 
@@ -61,6 +62,7 @@ type box struct {
 	killAt    time.Time
 	usage     usage
 	keep      keeping
+	servers   map[string]*shown // of programs, by their place in the work folder
 }
 
 // newBox returns a box that exists nowhere yet.
@@ -82,6 +84,7 @@ func newBox(e *Engine, spec *engine.Spec) *box {
 	b.spec.Args = slices.Clone(spec.Args)
 	b.spec.Env = maps.Clone(spec.Env)
 	b.spec.Mounts = slices.Clone(spec.Mounts)
+	b.spec.Displays = slices.Clone(spec.Displays)
 	b.spec.OnExit = slices.Clone(spec.OnExit)
 	b.spec.OnExitEnv = slices.Clone(spec.OnExitEnv)
 	b.spec.Secrets = slices.Clone(spec.Secrets)
@@ -108,6 +111,7 @@ func (b *box) build() error {
 		return err
 	}
 	b.openGateway()
+	b.openScreen()
 	b.log, err = openLog(&b.spec)
 	return err
 }
@@ -352,6 +356,7 @@ func (b *box) destroy(ctx context.Context) error {
 func (b *box) remove() error {
 	var errs []error
 	b.closeGateway()
+	b.closeScreen()
 	if b.log != nil {
 		b.log.close()
 	}

@@ -20,10 +20,12 @@ var (
 
 // compose returns s with the optional interfaces that f declares.
 func compose(s *Sandbox, f engine.Features) engine.Sandbox {
-	// Every sandbox is a Gatekeeper; where gateways are not declared it says so.
+	// Every sandbox is a Gatekeeper and a Displayer; where gateways or displays are
+	// not declared it says so.
 	type core interface {
 		engine.Sandbox
 		engine.Gatekeeper
+		engine.Displayer
 	}
 	type (
 		exec  = engine.Execer

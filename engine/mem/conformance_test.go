@@ -8,11 +8,17 @@ import (
 	"github.com/caissonrun/caisson/engine/enginetest"
 	"github.com/caissonrun/caisson/engine/mem"
 	"github.com/caissonrun/caisson/engine/mem/inside"
+	"github.com/caissonrun/caisson/internal/slowtest"
 )
 
 func TestConformance(t *testing.T) {
 	world := mem.NewWorld()
-	enginetest.Run(t, harness(world, mem.Options{MaxSandboxes: 20}, enginetest.BuildInside(t)))
+	h := harness(world, mem.Options{MaxSandboxes: 20}, enginetest.BuildInside(t))
+	h.Groups, h.Without = slowtest.Groups(
+		"construction", "lifecycle", "environment", "secrets", "log", "exit", "stop", "exec", "terminal", "mounts",
+		"network", "displays", "files", "archive", "warm", "keep", "recover", "isolation", "refusals",
+	)
+	enginetest.Run(t, h)
 }
 
 // harness gives the suite engines of one world.

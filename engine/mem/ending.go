@@ -33,9 +33,13 @@ func (b *box) mainEnded(p *Proc) {
 	} else {
 		b.linger()
 	}
+	kept := b.keeps()
 	b.mu.Unlock()
 
 	b.closeGateway()
+	if !kept {
+		b.closeScreen()
+	}
 	if err := b.log.close(); err != nil && exit.Message == "" {
 		exit.Message = "log: " + err.Error()
 	}

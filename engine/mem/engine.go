@@ -53,9 +53,11 @@ func (e *Engine) features() engine.Features {
 		Stats:        true,
 		Pause:        true,
 		Keep:         true,
+		Warm:         true,
 		Gateway:      true,
-		Isolation:    []string{engine.KilledTogether, engine.CleanEnvironment},
-		Doc:          "# mem\n\nRuns programs inside of Caisson's own process, for tests. It isolates nothing.\n",
+		Displays:     true, Screen: true, DisplayServers: true,
+		Isolation: []string{engine.KilledTogether, engine.CleanEnvironment},
+		Doc:       "# mem\n\nRuns programs inside of Caisson's own process, for tests. It isolates nothing.\n",
 	}
 	if e.opts.Features != nil {
 		e.opts.Features(&f)

@@ -65,14 +65,22 @@ func (b *box) beginKeep() {
 
 // endKeep is the end of the time, or comes before that of the box.
 func (b *box) endKeep() {
+	if b.stopKeep() {
+		b.closeScreen()
+	}
+}
+
+// stopKeep reports whether it was on.
+func (b *box) stopKeep() bool {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	if !b.keep.on {
-		return
+		return false
 	}
 	b.keep.on, b.keep.over = false, true
 	b.keep.timer.Stop()
 	b.killAll()
+	return true
 }
 
 // awaitKeep waits, after the program's end, until the box can be entered again.

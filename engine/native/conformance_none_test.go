@@ -3,12 +3,12 @@
 package native_test
 
 import (
-	"os"
 	"testing"
 
 	"github.com/caissonrun/caisson/engine"
 	"github.com/caissonrun/caisson/engine/enginetest"
 	"github.com/caissonrun/caisson/engine/native"
+	"github.com/caissonrun/caisson/internal/slowtest"
 )
 
 // Without isolation what is declared holds all the same, and the rest is
@@ -18,9 +18,6 @@ func TestConformanceWithoutIsolation(t *testing.T) {
 	h.Label = "native, isolation none"
 	h.HostPaths = true
 	h.Program = func(spec *engine.Spec, args []string) { spec.Args = append([]string{h.Inside}, args...) }
-	if os.Geteuid() != 0 && os.Getenv("CAISSON_TEST_FULL") == "" {
-		// scripts/test-user runs the rest; `go test ./...` is to be quick.
-		h.Groups = []string{"lifecycle", "exit", "stop", "recover"}
-	}
+	h.Groups, h.Without = slowtest.Groups("lifecycle")
 	enginetest.Run(t, h)
 }

@@ -11,6 +11,7 @@ import (
 	"github.com/caissonrun/caisson/engine"
 	"github.com/caissonrun/caisson/engine/enginetest"
 	"github.com/caissonrun/caisson/engine/native"
+	"github.com/caissonrun/caisson/internal/slowtest"
 )
 
 // insidePath names the variable with the path of a built inside program, see
@@ -55,6 +56,7 @@ func TestConformance(t *testing.T) {
 	} else {
 		h.Label = "native, ordinary user"
 		h.Require = []string{"gateway", "networks.allow"}
+		h.Groups, h.Without = slowtest.Groups("lifecycle", "recover", "isolation", "limits")
 	}
 	enginetest.Run(t, h)
 }

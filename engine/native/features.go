@@ -49,8 +49,10 @@ func (o *Options) features(f *found, isolation string) engine.Features {
 		},
 		Mounts: engine.MountFeatures{Bind: full, Tmpfs: full, ReadOnly: full},
 		User:   full || f.host.root, Hostname: full, Secrets: true,
+		Fork: engine.ForkDisk, Warm: true,
 		Exec: true, Terminal: f.works.Terminal, Files: full, Stats: f.works.Stats, Pause: f.works.Pause,
-		Gateway:      full && f.works.Gateway,
+		Gateway:  full && f.works.Gateway,
+		Displays: full && f.works.Displays, DisplayServers: full && f.works.Displays,
 		Keep:         full && f.works.Keep,
 		ConfigSchema: configSchema, OptionsSchema: optionsSchema, Doc: doc,
 	}
@@ -104,6 +106,7 @@ func (o *Options) missing(f *found, full bool) []engine.Missing {
 			add(what, unasked, "use isolation: full")
 		}
 		add(engine.WhatKeep, unasked+" that could be entered", "use isolation: full")
+		add(engine.WhatDisplays, unasked+" that could be entered", "use isolation: full")
 	case f.support.Disk.Method == "":
 		add("disk limit without memory", "under a disk limit the work folder is in memory: "+f.support.Disk.Why, f.support.Disk.Do)
 	}
@@ -115,6 +118,12 @@ func (o *Options) missing(f *found, full bool) []engine.Missing {
 	}
 	if full && !f.host.root {
 		add(engine.IsolatedUserID, "without root all sandboxes have this user's id", "run as root")
+	}
+	if full && f.works.Displays {
+		add(engine.WhatScreen, "a program has no screen of its own", "run a VNC server in the task and name its socket, or use engine qemu")
+		if !f.host.root {
+			add(engine.WhatPortScreen, "without root nobody can enter a sandbox's network", "use socket")
+		}
 	}
 	const other = "native runs what is on this host"
 	add(engine.WhatNetwork, other+", with the host's network or none", "use engine oci")

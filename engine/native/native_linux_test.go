@@ -34,7 +34,8 @@ func needRoot(t *testing.T) {
 	}
 }
 
-// TestOrdinaryUser runs this package's tests again as a user without rights.
+// TestOrdinaryUser runs this package's tests again as a user without rights, in
+// short.
 func TestOrdinaryUser(t *testing.T) {
 	needRoot(t)
 	const nobody = 65534

@@ -1,11 +1,8 @@
 package native
 
 import (
-	"crypto/sha256"
-	"encoding/hex"
 	"errors"
 	"fmt"
-	"maps"
 	"path"
 	"slices"
 	"strings"
@@ -50,8 +47,12 @@ func plan(s *engine.Spec, set *setting) (*keeper.Spec, error) {
 	if err != nil {
 		return nil, err
 	}
-	program := isolate.Program{Args: set.args(s), Env: set.env(s), Dir: set.dir(s)}
-	return kept.KeeperSpec(s, set.run, box, program), nil
+	return kept.KeeperSpec(s, set.run, box, set.program(s)), nil
+}
+
+// program is what runs in the sandbox.
+func (set *setting) program(s *engine.Spec) isolate.Program {
+	return isolate.Program{Args: set.args(s), Env: set.env(s), Dir: set.dir(s)}
 }
 
 // box says what isolate is to make.
@@ -170,14 +171,13 @@ func (set *setting) entries(s *engine.Spec, user isolate.User, hostname string) 
 		resolv = []byte("nameserver " + s.Gateway.Resolver + "\n")
 	}
 	hosts := "127.0.0.1 localhost\n::1 localhost\n127.0.1.1 " + hostname + "\n" + kept.GatewayHosts(s.Gateway)
-	id := sha256.Sum256([]byte("caisson machine id " + s.ID))
 	add("/etc/passwd", passwd(user))
 	add("/etc/group", group(user))
 	add("/etc/hostname", []byte(hostname+"\n"))
 	add("/etc/hosts", []byte(hosts))
 	add("/etc/resolv.conf", resolv)
 	add("/etc/nsswitch.conf", []byte(nsswitchContent))
-	add("/etc/machine-id", []byte(hex.EncodeToString(id[:16])+"\n"))
+	add("/etc/machine-id", []byte(kept.MachineID(s.ID)+"\n"))
 	list = append(list, isolate.Entry{Path: "/etc/mtab", Link: "/proc/self/mounts"}, isolate.Entry{Path: "/run", Dir: true})
 	return append(list, kept.SecretEntries(s)...)
 }
@@ -237,16 +237,7 @@ func (set *setting) env(s *engine.Spec) []string {
 		}
 		all[name] = value
 	}
-	for _, secret := range s.Secrets {
-		if secret.As == caisson.SecretEnv {
-			all[secret.Name] = string(secret.Value)
-		}
-	}
-	var list []string
-	for _, name := range slices.Sorted(maps.Keys(all)) {
-		list = append(list, name+"="+all[name])
-	}
-	return list
+	return kept.Environ(all, s.Secrets)
 }
 
 // userName is the name that USER has.

@@ -9,6 +9,7 @@ import (
 	"github.com/caissonrun/caisson/engine"
 	"github.com/caissonrun/caisson/engine/enginetest"
 	"github.com/caissonrun/caisson/engine/oci"
+	"github.com/caissonrun/caisson/internal/network/networktest"
 )
 
 // strong is what every runtime must have as root.
@@ -23,7 +24,7 @@ func conformance(t *testing.T, runtime string, require []string) {
 	if os.Geteuid() != 0 {
 		t.Skip("only root can have an OCI runtime make sandboxes")
 	}
-	networks, _ := bridges(t)
+	networks, _ := networktest.Bridges(t)
 	h := harness(t, oci.Options{AllowHostNetwork: true, Use: runtime, CNIConfigDir: networks})
 	h.Label, h.Require, h.Networks = "oci "+runtime, require, []string{"lan", "store"}
 	enginetest.Run(t, h)

@@ -11,6 +11,8 @@ import (
 	"github.com/caissonrun/caisson/engine"
 	"github.com/caissonrun/caisson/engine/enginetest"
 	"github.com/caissonrun/caisson/engine/oci"
+	"github.com/caissonrun/caisson/internal/network/networktest"
+	"github.com/caissonrun/caisson/internal/slowtest"
 )
 
 // harness is an engine's harness for the conformance suite: programs run in an
@@ -44,7 +46,7 @@ func harness(t *testing.T, opts oci.Options) enginetest.Harness {
 func TestConformance(t *testing.T) {
 	opts := oci.Options{AllowHostNetwork: true}
 	if os.Geteuid() == 0 {
-		opts.CNIConfigDir, _ = bridges(t)
+		opts.CNIConfigDir, _ = networktest.Bridges(t)
 	}
 	h := harness(t, opts)
 	h.Label = "oci builtin"
@@ -58,9 +60,7 @@ func TestConformance(t *testing.T) {
 	} else {
 		h.Label = "oci builtin, ordinary user"
 		h.Require = []string{"rootfs", "overlay", "gateway", "networks.allow"}
-		if os.Getenv(fullTest) == "" {
-			h.Groups = []string{"lifecycle", "limits", "root", "gateway"}
-		}
+		h.Groups, h.Without = slowtest.Groups("lifecycle", "limits", "root")
 	}
 	enginetest.Run(t, h)
 }

@@ -71,7 +71,7 @@ func permit(o *Options, f *found, features *engine.Features, s *engine.Spec) err
 
 // create makes the sandbox, and leaves nothing if it can't.
 func (e *Engine) create(ctx context.Context, spec *engine.Spec, c *choice, f *found) (engine.Sandbox, error) {
-	known, err := readAccounts(spec.RootFS.Path)
+	known, err := kept.ReadAccounts(spec.RootFS.Path)
 	if err != nil {
 		return nil, at("image", err)
 	}
@@ -79,7 +79,7 @@ func (e *Engine) create(ctx context.Context, spec *engine.Spec, c *choice, f *fo
 		opts: &e.opts, choice: c, root: f.root, uid: os.Geteuid(), gid: os.Getegid(), run: e.boxes.Dir(spec.ID),
 		group: e.boxes.Group(spec.ID), cgroup: f.support.Cgroup.Usable, landlock: f.support.Landlock > 0, resolv: f.resolv,
 	}
-	if set.user, err = e.opts.permitting(spec).who(known, spec.User, spec.Group); err != nil {
+	if set.user, err = e.opts.who(known, spec); err != nil {
 		return nil, err
 	}
 	maker, err := e.choose(f, c.Runtime)

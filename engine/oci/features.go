@@ -30,12 +30,14 @@ func (o *Options) features(f *found) engine.Features {
 		Mounts:   engine.MountFeatures{Bind: true, Tmpfs: true, ReadOnly: true},
 		User:     true, Hostname: true, Secrets: true, Registry: true, DNS: true,
 		Devices: f.root && len(o.AllowDevices) > 0,
-		Exec:    true, Terminal: f.works.Terminal, Files: true, Stats: f.works.Stats, Pause: f.works.Pause,
-		Gateway:      f.works.Gateway,
+		Fork:    engine.ForkDisk, Warm: true,
+		Exec: true, Terminal: f.works.Terminal, Files: true, Stats: f.works.Stats, Pause: f.works.Pause,
+		Gateway:  f.works.Gateway,
+		Displays: f.works.Displays, DisplayServers: f.works.Displays,
 		Keep:         f.works.Keep,
 		ConfigSchema: configSchema, OptionsSchema: optionsSchema, Doc: doc,
 	}
-	f.net.features(&out)
+	f.netFeatures(&out)
 	f.chosen().reduce(&out)
 	if f.root {
 		out.MaxSandboxes = o.ids().Slots()
@@ -94,7 +96,7 @@ func (o *Options) missing(f *found) []engine.Missing {
 	if f.support.Disk.Method == "" {
 		add("disk limit without memory", "under a disk limit the work folder is in memory: "+f.support.Disk.Why, f.support.Disk.Do)
 	}
-	f.net.missing(o, add)
+	f.netMissing(o, add)
 	if f.ungated != nil {
 		for _, what := range []string{engine.WhatAllowList, engine.WhatGateway} {
 			add(what, "nobody can serve a sandbox here: "+f.ungated.Error(), "use engine docker")
@@ -102,6 +104,12 @@ func (o *Options) missing(f *found) []engine.Missing {
 	}
 	if !o.AllowHostNetwork {
 		add(engine.WhatHostNet, "the operator does not permit it", "set engine.oci.allow_host_network")
+	}
+	if f.works.Displays {
+		add(engine.WhatScreen, "a container has no screen of its own", "run a VNC server in the task and name its socket or port, or use engine qemu")
+		if !f.root {
+			add(engine.WhatPortScreen, "without root nobody can enter a sandbox's network", "use socket")
+		}
 	}
 	if len(o.AllowDevices) == 0 {
 		add(engine.WhatDevices, "the operator permits none", "set engine.oci.allow_devices")

@@ -4,13 +4,10 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
-	"fmt"
 	"io/fs"
 	"net"
 	"os"
 	"path/filepath"
-	"slices"
-	"strings"
 
 	"github.com/caissonrun/caisson"
 	"github.com/caissonrun/caisson/engine"
@@ -24,18 +21,6 @@ var (
 	_ engine.Networker     = (*Engine)(nil)
 	_ engine.NetworkLister = (*Engine)(nil)
 )
-
-// networksDir is the folder, in the runtime folder, of what package network
-// keeps. No installation can be called so.
-const networksDir = "networks.d"
-
-// A data is what the handle of a sandbox says of networks.
-type data struct {
-	// Network is the sandbox's own, which goes with it; nil: none.
-	Network *network.Record `json:"network,omitempty"`
-	// Shared is the NetworkSpec.Dir of the one that it has joined.
-	Shared string `json:"shared,omitempty"`
-}
 
 // joined is what networks give a sandbox; nil: it has none but loopback, or
 // the host's.
@@ -53,83 +38,26 @@ func (j *joined) apply(box *isolate.Spec) {
 // networks is where networks are found and kept.
 func (o *Options) networks() *network.Options {
 	return &network.Options{
-		Runtime: filepath.Join(o.Runtime, networksDir), Installation: o.Installation,
-		ConfigDir: o.CNIConfigDir, PluginDirs: o.CNIPluginDirs, Subnet: o.DefaultSubnet,
+		Runtime: filepath.Join(o.Runtime, kept.NetworksDir), Ports: o.Ports, Installation: o.Installation,
+		ConfigDir: o.CNIConfigDir, PluginDirs: o.CNIPluginDirs, Subnet: o.DefaultSubnet, VPNs: o.VPNs,
 	}
 }
 
-// netFound is what a look at the host has found out about networks.
-type netFound struct {
-	broken error    // why no namespace can be made for others
-	closed error    // why there is no network default
-	names  []string // networks that can be attached to
-	ports  bool     // one of them publishes ports
-	unread []error  // configurations that can't be used
+// netFeatures says which networks there are.
+func (f *found) netFeatures(out *engine.Features) {
+	f.net.Features(out)
+	out.Networks.Shared = f.net.Broken == nil
 }
 
-// findNetworks looks for networks. Thorough also makes a namespace, with filters;
-// otherwise it shows whether that works when it is needed.
-func (o *Options) findNetworks(ctx context.Context, root, thorough bool) netFound {
-	var f netFound
-	if thorough || !root {
-		if f.broken = network.Usable(); f.broken != nil {
-			return f
-		}
-	}
-	n := o.networks()
-	f.closed = n.DefaultUsable(ctx, thorough)
-	f.names, f.unread = n.Networks()
-	f.ports = slices.ContainsFunc(f.names, n.Publishes)
-	return f
-}
-
-// features says which networks there are.
-func (f *netFound) features(out *engine.Features) {
-	out.Networks.Named = len(f.names) > 0
-	out.Networks.Shared = f.broken == nil
-	out.Networks.Default = f.broken == nil && f.closed == nil
-	out.Ports = f.ports || out.Networks.Default
-}
-
-// missing says why what is not there is not.
-func (f *netFound) missing(o *Options, add func(what, why, do string)) {
-	cause := func(err error) string {
-		var e *caisson.Error
-		if errors.As(err, &e) && e.Err != nil {
-			return e.Err.Error()
-		}
-		return err.Error()
-	}
-	if f.broken != nil {
-		why := cause(f.broken)
-		for _, what := range []string{engine.WhatNetwork, engine.WhatNamedNets, engine.WhatSharedNets, engine.WhatPorts} {
-			add(what, why, "run as root")
-		}
-		return
-	}
-	if f.closed != nil {
-		add(engine.WhatNetwork, cause(f.closed), "install CNI's plugins (containernetworking-plugins) and nftables, and see engine.oci.default_subnet")
-	}
-	dir := o.CNIConfigDir
-	if dir == "" {
-		dir = network.DefaultConfigDir
-	}
-	if len(f.names) == 0 {
-		why := "no network is configured in " + dir
-		if len(f.unread) > 0 {
-			why = strings.ReplaceAll(errors.Join(f.unread...).Error(), "\n", "; ")
-		}
-		add(engine.WhatNamedNets, why, "put a CNI configuration there (*.conflist), or set engine.oci.cni_config_dir")
-	}
-	if !f.ports && f.closed != nil {
-		add(engine.WhatPorts, "no network in "+dir+" has a plugin that publishes ports", "add portmap, with its capability portMappings, to the plugins of one")
-	}
+// netMissing says why what is not there is not.
+func (f *found) netMissing(o *Options, add func(what, why, do string)) {
+	f.net.Missing("engine.oci", o.CNIConfigDir, add, engine.WhatSharedNets)
 }
 
 // joins prepares a sandbox's network: the shared one that it names, one of its
 // own if it asks for more than loopback, or none.
 func (e *Engine) joins(ctx context.Context, spec *engine.Spec, set *setting, p *kept.Plan) error {
-	var d data
+	var d kept.NetworkData
 	switch {
 	case spec.SharedNetwork != "":
 		rec, err := e.sharedNetwork(ctx, spec.SharedNetwork)
@@ -137,7 +65,7 @@ func (e *Engine) joins(ctx context.Context, spec *engine.Spec, set *setting, p *
 			return err
 		}
 		d.Shared, set.joined = spec.SharedNetwork, &joined{rec}
-	case len(spec.Ports) > 0 || attaches(&spec.Network):
+	case len(spec.Ports) > 0 || kept.Attaches(&spec.Network):
 		rec, err := e.opts.networks().Plan(&network.Spec{ID: spec.ID, Network: spec.Network, Ports: spec.Ports, DNS: spec.DNS})
 		if err != nil {
 			return err
@@ -145,7 +73,7 @@ func (e *Engine) joins(ctx context.Context, spec *engine.Spec, set *setting, p *
 		d.Network, set.joined = rec, &joined{rec}
 		p.Prepare = func(ctx context.Context, _ int, undo *cleanup.List) error {
 			undo.AddContext(rec.Remove)
-			return plain(rec.Create(ctx))
+			return kept.Plain(rec.Create(ctx))
 		}
 	default:
 		return nil
@@ -153,25 +81,6 @@ func (e *Engine) joins(ctx context.Context, spec *engine.Spec, set *setting, p *
 	var err error
 	p.Record.Data, err = json.Marshal(&d)
 	return err
-}
-
-// plain is an error without what was being done, which whoever called Create
-// says.
-func plain(err error) error {
-	if e, ok := err.(*caisson.Error); ok && e.Op == caisson.OpCreate { //nolint:errorlint // what wraps it says more
-		return &caisson.Error{Item: e.Item, Kind: e.Kind, Err: e.Err}
-	}
-	return err
-}
-
-// attaches reports whether networks of the operator's are named. What an
-// allow-list permits comes through the gateway.
-func attaches(n *caisson.Network) bool {
-	switch n.Mode {
-	case "", caisson.NetworkNone, caisson.NetworkHost, caisson.NetworkAllow:
-		return len(n.Attach) > 0
-	}
-	return true
 }
 
 // sharedNetwork returns the record of a network that is there.
@@ -203,22 +112,7 @@ func networkAt(dir string) (*network.Record, error) {
 
 // remove detaches a sandbox from its networks. It can be called again.
 func (e *Engine) remove(ctx context.Context, sandbox string, rec *kept.Record) error {
-	if rec.Data == nil && rec.Isolation != "" {
-		return nil // its handle says that it has none
-	}
-	d := new(data)
-	if rec.Data != nil {
-		if err := json.Unmarshal(rec.Data, d); err != nil {
-			return fmt.Errorf("networks: %w", err)
-		}
-	}
-	switch {
-	case d.Network != nil:
-		return d.Network.Remove(ctx)
-	case d.Shared != "":
-		return nil // it belongs to whoever made it
-	}
-	return e.opts.networks().Forget(ctx, sandbox)
+	return kept.RemoveNetworks(ctx, e.opts.networks(), sandbox, rec)
 }
 
 // MakeNetwork implements engine.Networker: a network namespace that sandboxes
@@ -311,18 +205,9 @@ func (e *Engine) Dial(ctx context.Context, dir string, port int) (net.Conn, erro
 // networkOf returns the network that the sandbox whose handle lies in dir is on,
 // or nil where it is on none but its own loopback or the host's.
 func (e *Engine) networkOf(dir string) (*network.Record, error) {
-	h, err := engine.ReadHandle(dir, Name)
+	d, err := kept.ReadNetworkData(dir, Name)
 	if err != nil {
 		return nil, err
-	}
-	rec, d := new(kept.Record), new(data)
-	if err := json.Unmarshal(h.Data, rec); err != nil {
-		return nil, &caisson.Error{Op: caisson.OpRecover, Item: dir, Kind: caisson.ErrInvalid, Err: err}
-	}
-	if rec.Data != nil {
-		if err := json.Unmarshal(rec.Data, d); err != nil {
-			return nil, &caisson.Error{Op: caisson.OpRecover, Item: dir, Kind: caisson.ErrInvalid, Err: err}
-		}
 	}
 	if d.Shared != "" {
 		return networkAt(d.Shared)
@@ -333,20 +218,10 @@ func (e *Engine) networkOf(dir string) (*network.Record, error) {
 // Networks implements engine.NetworkLister.
 func (e *Engine) Networks(_ context.Context, dir string) ([]engine.Network, error) {
 	rec, err := e.networkOf(dir)
-	if err != nil || rec == nil {
+	if err != nil {
 		return nil, err
 	}
-	if rec, err = rec.Load(); err != nil {
-		return nil, err
-	}
-	var list []engine.Network
-	for _, a := range rec.Attachments {
-		list = append(list, engine.Network{
-			Name: a.Name, Config: a.File, Plugin: a.Plugin, Interface: a.Interface, MAC: a.MAC,
-			Addresses: a.Addresses, Args: a.Args, Ports: a.Ports,
-		})
-	}
-	return list, nil
+	return kept.ListNetworks(rec)
 }
 
 // hosts is /etc/hosts.

@@ -9,7 +9,6 @@ import (
 	"io"
 	"net/http"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"strings"
 	"testing"
@@ -18,6 +17,7 @@ import (
 	"github.com/caissonrun/caisson"
 	"github.com/caissonrun/caisson/engine"
 	"github.com/caissonrun/caisson/engine/oci"
+	"github.com/caissonrun/caisson/internal/network/networktest"
 )
 
 // networks is a folder with the configurations of two bridges that nobody else
@@ -34,37 +34,8 @@ func networks(t *testing.T) (opts oci.Options, subnet string) {
 			t.Errorf("the runtime folder has %s", left[0].Name())
 		}
 	})
-	opts.CNIConfigDir, subnet = bridges(t)
+	opts.CNIConfigDir, subnet = networktest.Bridges(t)
 	return opts, subnet
-}
-
-// bridges writes the configurations of the networks lan and store, whose subnet
-// and bridges nobody else has.
-func bridges(t *testing.T) (dir, subnet string) {
-	t.Helper()
-	dir = t.TempDir()
-	leases := t.TempDir()
-	for i, name := range []string{"lan", "store"} {
-		net := fmt.Sprintf("10.%d.%d", 231+os.Getpid()%20, (2*os.Getpid()+i)%250)
-		bridge := fmt.Sprintf("cso%d%d", os.Getpid()%100000, i)
-		text := fmt.Sprintf(`{"cniVersion": "1.0.0", "name": %q, "plugins": [
-			{"type": "bridge", "bridge": %q, "isGateway": true, "ipam": {"type": "host-local", "dataDir": %q, "ranges": [[{"subnet": "%s.0/24"}]]},
-			 "dns": {"nameservers": ["%s.1"], "search": ["lan.example"]}},
-			{"type": "portmap", "capabilities": {"portMappings": true}}]}`, name, bridge, leases, net, net)
-		if err := os.WriteFile(filepath.Join(dir, name+".conflist"), []byte(text), 0o600); err != nil {
-			t.Fatal(err)
-		}
-		if i == 0 {
-			subnet = net
-		}
-		t.Cleanup(func() { exec.Command("ip", "link", "del", bridge).Run() })
-	}
-	t.Cleanup(func() {
-		if left, _ := filepath.Glob(filepath.Join(leases, "*", "10.*")); len(left) > 0 {
-			t.Errorf("addresses are left allocated: %q", left)
-		}
-	})
-	return dir, subnet
 }
 
 // waitFor waits until a program has printed a line.

@@ -88,6 +88,9 @@ type Options struct {
 	// CNIPluginDirs are where their plugins are looked for, in order. Empty: the
 	// usual places.
 	CNIPluginDirs []string
+	// VPNs are networks that tasks can name, too, by name: configurations of OpenVPN's
+	// client, through which all goes.
+	VPNs map[string]string
 	// DefaultSubnet is the private IPv4 network of which sandboxes on the network
 	// default get addresses. Empty: 10.213.0.0/16.
 	DefaultSubnet string
@@ -98,6 +101,8 @@ type Options struct {
 	AllowCaps []string
 	// AllowInsecure lets tasks switch off protection by insecure_options.
 	AllowInsecure bool
+	// Ports is the folder of reserved ports that engines share. Empty: one in Runtime.
+	Ports string
 	// Installation names the state folder that this engine works for: [a-z0-9],
 	// at most 16. Sweep touches nothing of another one. Empty: "0".
 	Installation string

@@ -32,10 +32,6 @@ const (
 	insidePath = "CAISSON_TEST_INSIDE"
 )
 
-// fullTest names the variable that has an ordinary user check everything, for
-// which there is no time in each run of all tests.
-const fullTest = "CAISSON_TEST_FULL"
-
 // theKeeper is built once, by TestMain.
 var theKeeper keeper.Command
 

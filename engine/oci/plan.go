@@ -5,7 +5,6 @@ import (
 	"maps"
 	"path"
 	"slices"
-	"strconv"
 	"strings"
 
 	"github.com/caissonrun/caisson"
@@ -28,7 +27,7 @@ const (
 type setting struct {
 	opts     *Options
 	choice   *choice
-	user     person
+	user     kept.Person
 	root     bool   // sandboxes have ids of their own; otherwise they have uid and gid
 	uid, gid int    // of the caller
 	slot     int    // of host ids; root only
@@ -55,8 +54,12 @@ func plan(s *engine.Spec, set *setting) (*keeper.Spec, error) {
 	if err != nil {
 		return nil, err
 	}
-	program := isolate.Program{Args: set.args(s), Env: set.env(s), Dir: dir(s)}
-	return kept.KeeperSpec(s, set.run, box, program), nil
+	return kept.KeeperSpec(s, set.run, box, set.program(s)), nil
+}
+
+// program is what runs in the sandbox.
+func (set *setting) program(s *engine.Spec) isolate.Program {
+	return isolate.Program{Args: set.args(s), Env: set.env(s), Dir: dir(s)}
 }
 
 // box says what isolate is to make.
@@ -183,36 +186,10 @@ func (set *setting) args(s *engine.Spec) []string {
 // the task's secrets, and what is added where they lack it.
 func (set *setting) env(s *engine.Spec) []string {
 	all := map[string]string{
-		"PATH": standardPath, "HOME": set.home(), "USER": set.userName(), "TMPDIR": "/tmp", "CAISSON_WORK": caisson.WorkDir,
+		"PATH": standardPath, "HOME": set.user.HomeDir(standardHome), "USER": set.user.UserName(), "TMPDIR": "/tmp", "CAISSON_WORK": caisson.WorkDir,
 	}
 	maps.Copy(all, s.Env)
-	for _, secret := range s.Secrets {
-		if secret.As == caisson.SecretEnv {
-			all[secret.Name] = string(secret.Value)
-		}
-	}
-	var list []string
-	for _, name := range slices.Sorted(maps.Keys(all)) {
-		list = append(list, name+"="+all[name])
-	}
-	return list
-}
-
-// userName is the user's name in the image, or else its id.
-func (set *setting) userName() string {
-	if set.user.name != "" {
-		return set.user.name
-	}
-	return strconv.Itoa(set.user.UID)
-}
-
-// home is the home folder of the program's user, as the image has it.
-func (set *setting) home() string {
-	home := set.user.home
-	if !path.IsAbs(home) || home == "/" && set.user.UID != 0 || strings.ContainsRune(home, 0) {
-		return standardHome
-	}
-	return path.Clean(home)
+	return kept.Environ(all, s.Secrets)
 }
 
 // dir is where the program starts.

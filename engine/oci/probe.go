@@ -23,7 +23,7 @@ type found struct {
 	root    bool // sandboxes can have ids of their own
 	support kept.Support
 	resolv  []byte
-	net     netFound
+	net     kept.Nets
 	// runtimes are those that the operator names, most wanted first. broken is
 	// why none of them works, or nil; overlay why one on an overlay did not.
 	runtimes        []candidate
@@ -65,7 +65,7 @@ func (e *Engine) facts() (*found, error) {
 	if err != nil {
 		return nil, err
 	}
-	f.works = kept.Works{Terminal: true, Stats: f.support.Cgroup.Usable, Pause: f.support.Cgroup.Freeze, Gateway: f.served(), Keep: true}
+	f.works = kept.Works{Terminal: true, Stats: f.support.Cgroup.Usable, Pause: f.support.Cgroup.Freeze, Gateway: f.served(), Keep: true, Displays: f.served()}
 	e.found.Store(f)
 	e.boxes.Note(f.works)
 	return f, nil
@@ -78,7 +78,7 @@ func (e *Engine) survey(ctx context.Context, thorough bool) (*found, error) {
 		return nil, fmt.Errorf("runtime folder: %w", err)
 	}
 	f := &found{root: e.opts.ids().Mapped(), support: kept.Examine(e.opts.Runtime, thorough)}
-	f.net = e.opts.findNetworks(ctx, f.root, thorough)
+	f.net = kept.FindNets(ctx, e.opts.networks(), f.root, thorough)
 	if file, err := os.Open("/etc/resolv.conf"); err == nil {
 		f.resolv, _ = io.ReadAll(io.LimitReader(file, maxResolv))
 		file.Close()
@@ -175,6 +175,7 @@ func (e *Engine) tryOnce(ctx context.Context, f *found, overlay, gateway bool) (
 	})
 	f.works.Terminal, f.works.Gateway = terminal, gateway && err == nil
 	f.works.Stats = f.works.Stats && f.support.Cgroup.Usable
+	f.works.Displays = f.works.Displays && f.served()
 	return err
 }
 

@@ -270,6 +270,7 @@ func (c *choice) checkGuest(s *engine.Spec, r *isolate.Runtime) error {
 	for name, set := range map[string]bool{
 		"options.masked_paths": len(c.MaskedPaths) > 0, "options.readonly_paths": len(c.ReadOnlyPaths) > 0,
 		"options.sysctls": len(c.Sysctls) > 0, "gateway": s.Gateway != nil,
+		"displays": len(s.Displays) > 0,
 	} {
 		if set {
 			return kept.Unsupported(name, errors.New("not with runtime runsc, whose kernel is its own"))
@@ -371,6 +372,7 @@ func (c *candidate) reduce(out *engine.Features) {
 		return
 	}
 	out.Limits.PIDs, out.Devices, out.Ports, out.Gateway = false, false, false, false
+	out.Displays, out.DisplayServers = false, false
 	out.Networks = engine.NetworkFeatures{None: out.Networks.None, Host: out.Networks.Host}
 }
 
@@ -388,6 +390,7 @@ func (c *candidate) missing(add func(what, why, do string)) {
 		add(what, "gVisor's network is its own, and nobody outside can listen in it", do)
 	}
 	add(engine.WhatDevices, "gVisor gives none", do)
+	add(engine.WhatDisplays, "gVisor's sockets are its own, and nobody outside can connect to them", do)
 	add(engine.WhatEndOfInput, "gVisor's terminals do not know ^D", "type exit")
 	add(engine.IsolatedUserID, "gVisor's kernel has ids of its own; files have them on the host, too", do)
 }

@@ -129,7 +129,7 @@ func (o *Options) missing(in *engine.Features) []engine.Missing {
 	for _, what := range []string{
 		engine.WhatCommands, engine.WhatScripts, engine.WhatImages, engine.WhatModules, engine.WhatMachines, engine.WhatOwnProgram,
 		engine.WhatUsers, engine.WhatHostname, engine.WhatSecrets, engine.WhatBinds, engine.WhatTmpfs, engine.WhatReadOnly,
-		engine.WhatExec,
+		engine.WhatExec, engine.WhatWarm,
 	} {
 		list = append(list, engine.Missing{What: what, Why: theirs})
 	}

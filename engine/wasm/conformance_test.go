@@ -16,7 +16,7 @@ import (
 
 func TestConformance(t *testing.T) {
 	opts := options(t)
-	inside := build(t, "github.com/caissonrun/caisson/engine/enginetest/inside")
+	module := inside(t)
 	engineOf := func(installation string) func(testing.TB) engine.Engine {
 		return func(t testing.TB) engine.Engine {
 			mine := opts
@@ -27,7 +27,7 @@ func TestConformance(t *testing.T) {
 	enginetest.Run(t, enginetest.Harness{
 		New: engineOf("one"), Other: engineOf("two"),
 		Restart: func(t testing.TB, _ engine.Engine) engine.Engine { return engineOf("one")(t) },
-		Program: func(spec *engine.Spec, args []string) { spec.Module, spec.Args = inside, args },
+		Program: func(spec *engine.Spec, args []string) { spec.Module, spec.Args = module, args },
 		Lose:    killKeeper,
 		Folders: []string{opts.Runtime},
 		Require: []string{"module", "limits.memory", "limits.log", "networks.none", "mounts.bind", "mounts.readonly", "secrets"},

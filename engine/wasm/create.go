@@ -123,7 +123,6 @@ func (e *Engine) plan(spec *engine.Spec) (*keeper.Spec, error) {
 	if err != nil {
 		return nil, err
 	}
-	program := isolate.Program{Args: append([]string{filepath.Base(spec.Module)}, spec.Args...), Env: environ(spec), Dir: box.Workdir}
 	// None: there is no init, and no program of the host's.
 	// Secrets that are there once are the box's own: there is no place for pipes.
 	own := *spec
@@ -131,13 +130,18 @@ func (e *Engine) plan(spec *engine.Spec) (*keeper.Spec, error) {
 	for i := range own.Secrets {
 		own.Secrets[i].Once = false
 	}
-	k := kept.KeeperSpec(&own, e.boxes.Dir(spec.ID), &isolate.Spec{ID: spec.ID, None: true}, program)
+	k := kept.KeeperSpec(&own, e.boxes.Dir(spec.ID), &isolate.Spec{ID: spec.ID, None: true}, program(spec))
 	if spec.Limits.Memory > 0 || box.Group != "" {
 		// For messages, and for whoever removes the group.
 		k.Box.Cgroup = &isolate.Cgroup{Name: box.Group, Memory: spec.Limits.Memory}
 	}
 	k.Foreign = &keeper.Foreign{Kind: Kind, Data: data}
 	return k, nil
+}
+
+// program is what the module is handed.
+func program(spec *engine.Spec) isolate.Program {
+	return isolate.Program{Args: append([]string{filepath.Base(spec.Module)}, spec.Args...), Env: environ(spec), Dir: workdir(spec)}
 }
 
 // workdir is the folder in which relative paths begin.
@@ -175,14 +179,5 @@ func environ(spec *engine.Spec) []string {
 		"PWD": workdir(spec), "HOME": caisson.WorkDir, "TMPDIR": "/tmp", "PATH": "/bin", "USER": "caisson",
 	}
 	maps.Copy(all, spec.Env)
-	for _, s := range spec.Secrets {
-		if s.As == caisson.SecretEnv {
-			all[s.Name] = string(s.Value)
-		}
-	}
-	var list []string
-	for _, name := range slices.Sorted(maps.Keys(all)) {
-		list = append(list, name+"="+all[name])
-	}
-	return list
+	return kept.Environ(all, spec.Secrets)
 }

@@ -21,7 +21,7 @@ func features(broken, share error) engine.Features {
 	out := engine.Features{
 		Usable:  broken == nil,
 		Version: "wazero " + version() + ", " + runtime.GOARCH + ", WASI preview 1",
-		Module:  true, ShareWork: true, Secrets: true,
+		Module:  true, ShareWork: true, Warm: true, Secrets: true,
 		Limits:       engine.LimitFeatures{CPUs: share == nil, Memory: true, Log: true},
 		Networks:     engine.NetworkFeatures{None: true},
 		Mounts:       engine.MountFeatures{Bind: true, ReadOnly: true},

@@ -138,6 +138,7 @@ func TestHostile(t *testing.T) {
 // that the next one runs.
 func TestBombs(t *testing.T) {
 	opts := options(t)
+	opts.Cache = filepath.Join(t.TempDir(), "cache")
 	opts.Patience = caisson.Duration(3 * time.Second)
 	e := newEngine(t, opts)
 	only := [][]byte{nothing}
@@ -204,7 +205,7 @@ func TestCPUs(t *testing.T) {
 // TestOnce holds that a secret that is there once is read once.
 func TestOnce(t *testing.T) {
 	e := newEngine(t, options(t))
-	s := spec(t, build(t, inside), "list /run/secrets ; try read /run/secrets/once ; try read /run/secrets/once ; read /run/secrets/twice ; read /run/secrets/twice")
+	s := spec(t, inside(t), "list /run/secrets ; try read /run/secrets/once ; try read /run/secrets/once ; read /run/secrets/twice ; read /run/secrets/twice")
 	s.Secrets = []engine.Secret{
 		{Name: "once", Value: []byte("only-one-time"), As: caisson.SecretFile, Once: true},
 		{Name: "twice", Value: []byte("again"), As: caisson.SecretFile},

@@ -18,8 +18,6 @@ import (
 	"github.com/caissonrun/caisson/keeper/tasklog"
 )
 
-const inside = "github.com/caissonrun/caisson/engine/enginetest/inside"
-
 // loop is a module whose _start is a loop without end that calls nothing.
 var loop = []byte{
 	0x00, 'a', 's', 'm', 0x01, 0x00, 0x00, 0x00,
@@ -114,7 +112,7 @@ func output(t testing.TB, s *engine.Spec) string {
 
 func TestModule(t *testing.T) {
 	e := newEngine(t, options(t))
-	s := spec(t, build(t, inside), "say hello ; write made here ; exit 7")
+	s := spec(t, inside(t), "say hello ; write made here ; exit 7")
 	if exit := wait(t, start(t, e, s)); exit.Reason != caisson.ReasonExited || exit.Code != 7 {
 		t.Errorf("exit %+v, %s", exit, output(t, s))
 	}
@@ -150,7 +148,7 @@ func TestBusyLoop(t *testing.T) {
 // TestLinks holds that nothing leads out of what a module sees.
 func TestLinks(t *testing.T) {
 	e := newEngine(t, options(t))
-	s := spec(t, build(t, inside), strings.Join([]string{
+	s := spec(t, inside(t), strings.Join([]string{
 		"try read /work/file", "try read /work/up", "try read /work/dir/passwd", "try write /work/file x", "try read /etc/passwd",
 		"try read /work/../etc/passwd", "try symlink /etc/passwd /work/own", "try read /work/own", "try read /work/pipe",
 		"try symlink plain /work/inner", "read /work/inner",
@@ -186,7 +184,7 @@ func TestLinks(t *testing.T) {
 // TestMemory holds that a module that wants more than it may ends as oom.
 func TestMemory(t *testing.T) {
 	e := newEngine(t, options(t))
-	s := spec(t, build(t, inside), "alloc 512m ; exit 0")
+	s := spec(t, inside(t), "alloc 512m ; exit 0")
 	s.Limits.Memory = 64 * caisson.MiB
 	if exit := wait(t, start(t, e, s)); exit.Reason != caisson.ReasonOOM || !strings.Contains(exit.Message, "64") {
 		t.Errorf("exit %+v", exit)
@@ -269,8 +267,9 @@ func TestRefused(t *testing.T) {
 // was stored.
 func TestCache(t *testing.T) {
 	opts := options(t)
+	opts.Cache = filepath.Join(t.TempDir(), "cache")
 	e := newEngine(t, opts)
-	module := build(t, inside)
+	module := inside(t)
 	run := func() {
 		t.Helper()
 		s := spec(t, module, "exit 0")

@@ -22,7 +22,7 @@ func caissonIn(t *testing.T) func(args ...string) *exec.Cmd {
 	if err != nil {
 		t.Fatal(err)
 	}
-	env := append(os.Environ(), "CAISSON_STATE="+state, "CAISSON_RUNTIME="+runtimeDir)
+	env := append(os.Environ(), "CAISSON_STATE="+state, "CAISSON_RUNTIME="+runtimeDir, noKernel)
 	t.Cleanup(func() {
 		for _, left := range leftovers(state, bin, env) {
 			t.Errorf("left behind: %s", left)

@@ -49,6 +49,8 @@ type Setup struct {
 	// Attend are the arguments, behind a program, that make it an attendant
 	// with the same configuration; the task's id is appended.
 	Attend []string
+	// Fill are those that make it fill a warm pool; the pool's name is appended.
+	Fill []string
 	// Progress is told how far the staging of inputs is, as
 	// executor.Options.Progress is.
 	Progress func(task string, input int, done, total int64)
@@ -186,10 +188,11 @@ func (c *command) addCommands(root *cobra.Command) {
 		}
 	}
 	add(groupTask, c.runCommand(), c.componentCommand(), c.waitCommand(), c.stopCommand(), c.killCommand(),
-		c.abortCommand(), c.signalCommand(), c.removeCommand())
+		c.abortCommand(), c.signalCommand(), c.pauseCommand(), c.resumeCommand(),
+		c.forkCommand(), c.removeCommand())
 	add(groupLook, c.psCommand(), c.inspectCommand(), c.logsCommand(), c.eventsCommand(), c.statsCommand())
-	add(groupInside, c.execCommand(), c.copyCommand())
-	add(groupHost, c.enginesCommand(), c.imageCommand(), c.volumeCommand(), c.validateCommand(), c.schemaCommand(),
+	add(groupInside, c.execCommand(), c.copyCommand(), c.displayCommand(), c.screenshotCommand())
+	add(groupHost, c.enginesCommand(), c.imageCommand(), c.vmCommand(), c.warmCommand(), c.volumeCommand(), c.validateCommand(), c.schemaCommand(),
 		c.configCommand(), c.selftestCommand(), c.completionCommand(), c.versionCommand())
 	root.AddCommand(c.attendCommand())
 }
@@ -222,7 +225,7 @@ func (c *command) openQuietly(ctx context.Context) (*Host, error) {
 	}
 	host, err := c.caller.Open(ctx, &Setup{
 		Config: cfg, Logger: logger,
-		Attend: c.attendArgs(cfg), AttendEnv: c.attendEnv(cfg), Progress: c.progress.update, Pulled: c.progress.pulled,
+		Attend: append(c.sameArgs(cfg), "attend"), Fill: append(c.sameArgs(cfg), "warm", "fill"), AttendEnv: c.attendEnv(cfg), Progress: c.progress.update, Pulled: c.progress.pulled,
 		Moved: c.progress.moved,
 	})
 	if err != nil {
@@ -248,14 +251,14 @@ func (c *command) configOptions() *config.Options {
 	return opts
 }
 
-// attendArgs returns the arguments of an attendant that reads the same
+// sameArgs returns the arguments of another command that reads the same
 // configuration as this command, from wherever it is started.
-func (c *command) attendArgs(cfg *config.Config) []string {
+func (c *command) sameArgs(cfg *config.Config) []string {
 	dir, err := os.Getwd()
 	if err != nil {
 		dir = "/"
 	}
-	return []string{"--state", cfg.State, "--config", cfg.FileList(), "--dir", dir, "attend"}
+	return []string{"--state", cfg.State, "--config", cfg.FileList(), "--dir", dir}
 }
 
 // attendEnv returns the caller's variables that are settings.

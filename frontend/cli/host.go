@@ -100,7 +100,7 @@ func printEngine(w io.Writer, e *executor.EngineStatus) error {
 		word(f.Devices, "devices"), word(f.GPUs, "gpus"), word(f.Registry, "registry"), word(f.Ports, "ports"),
 		word(f.DNS, "dns"), word(f.Secrets, "secrets"), word(f.Gateway, "proxies"), word(f.Displays, "displays")))
 	line("while it runs", words(word(f.Exec, "exec"), word(f.Terminal, "exec -t"), word(f.Files, "cp"), word(f.Stats, "stats"),
-		word(f.Pause, "pause"), word(f.Snapshot, "snapshot")))
+		word(f.Pause, "pause"), word(f.Fork != "", "fork ("+f.Fork+")"), word(f.Warm, "made ahead")))
 	line("isolation", f.Isolation)
 	for _, m := range f.Missing {
 		text := m.Why

@@ -183,6 +183,7 @@ func printInfo(w io.Writer, info *executor.Info) error {
 	line("engine", info.Engine)
 	line("state", stateText(info))
 	line("attempt", attemptText(info))
+	line("fork of", info.ForkOf)
 	line("accepted", timeText(info.AcceptedAt))
 	line("started", timeText(info.StartedAt))
 	if info.PID > 0 {

@@ -9,6 +9,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"regexp"
 	"runtime"
 	"strconv"
 	"strings"
@@ -17,6 +18,8 @@ import (
 	"time"
 
 	"github.com/rogpeppe/go-internal/testscript"
+
+	"github.com/caissonrun/caisson/internal/slowtest"
 )
 
 // patience is how long a script waits for something that takes no time.
@@ -56,7 +59,13 @@ func build(dir string) error {
 	}
 	embedded := filepath.Join(root, "keeper", "embedded", keeper+"-"+runtime.GOOS+"-"+runtime.GOARCH)
 	attacker := filepath.Join(root, "internal", "selftest", "embedded", "caisson-inside-"+runtime.GOOS+"-"+runtime.GOARCH+".gz")
-	overlay, err := json.Marshal(map[string]map[string]string{"Replace": {embedded: filepath.Join(dir, keeper), attacker: inside}})
+	replace := map[string]string{embedded: filepath.Join(dir, keeper), attacker: inside}
+	// What boots no guest needs no agent that works. Where one was built it is that.
+	agent := filepath.Join(root, "internal", "guest", "embed", "embedded", "caisson-guest-"+runtime.GOOS+"-"+runtime.GOARCH+".gz")
+	if _, err := os.Stat(agent); err != nil {
+		replace[agent] = inside
+	}
+	overlay, err := json.Marshal(map[string]map[string]string{"Replace": replace})
 	if err != nil {
 		return err
 	}
@@ -70,7 +79,7 @@ func build(dir string) error {
 // buildInside builds the program that selftest runs in sandboxes, compressed.
 func buildInside(dir string) (string, error) {
 	plain := filepath.Join(dir, "inside")
-	if err := goBuild("-ldflags=-s -w", "-o", plain, module+"/engine/enginetest/inside"); err != nil {
+	if err := goBuild("-o", plain, module+"/engine/enginetest/inside"); err != nil {
 		return "", err
 	}
 	data, err := os.ReadFile(plain)
@@ -88,7 +97,7 @@ func buildInside(dir string) (string, error) {
 const module = "github.com/caissonrun/caisson"
 
 func goBuild(args ...string) error {
-	cmd := exec.Command("go", append([]string{"build"}, args...)...)
+	cmd := exec.Command("go", append([]string{"build", "-buildvcs=false", "-ldflags=-s -w"}, args...)...)
 	cmd.Env = append(os.Environ(), "CGO_ENABLED=0")
 	if out, err := cmd.CombinedOutput(); err != nil {
 		return fmt.Errorf("go build: %w\n%s", err, out)
@@ -127,6 +136,8 @@ func program(t *testing.T) string {
 //	processes N WORD    N processes have WORD in their command line
 //	tmpfs DIR SIZE      mounts a small file system, until the script's end
 //	served DIR          serves a folder by http; WEB is its URL
+//	viewer ADDRESS SIZE COLOUR N    N VNC viewers see a screen of the inside program's
+//	picture FILE SIZE COLOUR        the PNG file shows one
 //	artifact REF FILE   pushes a WebAssembly module; REGISTRY is the registry
 //
 // Whatever happens, a script's tasks are removed at its end, and then nothing
@@ -144,8 +155,12 @@ func TestScripts(t *testing.T) {
 			switch cond {
 			case "root":
 				return os.Geteuid() == 0, nil
+			case "slow":
+				return slowtest.Wanted(), nil
 			case "memory":
 				return limits(t, bin, "memory"), nil
+			case "pause":
+				return pauses(t, bin), nil
 			}
 			return false, fmt.Errorf("no such condition %q", cond)
 		},
@@ -158,6 +173,8 @@ func TestScripts(t *testing.T) {
 			"tmpfs":      cmdTmpfs,
 			"served":     cmdServed,
 			"artifact":   cmdArtifact,
+			"viewer":     cmdViewer,
+			"picture":    cmdPicture,
 		},
 	})
 }
@@ -173,6 +190,8 @@ func prepare(t *testing.T, env *testscript.Env) error {
 		return err
 	}
 	env.Setenv("CAISSON_RUNTIME", runtimeDir)
+	name, dir, _ := strings.Cut(noKernel, "=")
+	env.Setenv(name, dir)
 	vars := append([]string{}, env.Vars...)
 	env.Defer(func() {
 		defer os.RemoveAll(runtimeDir)
@@ -246,14 +265,25 @@ func mountsBelow(dir string) []string {
 	return found
 }
 
+// noKernel has engine qemu find none. Where this host has a kernel for guests, a new
+// state folder would cost the boots of a probe: a test that wants machines says of what.
+const noKernel = "CAISSON_ENGINE_QEMU_KERNEL_ROOT=/nonexistent"
+
 // limits reports whether a limit can be enforced on this host.
 func limits(t *testing.T, bin, name string) bool {
-	out, err := exec.Command(filepath.Join(bin, "caisson"), "--state", t.TempDir(), "run",
-		"--limit", name+"=256m", "--", "true").CombinedOutput()
+	cmd := exec.Command(filepath.Join(bin, "caisson"), "--state", t.TempDir(), "run", "--limit", name+"=256m", "--", "true")
+	cmd.Env = append(os.Environ(), noKernel)
+	out, err := cmd.CombinedOutput()
 	if err != nil {
 		t.Logf("no %s limit here: %s", name, out)
 	}
 	return err == nil
+}
+
+// pauses reports whether engine native can halt a sandbox here. Root always can.
+func pauses(t *testing.T, bin string) bool {
+	out, err := exec.Command(filepath.Join(bin, "caisson"), "--state", t.TempDir(), "engines", "native").Output()
+	return err == nil && regexp.MustCompile(`while it runs.*\bpause\b`).Match(out) || os.Geteuid() == 0
 }
 
 func cmdStatus(ts *testscript.TestScript, neg bool, args []string) {

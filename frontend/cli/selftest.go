@@ -120,6 +120,8 @@ func (c *command) attacked(ctx context.Context, f *selftestFlags) (reports []sel
 	if err := ownProgram(cfg, dir); err != nil {
 		return nil, err
 	}
+	// Attacks are many, and each machine that boots costs seconds.
+	cfg.Engine.Qemu.Snapshot = true
 	host, err := c.openOwn(ctx, cfg)
 	if err != nil {
 		return nil, err
@@ -164,7 +166,7 @@ func (c *command) openOwn(ctx context.Context, cfg *config.Config) (*Host, error
 	if err != nil {
 		return nil, err
 	}
-	return c.caller.Open(ctx, &Setup{Config: cfg, Logger: logger, Attend: c.attendArgs(cfg), AttendEnv: c.attendEnv(cfg)})
+	return c.caller.Open(ctx, &Setup{Config: cfg, Logger: logger, Attend: append(c.sameArgs(cfg), "attend"), AttendEnv: c.attendEnv(cfg)})
 }
 
 // forget removes what an installation that is no more has left in the runtime

@@ -21,6 +21,7 @@ type taskFlags struct {
 	workdir, user           string
 	hostname, stopSignal    string
 	timeout, grace, keep    caisson.Duration
+	forkable                bool
 	env, limits, secrets    []string
 	inputs, outputs, mounts []string
 	network, proxies        []string
@@ -49,6 +50,7 @@ func (f *taskFlags) register(flags *pflag.FlagSet, lookup func(string) (string, 
 	durationVar(flags, &f.grace, "grace", "what it gets between the stop signal and the kill")
 	flags.StringVar(&f.stopSignal, "stop-signal", "", "the `signal` that asks it to end")
 	durationVar(flags, &f.keep, "keep", "keep the sandbox so long after a failure")
+	flags.BoolVar(&f.forkable, "forkable", false, "keep all of it inside of its sandbox, so that that can be forked")
 	flags.StringVar(&f.retry, "retry", "", "try again after a failure: `LIMIT`[,delay=1s][,factor=2]")
 }
 
@@ -82,6 +84,9 @@ func (f *taskFlags) applyValues(task *caisson.Task) {
 		if f.set(v.flag) {
 			*v.to = *v.from
 		}
+	}
+	if f.set("forkable") {
+		task.Forkable = f.forkable
 	}
 	for _, v := range []struct {
 		flag     string

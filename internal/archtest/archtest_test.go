@@ -38,6 +38,7 @@ var rules = []rule{
 	{"engine/oci", []string{".", "engine", "keeper", "internal"}, "an engine knows the contract, the keeper's client and internal; never another engine, image, mount, stage or executor"},
 	{"engine/docker", []string{".", "engine", "keeper", "internal"}, "an engine knows the contract, the keeper's client and internal; never another engine, image, mount, stage or executor"},
 	{"engine/wasm", []string{".", "engine", "keeper", "internal"}, "an engine knows the contract, the keeper's client and internal; never another engine, image, mount, stage or executor"},
+	{"engine/qemu", []string{".", "engine", "keeper", "internal"}, "an engine knows the contract, the keeper's client and internal; never another engine, image, mount, stage or executor"},
 	{"engine/script", []string{".", "engine", "keeper", "internal"}, "an engine knows the contract, the keeper's client and internal; what runs its program is given to it"},
 	{"engine/internal/kept", []string{".", "engine", "keeper", "internal"}, "what engines share whose programs keepers own; no engine"},
 	{"engine/all", []string{".", "engine", "internal", "keeper"}, "the one list of engines"},
@@ -56,6 +57,7 @@ var rules = []rule{
 	{"internal/bench", []string{".", "app", "component", "document", "engine", "executor", "image", "keeper", "stage", "mount", "internal"}, "benchmarks measure the whole"},
 	{"internal/gateway", []string{".", "engine", "keeper/redact", "internal"}, "what is served at a sandbox's sockets knows the contract's words for them, and no engine"},
 	{"internal/testimage", nil, "it makes images for tests of anything"},
+	{"internal/slowtest", nil, "tests of anything ask it"},
 	{"examples", []string{".", "app", "component", "engine", "executor", "mount", "stage"}, "an example is another program: it has what other programs may use"},
 	{"internal/archtest", nil, "it only looks"},
 }
@@ -103,6 +105,20 @@ var forbidden = []struct{ from, to, why string }{
 	{"frontend", "engine/wasm", "nobody outside an engine's folder names that engine: choices are made by Features"},
 	{"engine/internal", "engine/docker", "what engines share is below them"},
 	{"engine/internal", "engine/wasm", "what engines share is below them"},
+	{"executor", "engine/qemu", "nobody outside an engine's folder names that engine: choices are made by Features"},
+	{"frontend", "engine/qemu", "nobody outside an engine's folder names that engine: choices are made by Features"},
+	{"engine/qemu", "engine/native", "an engine never knows another one; what they share is in engine/internal/kept"},
+	{"engine/native", "engine/qemu", "an engine never knows another one; what they share is in engine/internal/kept"},
+	{"engine/qemu", "engine/oci", "an engine never knows another one; what they share is in engine/internal/kept"},
+	{"engine/oci", "engine/qemu", "an engine never knows another one; what they share is in engine/internal/kept"},
+	{"engine/qemu", "engine/docker", "an engine never knows another one; what they share is in engine/internal/kept"},
+	{"engine/docker", "engine/qemu", "an engine never knows another one; what they share is in engine/internal/kept"},
+	{"engine/qemu", "engine/wasm", "an engine never knows another one; what they share is in engine/internal/kept"},
+	{"engine/wasm", "engine/qemu", "an engine never knows another one; what they share is in engine/internal/kept"},
+	{"engine/qemu", "engine/script", "an engine never knows another one; what they share is in engine/internal/kept"},
+	{"engine/script", "engine/qemu", "an engine never knows another one; what they share is in engine/internal/kept"},
+	{"engine/internal", "engine/qemu", "what engines share is below them"},
+	{"engine/qemu", "internal/gateway", "engines only know sockets"},
 	{"engine/native", "internal/gateway", "engines only know sockets"},
 	{"engine/oci", "internal/gateway", "engines only know sockets"},
 	{"engine/docker", "internal/gateway", "engines only know sockets"},
@@ -150,15 +166,23 @@ func TestLayers(t *testing.T) {
 
 // TestKeeperStaysSmall holds what the small program must not link: each of
 // these costs memory in every sandbox.
-func TestKeeperStaysSmall(t *testing.T) {
-	out, err := exec.Command("go", "list", "-deps", module+"/cmd/caisson-keeper").Output()
+func TestKeeperStaysSmall(t *testing.T) { staysSmall(t, "cmd/caisson-keeper") }
+
+// TestGuestStaysSmall holds the same for the agent, which every machine loads.
+func TestGuestStaysSmall(t *testing.T) { staysSmall(t, "cmd/caisson-guest") }
+
+func staysSmall(t *testing.T, program string) {
+	t.Helper()
+	cmd := exec.Command("go", "list", "-deps", module+"/"+program)
+	cmd.Env = append(cmd.Environ(), "GOOS=linux")
+	out, err := cmd.Output()
 	if err != nil {
 		t.Fatalf("go list: %v", err)
 	}
 	for _, dep := range strings.Fields(string(out)) {
 		switch dep {
 		case "net", "net/http", "crypto/tls", "os/exec", "text/template", "regexp":
-			t.Errorf("cmd/caisson-keeper links %s: every sandbox pays for it in memory", dep)
+			t.Errorf("%s links %s: every sandbox pays for it in memory", program, dep)
 		}
 	}
 }

@@ -49,6 +49,7 @@ func newBench() (*bench, error) {
 	if registry := os.Getenv("CAISSON_TEST_REGISTRY"); registry != "" {
 		settings += fmt.Sprintf("[image]\nhttp = [%q]\n", registry)
 	}
+	settings += fmt.Sprintf("[warm.%s]\nengine = \"qemu\"\nimage = %q\nmemory = %q\n", machinePool, b.smallImage(), savedMemory)
 	if err := os.WriteFile(b.config(), []byte(settings), 0o600); err != nil {
 		return nil, err
 	}
@@ -68,6 +69,16 @@ func (b *bench) open() (*app.App, error) {
 	cfg.State = b.state()
 	return app.New(cfg, &app.Options{Attend: []string{b.caisson, "--config", b.config(), "--state", b.state(), "attend"}})
 }
+
+// smallImage is the name of the small image in the registry, or else the archive.
+func (b *bench) smallImage() string {
+	if registry := os.Getenv("CAISSON_TEST_REGISTRY"); registry != "" {
+		return registry + "/" + small
+	}
+	return "docker-archive:" + b.archive()
+}
+
+func (b *bench) archive() string { return filepath.Join(b.dir, "busybox.tar") }
 
 func (b *bench) config() string { return filepath.Join(b.dir, "caisson.toml") }
 func (b *bench) state() string  { return filepath.Join(b.dir, "state") }

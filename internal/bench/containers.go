@@ -68,15 +68,13 @@ func (b *bench) newContainers(ctx context.Context) (*containers, error) {
 	}
 	c := &containers{
 		b: b, registry: os.Getenv("CAISSON_TEST_REGISTRY"), docker: os.Getenv("CAISSON_TEST_DOCKER"),
-		archive: filepath.Join(b.dir, "busybox.tar"), bundle: filepath.Join(b.dir, "bundle"),
+		archive: b.archive(), name: b.smallImage(), bundle: filepath.Join(b.dir, "bundle"),
 	}
-	c.name = "docker-archive:" + c.archive
 	img, err := testimage.Busybox(v1.Config{})
 	if err == nil {
 		err = testimage.WriteArchive(img, c.archive, small)
 	}
 	if err == nil && c.registry != "" {
-		c.name = c.registry + "/" + small
 		err = testimage.Push(img, c.name)
 	}
 	if err != nil {

@@ -75,6 +75,7 @@ func run(ctx context.Context, size int64, only []string) error {
 		{"modules", b.modules},
 		{"components", b.components},
 		{"gateways", b.gateways},
+		{"machines", b.machines},
 	}
 	table := tabwriter.NewWriter(os.Stdout, 2, 8, 2, ' ', 0)
 	defer table.Flush()

@@ -30,6 +30,10 @@ type Config struct {
 	Stage    Stage    `json:"stage"`
 	// Proxies are the sections [proxy.NAME], by name.
 	Proxies map[string]Proxy `json:"proxy,omitempty"`
+	// Networks are the sections [network.NAME], by name.
+	Networks map[string]Network `json:"network,omitempty"`
+	// Warm are the sections [warm.NAME], by name.
+	Warm map[string]Warm `json:"warm,omitempty"`
 	// Component is the section [component].
 	Component Component `json:"component"`
 	// Sections holds, by its dotted name, each section of Options.Sections that
@@ -63,6 +67,7 @@ type Engine struct {
 	Native Native `json:"native"`
 	OCI    OCI    `json:"oci"`
 	Docker Docker `json:"docker"`
+	Qemu   Qemu   `json:"qemu"`
 	Wasm   Wasm   `json:"wasm"`
 	Script Script `json:"script"`
 }

@@ -66,7 +66,7 @@ func TestDefaults(t *testing.T) {
 	got := h.load(t)
 	want := &Config{
 		Executor: Executor{LogLimit: caisson.GiB},
-		Engine:   Engine{Native: Native{IDBase: 1879048192, IDCount: 65536, Isolation: "full"}, OCI: defaultOCI(), Docker: defaultDocker(), Script: defaultScript()},
+		Engine:   Engine{Native: Native{IDBase: 1879048192, IDCount: 65536, Isolation: "full"}, OCI: defaultOCI(), Docker: defaultDocker(), Qemu: defaultQemu(), Script: defaultScript()},
 		Image:    defaultImage(), Component: defaultComponent(),
 	}
 	want.State, want.Runtime = "/var/lib/caisson", "/run/caisson"
@@ -305,7 +305,7 @@ paths = ["~/x", 5]
 		`CAISSON_QUITE_ELSE: there is no such setting; unset the variable`,
 		near + `:2:1: stat: unknown key "stat"; did you mean "state"?`,
 		near + `:4:10: executor.prefer: is the text "native"; want a list`,
-		near + `:5:9: engine.lxc: unknown key "lxc"; known are "native", "oci", "docker", "wasm" and "script"`,
+		near + `:5:9: engine.lxc: unknown key "lxc"; known are "native", "oci", "docker", "qemu", "wasm" and "script"`,
 		near + `:8:13: engine.native.isolation: "ful" is not known; did you mean "full"? known are "full" and "none"`,
 		near + `:9:11: engine.native.id_base: 1 is out of range; want an id of the host, 65536 to 4294901760`,
 		near + `:10:10: engine.native.paths[0]: ~ is not expanded; write the whole path`,

@@ -45,6 +45,9 @@ type leaf struct {
 	field  *fields.Field
 	plain  any    // the value, where a layer has it
 	origin string // of the value; empty: no layer has it
+	// place tells where a section of a table was written, such as
+	// [proxy.NAME]; nil where the value is not from a file.
+	place func(section string) string
 }
 
 // take sets the value unless a nearer layer has set it.
@@ -122,6 +125,15 @@ func (l *loader) layer(file, dir string, v *fields.Value) {
 	}
 	for _, leaf := range l.leaves {
 		if value, at := find(plain, v, leaf.key); at != nil {
+			if leaf.origin == "" {
+				leaf.place = func(section string) string {
+					written := at
+					if below := at.Lookup(section); below != nil {
+						written = below
+					}
+					return fmt.Sprintf("%s:%d", file, written.Line)
+				}
+			}
 			leaf.take(value, fmt.Sprintf("%s:%d", file, at.Line))
 		}
 	}
@@ -170,7 +182,7 @@ func (l *loader) configured(section string) bool {
 func (l *loader) defaults() (map[string]any, error) {
 	c := Config{
 		Executor: Executor{LogLimit: caisson.GiB},
-		Engine:   Engine{Native: Native{IDBase: 1879048192, IDCount: 65536, Isolation: "full"}, OCI: defaultOCI(), Docker: defaultDocker(), Script: defaultScript()},
+		Engine:   Engine{Native: Native{IDBase: 1879048192, IDCount: 65536, Isolation: "full"}, OCI: defaultOCI(), Docker: defaultDocker(), Qemu: defaultQemu(), Script: defaultScript()},
 		Image:    defaultImage(), Component: defaultComponent(),
 	}
 	if err := l.defaultFolders(&c); err != nil {
@@ -255,14 +267,26 @@ func (l *loader) build() (*Config, error) {
 			return nil, &caisson.Error{Op: caisson.OpConfig, Kind: caisson.ErrInternal, Err: err}
 		}
 	}
-	c.checkWhole(func(key, message string) {
-		i := slices.IndexFunc(l.leaves, func(f *leaf) bool { return f.key == key })
-		l.problem(l.leaves[i].origin, key, message)
-	})
+	c.checkWhole(l.contradiction)
 	if len(l.problems) > 0 {
 		return nil, Problems(l.problems)
 	}
 	return c, nil
+}
+
+// contradiction reports what is wrong with settings beside each other. The key
+// is a setting's, or of a section of a table.
+func (l *loader) contradiction(key, message string) {
+	for _, f := range l.leaves {
+		place := f.origin
+		if section, ok := strings.CutPrefix(key, f.key+"."); ok && f.place != nil {
+			place = f.place(section)
+		} else if key != f.key {
+			continue
+		}
+		l.problem(place, key, message)
+		return
+	}
 }
 
 // section returns the name of the embedding program's section that key is in,

@@ -71,19 +71,7 @@ func ociSection() *fields.Type {
 			Name: "allow_host_network", Type: toggle(), Default: "false",
 			Doc: "Lets tasks ask for the host's network: `network: host`.",
 		},
-		fields.Field{
-			Name: "cni_config_dir", Type: folder(), Default: "`/etc/cni/net.d`", Also: []string{"cni_config"},
-			Doc: "The folder of the networks that tasks can name: CNI configurations (`*.conflist`, `*.conf`, `*.json`). Each is what " +
-				"the operator makes of it, with all that it reaches.",
-		},
-		fields.Field{
-			Name: "cni_plugin_dirs", Type: list(folder()), Default: "`/opt/cni/bin`, `/usr/lib/cni`, `/usr/libexec/cni`", Also: []string{"cni_path"},
-			Doc: "The folders in which the plugins of those networks are looked for, in order.",
-		},
-		fields.Field{
-			Name: "default_subnet", Type: text("a private IPv4 network such as 10.213.0.0/16"), Default: "`10.213.0.0/16`", Also: []string{"subnet"},
-			Doc: "The private network of which sandboxes with `network: default` get their addresses. Nothing else on the host may be in it.",
-		},
+		cniConfigDir(), cniPluginDirs(), defaultSubnet(),
 		fields.Field{
 			Name: "allow_devices", Type: list(folder()), Default: "none", Also: []string{"devices"}, Examples: []any{[]any{"/dev/fuse"}},
 			Doc: "Devices of the host, or folders of them, that tasks may ask for.",
@@ -98,4 +86,29 @@ func ociSection() *fields.Type {
 			Doc: "Lets tasks switch off protection of the run: `options: {insecure_options: [seccomp]}`, `paths`, `capabilities`, `all-run`, `all`.",
 		},
 	)
+}
+
+// cniConfigDir and the next two are fields of engines that attach sandboxes to
+// networks.
+func cniConfigDir() fields.Field {
+	return fields.Field{
+		Name: "cni_config_dir", Type: folder(), Default: "`/etc/cni/net.d`", Also: []string{"cni_config"},
+		Doc: "The folder of the networks that tasks can name: CNI configurations (`*.conflist`, `*.conf`, `*.json`). Each is what " +
+			"the operator makes of it, with all that it reaches.",
+	}
+}
+
+func cniPluginDirs() fields.Field {
+	return fields.Field{
+		Name: "cni_plugin_dirs", Type: list(folder()), Default: "`/opt/cni/bin`, `/usr/lib/cni`, `/usr/libexec/cni`", Also: []string{"cni_path"},
+		Doc: "The folders in which the plugins of those networks are looked for, in order.",
+	}
+}
+
+func defaultSubnet() fields.Field {
+	return fields.Field{
+		Name: "default_subnet", Type: &fields.Type{Form: fields.Text, Want: "a private IPv4 network such as 10.213.0.0/16", NotEmpty: true},
+		Default: "`10.213.0.0/16`", Also: []string{"subnet"},
+		Doc: "The private network of which sandboxes with `network: default` get their addresses. Nothing else on the host may be in it.",
+	}
 }

@@ -43,13 +43,15 @@ func proxySections() *fields.Type {
 	method := &fields.Type{Form: fields.Text, Want: "a method such as GET", Pattern: fields.Match(`[A-Z][A-Z-]{0,31}`)}
 	pathPrefix := &fields.Type{Form: fields.Text, Want: "a path such as /team", MaxLength: 4096, Pattern: fields.Match(`/[^\x00-\x20\x7F?#]*`)}
 	name := &fields.Type{Form: fields.Text, Want: "a name of letters, digits, and . _ -", Pattern: fields.Match(`[A-Za-z0-9][A-Za-z0-9_.-]{0,62}`)}
+	command := argv()
+	command.Least = 1
 	proxy := section("settings of an upstream",
 		fields.Field{
 			Name: "url", Type: upstreamURL(), Default: "none", Also: []string{"upstream", "target"}, Examples: []any{"https://git.example.com/api"},
 			Doc: "Where requests go: its path comes before that of a request. There is either this or `command`.",
 		},
 		fields.Field{
-			Name: "command", Type: argv(), Default: "none", Also: []string{"program", "cmd"},
+			Name: "command", Type: command, Default: "none", Also: []string{"program", "cmd"},
 			Examples: []any{[]any{"/usr/local/bin/artifacts", "--read-only"}},
 			Doc: "Instead of `url`, a program with its arguments that serves HTTP at a socket that it inherits, see below. A path with a slash in it " +
 				"starts at this file's folder, and a name alone is looked for in `PATH`.",
@@ -124,7 +126,7 @@ func upstreamURL() *fields.Type {
 func (c *Config) checkProxies(report func(key, message string)) {
 	for _, name := range slices.Sorted(maps.Keys(c.Proxies)) {
 		p := c.Proxies[name]
-		wrong := func(message string) { report("proxy", name+": "+message) }
+		wrong := func(message string) { report("proxy."+name, message) }
 		if (p.URL == "") == (len(p.Command) == 0) {
 			wrong("want either url or command")
 		}

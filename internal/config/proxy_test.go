@@ -121,11 +121,21 @@ ca_file = "/c"
 		t.Fatal("Load = nil, want problems")
 	}
 	for _, want := range []string{
-		"one: username needs password_file beside it", "one: token_file can't stand beside username", `one: headers: "authorization" is set by token_file too`,
-		"both: want either url or command", "neither: want either url or command", "idle: dir is of no use without command", "tls: ca_file is of no use",
+		"caisson.toml:2: proxy.one: username needs password_file beside it", "proxy.one: token_file can't stand beside username", `proxy.one: headers: "authorization" is set by token_file too`,
+		"caisson.toml:7: proxy.both: want either url or command", "caisson.toml:10: proxy.neither: want either url or command",
+		"caisson.toml:13: proxy.idle: dir is of no use without command", "caisson.toml:16: proxy.tls: ca_file is of no use",
 	} {
 		if !strings.Contains(err.Error(), want) {
 			t.Errorf("Load = %v\nwant it to say %q", err, want)
 		}
+	}
+}
+
+func TestProxyWithoutProgram(t *testing.T) {
+	h := newHost(t)
+	write(t, h.dir+"/caisson.toml", "\n[proxy.idle]\ncommand = []\n")
+	_, err := Load(&h.opts)
+	if err == nil || !strings.Contains(err.Error(), "caisson.toml:3:1: proxy.idle.command: is empty") {
+		t.Errorf("Load = %v, want it to name the empty command", err)
 	}
 }

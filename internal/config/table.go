@@ -34,6 +34,7 @@ func table() *fields.Type {
 				fields.Field{Name: "native", Type: nativeSection(), Doc: "Processes of this host."},
 				fields.Field{Name: "oci", Type: ociSection(), Doc: "Images without a daemon."},
 				fields.Field{Name: "docker", Type: dockerSection(), Doc: "Images by a Docker daemon."},
+				fields.Field{Name: "qemu", Type: qemuSection(), Doc: "Virtual machines."},
 				fields.Field{Name: "wasm", Type: wasmSection(), Doc: "WebAssembly modules."},
 				fields.Field{Name: "script", Type: scriptSection(), Doc: "A program of the operator's for declarative tasks."},
 			),
@@ -55,6 +56,14 @@ func table() *fields.Type {
 		fields.Field{
 			Name: "proxy", Also: []string{"proxies", "upstream", "upstreams"}, Type: proxySections(), Default: "none",
 			Doc: "HTTP services that tasks may name as upstreams of their `proxies`, a section `[proxy.NAME]` each. What is added to requests never enters a sandbox.",
+		},
+		fields.Field{
+			Name: "network", Also: []string{"networks"}, Type: networkSections(), Default: "none",
+			Doc: "Networks that tasks may name besides those of CNI plugins, a section `[network.NAME]` each. They need root, and engine `oci` or `qemu`.",
+		},
+		fields.Field{
+			Name: "warm", Also: []string{"pool", "pools"}, Type: warmSections(), Default: "none",
+			Doc: "Sandboxes that are made before there are tasks for them, a section `[warm.NAME]` for each kind: see `caisson warm`. A task is given one if it asks for exactly what the section says.",
 		},
 		fields.Field{
 			Name: "stage", Also: []string{"staging"}, Doc: "Where inputs may come from and outputs go.",
@@ -226,12 +235,13 @@ func folder() *fields.Type {
 // itself.
 func (c *Config) checkWhole(report func(key, message string)) {
 	c.checkProxies(report)
+	c.checkWarm(report)
 	type idRange struct {
 		engine      string
 		base, count uint32
 	}
-	n, o, s := &c.Engine.Native, &c.Engine.OCI, &c.Engine.Script
-	ranges := []idRange{{"engine.native", n.IDBase, n.IDCount}, {"engine.oci", o.IDBase, o.IDCount}, {"engine.script", s.IDBase, s.IDCount}}
+	n, o, s, q := &c.Engine.Native, &c.Engine.OCI, &c.Engine.Script, &c.Engine.Qemu
+	ranges := []idRange{{"engine.native", n.IDBase, n.IDCount}, {"engine.oci", o.IDBase, o.IDCount}, {"engine.script", s.IDBase, s.IDCount}, {"engine.qemu", q.IDBase, q.IDCount}}
 	for i, ids := range ranges {
 		if last := uint64(ids.base) + uint64(ids.count) - 1; last > maxID {
 			report(ids.engine+".id_count", fmt.Sprintf("the last id would be %d; ids end at %d", last, uint32(maxID)))

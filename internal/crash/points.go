@@ -112,6 +112,8 @@ const (
 	LayerBefore   Name = "image-layer-before" // each layer that is unpacked
 	TreeBefore    Name = "image-tree-before"  // the unpacked folder gets its name
 	TreeAfter     Name = "image-tree-after"
+	DiskBefore    Name = "image-disk-before" // the disk of an unpacked folder gets its name
+	DiskAfter     Name = "image-disk-after"
 	LeaseBefore   Name = "image-lease-before"
 	LeaseAfter    Name = "image-lease-after"
 	CopyBefore    Name = "image-copy-before" // a sandbox's own copy gets its name
@@ -125,7 +127,7 @@ const (
 func Image() []Name {
 	return []Name{
 		BlobBefore, BlobAfter, GrantBefore, GrantAfter, ClaimBefore, ClaimAfter, RecordBefore, RecordAfter,
-		LayerBefore, TreeBefore, TreeAfter, LeaseBefore, LeaseAfter, CopyBefore, CopyAfter,
+		LayerBefore, TreeBefore, TreeAfter, DiskBefore, DiskAfter, LeaseBefore, LeaseAfter, CopyBefore, CopyAfter,
 		CollectBefore, CollectAfter, EmptyBefore,
 	}
 }

@@ -23,6 +23,8 @@ type Tree struct {
 	// Perm changes the permission bits of files; nil: they stay. Folders stay
 	// writable for their owner, who may be the one that removes them.
 	Perm func(fs.FileMode) fs.FileMode
+	// Skip leaves out what is no file, folder or link, in place of failing.
+	Skip bool
 	// Progress is called with the number of bytes done since its last call.
 	Progress func(n int64)
 }
@@ -49,6 +51,8 @@ func (t *Tree) entry(ctx context.Context, e *safefs.Entry, name string) error {
 			return err
 		}
 		return errors.Join(t.Dst.Remove(name), t.Dst.Symlink(target, name, t.Owner))
+	case t.Skip && !e.Mode.IsRegular():
+		return nil
 	}
 	src, err := e.Open()
 	if err != nil {

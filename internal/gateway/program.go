@@ -99,6 +99,11 @@ func (p *program) dial(ctx context.Context, _, _ string) (net.Conn, error) {
 	return new(net.Dialer).DialContext(ctx, "unix", r.socket.address)
 }
 
+// wholeSeconds rounds up: nobody is told to wait for no time.
+func wholeSeconds(d time.Duration) time.Duration {
+	return (d + time.Second - 1).Truncate(time.Second)
+}
+
 // current returns the program as it runs. One that has just ended is not
 // started again for a while, lest requests keep this host busy with it.
 func (p *program) current() (*running, error) {
@@ -115,7 +120,7 @@ func (p *program) current() (*running, error) {
 		if p.broken != nil {
 			why = "its program can't be started"
 		}
-		return nil, errProgram(fmt.Sprintf("%s, and is not tried again for %v; its operator has to look", why, wait.Round(time.Second)))
+		return nil, errProgram(fmt.Sprintf("%s, and is not tried again for %v; its operator has to look", why, wholeSeconds(wait)))
 	}
 	p.pause = min(max(2*p.pause, leastPause), mostPause)
 	if p.last != nil && p.last.lasted() >= lasting {

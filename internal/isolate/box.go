@@ -120,6 +120,28 @@ func (b *Box) Spawn(p *Program, stdin, stdout, stderr *os.File) (*Proc, error) {
 	return b.backend.spawn(p, [3]*os.File{stdin, stdout, stderr})
 }
 
+// MaxMore is how many descriptors besides the usual three a program can be
+// started with.
+const MaxMore = 6
+
+// SpawnWith is Spawn with more descriptors for the program, from 3 on.
+//
+// Errors: as Spawn's; ErrUnsupported without isolation, and with gVisor.
+func (b *Box) SpawnWith(p *Program, stdin, stdout, stderr *os.File, more []*os.File) (*Proc, error) {
+	if len(more) == 0 {
+		return b.Spawn(p, stdin, stdout, stderr)
+	}
+	s, ok := b.backend.(interface {
+		spawnWith(p *Program, stdio [3]*os.File, more []*os.File) (*Proc, error)
+	})
+	if !ok || p.Terminal || len(more) > MaxMore {
+		return nil, &caisson.Error{
+			Item: "program", Kind: caisson.ErrUnsupported, Err: fmt.Errorf("it can't have %d descriptors more", len(more)),
+		}
+	}
+	return s.spawnWith(p, [3]*os.File{stdin, stdout, stderr}, more)
+}
+
 // Root returns the sandbox's root folder as an O_PATH descriptor, which is the
 // caller's. What is mounted inside is seen through it until Close.
 func (b *Box) Root() (*os.File, error) { return b.backend.root() }

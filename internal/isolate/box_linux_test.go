@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -178,6 +179,57 @@ func TestDescriptors(t *testing.T) {
 				t.Fatalf("working directory %s: %v, want an ExecError with code 126", p.Dir, err)
 			}
 		}
+	}
+}
+
+// TestMoreDescriptors holds that a program gets those that it is started with,
+// in order, and nothing else.
+func TestMoreDescriptors(t *testing.T) {
+	spec := baseSpec(t)
+	spec.Mounts = append(spec.Mounts, isolate.Mount{Type: isolate.Bind, Source: "/usr/bin/busybox", Target: "/bin/busybox", ReadOnly: true})
+	box := begin(t, spec)
+	var ends, more []*os.File
+	for range isolate.MaxMore {
+		r, w, err := os.Pipe()
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer r.Close()
+		ends, more = append(ends, r), append(more, w)
+	}
+	var script strings.Builder
+	for i := range more {
+		fmt.Fprintf(&script, "echo pipe %d >&%d; ", i, 3+i)
+	}
+	p := &isolate.Program{Args: []string{"/bin/busybox", "sh", "-c", script.String() + "/bin/busybox ls /proc/self/fd | /bin/busybox wc -l"}}
+	out, in, err := os.Pipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer out.Close()
+	proc, err := box.SpawnWith(p, nil, in, in, more)
+	in.Close()
+	for _, w := range more {
+		w.Close()
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	for i, r := range ends {
+		if text, err := io.ReadAll(r); string(text) != fmt.Sprintf("pipe %d\n", i) || err != nil {
+			t.Errorf("descriptor %d has %q, %v", 3+i, text, err)
+		}
+	}
+	text, err := io.ReadAll(out)
+	// One more is the folder that ls reads.
+	if want := fmt.Sprintf("%d\n", 3+isolate.MaxMore+1); string(text) != want || err != nil {
+		t.Errorf("there are %q descriptors, %v, want %q", text, err, want)
+	}
+	if code, signal, err := proc.Wait(); code != 0 || signal != 0 || err != nil {
+		t.Errorf("it ended with %d, %d, %v", code, signal, err)
+	}
+	if _, err := box.SpawnWith(p, nil, nil, nil, make([]*os.File, isolate.MaxMore+1)); !errors.Is(err, caisson.ErrUnsupported) {
+		t.Errorf("SpawnWith(one more) = %v, want ErrUnsupported", err)
 	}
 }
 

@@ -77,10 +77,7 @@ func one(fd int, err error) ([]int, error) {
 // runtimeChild says what happens between fork and exec of a runtime: it keeps
 // all the rights that it has on the stage.
 func runtimeChild(program *Program, fds, groups []int) (*child, error) {
-	c := &child{stdio: [3]int(fds[:3]), intoFD: -1, lastCap: lastCap(), cgroups: groups}
-	if len(fds) > 3 {
-		c.extra = fds[3]
-	}
+	c := &child{stdio: [3]int(fds[:3]), extra: fds[3:], intoFD: -1, lastCap: lastCap(), cgroups: groups}
 	if err := c.setLimits(0, nil); err != nil {
 		return nil, err
 	}

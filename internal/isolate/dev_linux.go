@@ -36,6 +36,17 @@ var devLinks = []string{
 // usable devices.
 const devAttrs = unix.MOUNT_ATTR_NOSUID | unix.MOUNT_ATTR_NOEXEC
 
+// MountDev mounts a /dev with what every program may expect at the folder of a
+// descriptor. Its folders pts and shm are empty. It needs root.
+func MountDev(at int) error {
+	tree, err := newDev(0, 0, nodes)
+	if err != nil {
+		return err
+	}
+	defer unix.Close(tree)
+	return attach(tree, at)
+}
+
 // newDev returns a /dev of nodes, attached nowhere. uid and gid, of the host,
 // are the inside's 0. Only root can make device nodes; a container's root may
 // not be able to.

@@ -48,27 +48,30 @@ const (
 	stepInterpreter // the program is there, what its #! line names is not
 	stepMaps
 	stepProgram
+	stepMounts
 )
 
 var stepNames = [...]string{
 	"child", "session", "control group", "descriptors", "terminal", "limits", "oom score",
 	"capabilities", "groups", "user", "seccomp filter", "working directory", "exec", "exec",
-	"user namespace", "own program",
+	"user namespace", "own program", "mounts",
 }
 
 // A child is all that happens between fork and exec. It is complete, and
 // everything it points to is kept alive, before the fork.
 type child struct {
 	stdio    [3]int // become descriptors 0 to 2; each above 2
-	extra    int    // becomes descriptor 3; 0: there is none
+	extra    []int  // become descriptors 3 and up; each above all of them
 	terminal bool   // descriptor 0 becomes the controlling terminal
 	cgroups  []int  // "0" is written to each: the child moves itself in
 	intoFD   int    // version 2 group to be born in, or -1
 	parent   int    // die with the thread of this process; 0: don't
+	mounts   int    // the mount namespace that is entered; 0: the parent's
 
 	limits []limit
 	oom    bool // take back the protection from the OOM killer that init has
 
+	gain     bool // by set-id bits of programs, rights can be had
 	drop     bool // give up all capabilities, now and for ever
 	lastCap  int
 	keep     uint64              // but for these, a bit each; they take User 0 to be of use
@@ -312,14 +315,19 @@ func (c *child) prepare() (step int, errno syscall.Errno) {
 			return stepTerminal, errno
 		}
 	}
+	if c.mounts > 0 {
+		if _, _, errno = syscall.RawSyscall(unix.SYS_SETNS, uintptr(c.mounts), unix.CLONE_NEWNS, 0); errno != 0 {
+			return stepMounts, errno
+		}
+	}
 	// Whatever else is open, inherited or not, is closed: it must not reach the
 	// program, and not serve as a way to a working directory (CVE-2024-21626).
-	last := uintptr(3)
-	if c.extra > 0 {
-		if _, _, errno = syscall.RawSyscall(unix.SYS_DUP3, uintptr(c.extra), 3, 0); errno != 0 {
+	last := uintptr(len(c.stdio))
+	for i := range c.extra {
+		if _, _, errno = syscall.RawSyscall(unix.SYS_DUP3, uintptr(c.extra[i]), last, 0); errno != 0 {
 			return stepFiles, errno
 		}
-		last = 4
+		last++
 	}
 	if _, _, errno = syscall.RawSyscall(unix.SYS_DUP3, uintptr(c.report), last, unix.O_CLOEXEC); errno != 0 {
 		return stepFiles, errno
@@ -352,8 +360,10 @@ func (c *child) prepare() (step int, errno syscall.Errno) {
 //go:nosplit
 func (c *child) identify() (step int, errno syscall.Errno) {
 	syscall.RawSyscall(unix.SYS_UMASK, 0o022, 0, 0)
-	if _, _, errno = syscall.RawSyscall6(unix.SYS_PRCTL, unix.PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0, 0); errno != 0 {
-		return stepCapabilities, errno
+	if !c.gain {
+		if _, _, errno = syscall.RawSyscall6(unix.SYS_PRCTL, unix.PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0, 0); errno != 0 {
+			return stepCapabilities, errno
+		}
 	}
 	if c.drop {
 		for i := 0; i <= c.lastCap; i++ {

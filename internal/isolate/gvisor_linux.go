@@ -1,12 +1,15 @@
 package isolate
 
 import (
+	"errors"
 	"io"
 	"os"
 	"runtime"
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/caissonrun/caisson"
 )
 
 // A gvisor is a contained whose programs run on a kernel of the runtime's own.
@@ -14,6 +17,14 @@ import (
 // runtime's processes, outside of which nothing of the sandbox runs, are on the
 // stage, and in the control group as a whole.
 type gvisor struct{ *contained }
+
+// spawnWith takes nothing more: what programs have is not the host's.
+func (b *gvisor) spawnWith(p *Program, stdio [3]*os.File, more []*os.File) (*Proc, error) {
+	if len(more) > 0 {
+		return nil, &caisson.Error{Item: "program", Kind: caisson.ErrUnsupported, Err: errors.New("gVisor passes on three descriptors")}
+	}
+	return b.spawn(p, stdio)
+}
 
 // pid implements backend: the sandbox's init has no number on the host.
 func (b *gvisor) pid() int { return 0 }
@@ -84,34 +95,34 @@ const resizeTime = 200 * time.Millisecond
 // spawnTerminal starts a program at a terminal of its own kernel. A terminal of
 // the host's, that passes everything on, stands for it outside.
 func (b *gvisor) spawnTerminal(p *Program) (*Proc, error) {
-	master, slave, err := openTerminal(p, os.Getuid(), os.Getgid(), false)
+	master, slave, err := OpenTerminal(p)
 	if err != nil {
 		return nil, err
 	}
 	pair, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
 	if err != nil {
-		closeAll([]int{master, slave})
+		master.Close()
+		slave.Close()
 		return nil, err
 	}
-	err = rawMode(slave)
-	var proc *Proc
-	var id uint64
-	if err == nil {
-		proc, id, err = b.begin(p, []int{pair[1]})
-	}
+	proc, id, err := b.begin(p, []int{pair[1]})
 	unix.Close(pair[1])
 	if err != nil {
-		closeAll([]int{master, slave, pair[0]})
+		master.Close()
+		slave.Close()
+		unix.Close(pair[0])
 		return nil, err
 	}
-	proc.Terminal = terminalFile(master)
-	b.carry(id, terminalFile(slave), terminalFile(pair[0]))
+	proc.Terminal = master
+	b.carry(id, slave, terminalFile(pair[0]))
 	return proc, nil
 }
 
 // carry passes on what goes between a terminal and the socket to the inside,
 // until one of them is closed.
 func (b *gvisor) carry(id uint64, slave, socket *os.File) {
+	// Before anybody can have given it another one.
+	size, sizeErr := sizeOf(slave)
 	done := make(chan struct{})
 	go func() {
 		_, _ = io.Copy(struct{ io.Writer }{slave}, struct{ io.Reader }{socket})
@@ -125,40 +136,48 @@ func (b *gvisor) carry(id uint64, slave, socket *os.File) {
 		// The master was closed: the terminal inside hangs up.
 		socket.Close()
 	}()
-	go b.watchSize(id, slave, done)
+	if sizeErr == nil {
+		go b.watchSize(id, slave, size, done)
+	}
 }
 
-// watchSize tells init when the terminal has got another size.
-func (b *gvisor) watchSize(id uint64, slave *os.File, done chan struct{}) {
-	raw, err := slave.SyscallConn()
-	if err != nil {
-		return
-	}
-	var last unix.Winsize
+// watchSize tells init when the terminal has got another size than last.
+func (b *gvisor) watchSize(id uint64, slave *os.File, last *unix.Winsize, done chan struct{}) {
 	tick := time.NewTicker(resizeTime)
 	defer tick.Stop()
-	for first := true; ; first = false {
-		var size *unix.Winsize
-		err := raw.Control(func(fd uintptr) { size, _ = unix.IoctlGetWinsize(int(fd), unix.TIOCGWINSZ) })
-		if err != nil || size == nil {
-			return
-		}
-		if !first && (size.Col != last.Col || size.Row != last.Row) {
-			var e encoder
-			e.int(int64(id))
-			e.int(int64(size.Col))
-			e.int(int64(size.Row))
-			if b.tell(frameResize, e.buf) != nil {
-				return
-			}
-		}
-		last = *size
+	for {
 		select {
 		case <-done:
 			return
 		case <-tick.C:
 		}
+		size, err := sizeOf(slave)
+		if err != nil {
+			return
+		}
+		if size.Col == last.Col && size.Row == last.Row {
+			continue
+		}
+		var e encoder
+		e.int(int64(id))
+		e.int(int64(size.Col))
+		e.int(int64(size.Row))
+		if b.tell(frameResize, e.buf) != nil {
+			return
+		}
+		last = size
 	}
+}
+
+// sizeOf returns the size of a terminal.
+func sizeOf(terminal *os.File) (size *unix.Winsize, err error) {
+	raw, err := terminal.SyscallConn()
+	if err != nil {
+		return nil, err
+	}
+	var inner error
+	err = raw.Control(func(fd uintptr) { size, inner = unix.IoctlGetWinsize(int(fd), unix.TIOCGWINSZ) })
+	return size, errors.Join(err, inner)
 }
 
 // rawMode has a terminal change nothing of what passes through it.

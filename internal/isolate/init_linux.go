@@ -305,13 +305,20 @@ func (p *pid1) spawn(f order, answer *frame) (err error) {
 	}
 	program := decodeProgram(f.body)
 	master, slave := -1, -1
-	stdio := f.fds
+	stdio := slices.Clone(f.fds)
 	if program.Terminal {
 		if master, slave, err = openTerminal(program, p.setup.uid, p.setup.gid, p.sentry); err != nil {
 			return err
 		}
 		defer unix.Close(slave)
 		stdio = []int{slave, slave, slave}
+	}
+	var more lifted
+	defer func() { closeAll(more) }()
+	for i := 3; i < len(stdio); i++ {
+		if stdio[i], err = more.lift(stdio[i]); err != nil {
+			return err
+		}
 	}
 	c, err := p.child(program, stdio)
 	if err != nil {
@@ -353,11 +360,11 @@ func (p *pid1) child(program *Program, stdio []int) (*child, error) {
 	if len(s.config) > 0 && len(stdio) >= 3 {
 		return runtimeChild(program, stdio, s.cgroups)
 	}
-	if len(stdio) != 3 {
-		return nil, errors.New("caisson: bug: a program needs three descriptors")
+	if len(stdio) < 3 || len(stdio) > 3+MaxMore {
+		return nil, errors.New("caisson: bug: a program needs three descriptors, and has some more at most")
 	}
 	c := &child{
-		stdio: [3]int(stdio), terminal: program.Terminal, cgroups: s.cgroups, intoFD: -1,
+		stdio: [3]int(stdio[:3]), extra: stdio[3:], terminal: program.Terminal, cgroups: s.cgroups, intoFD: -1,
 		oom: s.oom, drop: !s.guest, lastCap: s.lastCap, setUser: !s.guest, uid: s.uid, gid: s.gid,
 		groups: s.groups, filter: p.filter,
 	}

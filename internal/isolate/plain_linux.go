@@ -20,6 +20,7 @@ type plain struct {
 	spec  *Spec
 	last  int // the number of the kernel's last capability
 	group *cgroup.Group
+	view  *os.File      // the mount namespace of programs; nil: this process's
 	jobs  chan func()   // for the thread that forks
 	done  chan struct{} // closed when the reaper has ended
 	born  chan struct{} // tells the reaper that there is a child again
@@ -38,18 +39,28 @@ func startPlain(spec *Spec) (backend, error) {
 	if _, err := filesLimit(spec.Files); err != nil {
 		return nil, err
 	}
+	var view *os.File
+	if m := spec.Machine; m != nil && m.Mounts != "" {
+		f, err := os.Open(m.Mounts)
+		if err != nil {
+			return nil, fmt.Errorf("mounts: %w", err)
+		}
+		view = f
+	}
 	group, err := newGroup(spec)
 	if err != nil {
+		view.Close()
 		return nil, err
 	}
 	if err := unix.Prctl(unix.PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0); err != nil {
+		view.Close()
 		if group != nil {
 			err = errors.Join(err, group.Remove())
 		}
 		return nil, fmt.Errorf("subreaper: %w", err)
 	}
 	b := &plain{
-		spec: spec, last: lastCap(), group: group, jobs: make(chan func()), done: make(chan struct{}),
+		spec: spec, last: lastCap(), group: group, view: view, jobs: make(chan func()), done: make(chan struct{}),
 		born: make(chan struct{}, 1), procs: map[int]*Proc{},
 	}
 	go b.fork()
@@ -144,14 +155,39 @@ func (b *plain) fill(c *child, p *Program) error {
 			c.groups = append(c.groups, uint32(g))
 		}
 	}
-	if err := c.setLimits(b.spec.Files, nil); err != nil {
+	if m := b.spec.Machine; m != nil {
+		b.inMachine(c, m)
+	}
+	if err := c.setLimits(b.spec.Files, b.spec.Limits); err != nil {
 		return err
 	}
 	return c.setProgram(p)
 }
 
-// enter has the child be in the control group.
+// inMachine says what programs of a machine's agent get, or get rid of.
+func (b *plain) inMachine(c *child, m *Machine) {
+	// The agent outlives whatever eats up the memory.
+	c.oom = true
+	if m.Privileged {
+		c.gain, c.drop = true, false
+		return
+	}
+	if b.spec.User != nil && c.uid == 0 {
+		var caps uint64
+		for _, n := range b.spec.Caps {
+			caps |= 1 << uint(n&63)
+		}
+		c.keepCaps(caps)
+	}
+}
+
+// enter has the child be in the control group, and among the mounts.
 func (b *plain) enter(c *child, fds *lifted) (err error) {
+	if b.view != nil {
+		if c.mounts, err = fds.lift(int(b.view.Fd())); err != nil {
+			return err
+		}
+	}
 	if b.group == nil {
 		return nil
 	}
@@ -253,10 +289,7 @@ func (b *plain) kill() error {
 		}
 		left := below()
 		if len(left) == 0 {
-			b.mu.Lock()
-			b.frozen = false
-			b.mu.Unlock()
-			return nil
+			return b.thaw()
 		}
 		if time.Now().After(deadline) {
 			return fmt.Errorf("processes %v live on %v after they were killed", left, patience)
@@ -264,6 +297,23 @@ func (b *plain) kill() error {
 		time.Sleep(200 * time.Microsecond)
 	}
 }
+
+// thaw has programs be started again, after all were killed.
+func (b *plain) thaw() error {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if b.frozen && b.grouped() {
+		if err := b.group.Freeze(false); err != nil {
+			return err
+		}
+	}
+	b.frozen = false
+	return nil
+}
+
+// grouped reports whether programs are halted by their group. Without a machine of
+// its own, that may be a group that others expect to find as they left it.
+func (b *plain) grouped() bool { return b.spec.Machine != nil && b.group != nil }
 
 // alive implements backend.
 func (b *plain) alive() bool { return len(below()) > 0 }
@@ -276,7 +326,13 @@ func (b *plain) freeze(on bool) error {
 	}
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	if err := signalBelow(sig); err != nil {
+	var err error
+	if b.grouped() {
+		err = b.group.Freeze(on)
+	} else {
+		err = signalBelow(sig)
+	}
+	if err != nil {
 		return err
 	}
 	b.frozen = on
@@ -284,8 +340,17 @@ func (b *plain) freeze(on bool) error {
 }
 
 // halt implements backend. Without isolation there is nothing to enter that is
-// the program's alone.
+// the program's alone, but for a machine.
 func (b *plain) halt() error {
+	if b.grouped() {
+		// Nothing is born meanwhile: it could escape.
+		b.mu.Lock()
+		defer b.mu.Unlock()
+		return b.group.Halt(0)
+	}
+	if b.spec.Machine != nil {
+		return unsupported("keep", "programs are in no control group")
+	}
 	return unsupported("keep", "without isolation there is no sandbox that could be kept")
 }
 
@@ -310,6 +375,7 @@ func (b *plain) close() error {
 	}
 	b.mu.Unlock()
 	<-b.done
+	b.view.Close()
 	if b.group == nil {
 		return nil
 	}

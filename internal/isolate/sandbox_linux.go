@@ -277,6 +277,11 @@ func (b *sandbox) pid() int { return b.init }
 
 // spawn implements backend.
 func (b *sandbox) spawn(p *Program, stdio [3]*os.File) (*Proc, error) {
+	return b.spawnWith(p, stdio, nil)
+}
+
+// spawnWith is Box.SpawnWith.
+func (b *sandbox) spawnWith(p *Program, stdio [3]*os.File, more []*os.File) (*Proc, error) {
 	var fds []int
 	if !p.Terminal {
 		null, err := devNull()
@@ -288,8 +293,12 @@ func (b *sandbox) spawn(p *Program, stdio [3]*os.File) (*Proc, error) {
 			return nil, err
 		}
 	}
+	for _, f := range more {
+		fds = append(fds, int(f.Fd()))
+	}
 	proc, err := b.launch(p, fds)
 	runtime.KeepAlive(stdio)
+	runtime.KeepAlive(more)
 	return proc, err
 }
 

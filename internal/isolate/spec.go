@@ -10,8 +10,11 @@ type Spec struct {
 	ID string `json:"id"`
 
 	// None asks for no isolation: programs are plain children of the caller,
-	// each in its own session. Only User, Cgroup and Files count then.
+	// each in its own session. Only User, Cgroup, Files and Limits count then.
 	None bool `json:"none,omitempty"`
+	// Machine says, with None, that the caller is the agent of a machine of its own.
+	// Caps counts then, too.
+	Machine *Machine `json:"machine,omitempty"`
 
 	// UIDs and GIDs are the maps of the sandbox's user namespace. As root each
 	// maps 0, for init, and the ids of User. Without root each maps exactly one
@@ -98,6 +101,15 @@ type Spec struct {
 
 	// Runtime is an OCI runtime that makes the sandbox. Nil: Start does.
 	Runtime *Runtime `json:"runtime,omitempty"`
+}
+
+// A Machine is one whose programs are the caller's.
+type Machine struct {
+	// Mounts is the path of a mount namespace in which programs run, such as a
+	// descriptor's below /proc. Empty: the caller's.
+	Mounts string `json:"mounts,omitempty"`
+	// Privileged has root keep all capabilities, and programs with set-id bits work.
+	Privileged bool `json:"privileged,omitempty"`
 }
 
 // The kinds of Runtime.

@@ -110,9 +110,14 @@ func (o *Options) Networks() (names []string, broken []error) {
 			broken = append(broken, fmt.Errorf("%s: %w", n.file, err))
 			continue
 		}
+		if o.VPNs[n.list.Name] != "" {
+			broken = append(broken, fmt.Errorf("%s: a VPN is called %q, too", n.file, n.list.Name))
+			continue
+		}
 		names = append(names, n.list.Name)
 	}
-	return names, broken
+	vpns, errs := o.vpns()
+	return append(names, vpns...), append(broken, errs...)
 }
 
 // Publishes reports whether the network of a name can publish ports.

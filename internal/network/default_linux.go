@@ -28,12 +28,6 @@ import (
 // not touch them. One more on the host drops what is sent to addresses that the
 // host gets only later.
 
-// nearby are the IPv4 networks that are not the outside. There is no IPv6.
-var nearby = []string{
-	"0.0.0.0/8", "10.0.0.0/8", "100.64.0.0/10", "127.0.0.0/8", "169.254.0.0/16", "172.16.0.0/12",
-	"192.0.0.0/24", "192.168.0.0/16", "198.18.0.0/15", "224.0.0.0/4", "240.0.0.0/4",
-}
-
 // defaultName is the network's name for plugins.
 const defaultName = "caisson-default"
 
@@ -99,7 +93,7 @@ func (o *Options) defaultSubnet() (netip.Prefix, error) {
 		text = DefaultSubnet
 	}
 	subnet, err := netip.ParsePrefix(text)
-	if err != nil || !subnet.Addr().Is4() || subnet.Bits() > 28 || !private(subnet.Addr()) {
+	if err != nil || !subnet.Addr().Is4() || subnet.Bits() > 28 || !Near(subnet.Addr()) {
 		return subnet, failure(caisson.ErrUnsupported, "network: default", fmt.Errorf("%q is no private IPv4 network of 16 addresses or more", text))
 	}
 	for _, p := range hostPrefixes() {
@@ -109,10 +103,6 @@ func (o *Options) defaultSubnet() (netip.Prefix, error) {
 		}
 	}
 	return subnet, nil
-}
-
-func private(a netip.Addr) bool {
-	return slices.ContainsFunc(nearby, func(n string) bool { return netip.MustParsePrefix(n).Contains(a) })
 }
 
 // hostPrefixes returns the host's addresses.

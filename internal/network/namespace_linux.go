@@ -59,6 +59,13 @@ func (r *Record) Create(ctx context.Context) (err error) {
 	if err := r.reserve(ctx); err != nil {
 		return err
 	}
+	if r.User {
+		if err := r.save(); err != nil {
+			return err
+		}
+		undo.Release()
+		return nil
+	}
 	if err := makeNamespace(r.Path()); err != nil {
 		return err
 	}
@@ -81,6 +88,9 @@ func (r *Record) Create(ctx context.Context) (err error) {
 
 // join attaches the namespace to a network, behind its filters if it has some.
 func (r *Record) join(ctx context.Context, a *Attachment) error {
+	if a.VPN {
+		return r.joinVPN(ctx, a)
+	}
 	if !a.Default {
 		return r.attach(ctx, a)
 	}
@@ -166,11 +176,21 @@ func load(folder string) (*Record, error) {
 // Errors: ErrNotFound if it is gone; ErrUnavailable if a plugin finds something
 // amiss.
 func (r *Record) Check(ctx context.Context) error {
+	if r.User {
+		_, err := r.Load()
+		return err
+	}
 	if !there(r.Path()) {
 		return failure(caisson.ErrNotFound, "network namespace "+r.ID, errors.New("it is gone"))
 	}
 	for i := range r.Attachments {
 		if len(r.Attachments[i].Ports) > 0 {
+			continue
+		}
+		if r.Attachments[i].VPN {
+			if err := r.checkVPN(&r.Attachments[i]); err != nil {
+				return err
+			}
 			continue
 		}
 		if err := r.check(ctx, &r.Attachments[i]); err != nil {
@@ -194,6 +214,10 @@ func (r *Record) Remove(ctx context.Context) error {
 		if !now.Attachments[i].Tried {
 			continue
 		}
+		if now.Attachments[i].VPN {
+			errs = append(errs, now.leaveVPN(ctx))
+			continue
+		}
 		errs = append(errs, now.detach(ctx, &now.Attachments[i], path))
 		if now.Attachments[i].Default {
 			errs = append(errs, now.unfilter(ctx))
@@ -212,7 +236,7 @@ func (r *Record) Remove(ctx context.Context) error {
 		return err
 	}
 	// The folders above go with the last one.
-	for dir := filepath.Dir(r.Folder); dir != filepath.Dir(filepath.Dir(r.portsDir())); dir = filepath.Dir(dir) {
+	for dir := filepath.Dir(r.Folder); dir != filepath.Dir(r.base()); dir = filepath.Dir(dir) {
 		if os.Remove(dir) != nil {
 			break
 		}
@@ -230,7 +254,8 @@ func (r *Record) left() *Record {
 	all := *r
 	all.Attachments = slices.Clone(r.Attachments)
 	for i := range all.Attachments {
-		all.Attachments[i].Tried, all.Attachments[i].Ports = true, nil
+		// Nobody has attached what is in user space.
+		all.Attachments[i].Tried, all.Attachments[i].Ports = !r.User, nil
 	}
 	return &all
 }
@@ -262,7 +287,7 @@ func (o *Options) Sweep(ctx context.Context, live []string) (removed []string, e
 func (o *Options) Forget(ctx context.Context, id string) error {
 	rec, err := load(o.folder(id))
 	if errors.Is(err, caisson.ErrNotFound) {
-		rec, err = &Record{ID: id, Folder: o.folder(id), Owner: o.Installation + "/" + id}, nil
+		rec, err = &Record{ID: id, Folder: o.folder(id), Owner: o.Installation + "/" + id, Ports: o.Ports}, nil
 	}
 	if err != nil {
 		return err

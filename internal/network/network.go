@@ -48,6 +48,9 @@ type Options struct {
 	// Runtime is a folder of this package's own below the runtime folder, mode
 	// 0700; what is in it is gone after a reboot.
 	Runtime string
+	// Ports is the folder of reserved ports, for all that publish ports of this host;
+	// as Runtime, it is gone after a reboot. Empty: one in Runtime.
+	Ports string
 	// Installation separates what Sweep may remove.
 	Installation string
 	// ConfigDir has the operator's networks (*.conflist, *.conf, *.json). Empty:
@@ -58,6 +61,9 @@ type Options struct {
 	// Subnet is the private IPv4 network of which sandboxes on the network
 	// "default" get addresses. Empty: DefaultSubnet.
 	Subnet string
+	// VPNs are networks that lead through a VPN, by name: configurations of OpenVPN's
+	// client, absolute paths.
+	VPNs map[string]string
 	// Patience bounds each call of a plugin. Zero: Patience.
 	Patience time.Duration
 }
@@ -73,6 +79,10 @@ type Spec struct {
 	// Names are those of sandboxes that share it. They resolve to its loopback
 	// address.
 	Names []string
+	// User says that whoever has the sandbox makes the network default in user space
+	// (package usernet): there is no namespace, and nobody needs rights. Ports are
+	// reserved all the same.
+	User bool
 }
 
 // A Record names everything that belongs to a namespace. Plan makes it; it goes
@@ -86,7 +96,10 @@ type Record struct {
 	DNS         *caisson.DNS `json:"dns,omitempty"`
 	Names       []string     `json:"names,omitempty"`
 	// Owner is what ports are reserved for.
-	Owner    string           `json:"owner"`
+	Owner string `json:"owner"`
+	// Ports is Options.Ports.
+	Ports    string           `json:"ports,omitempty"`
+	User     bool             `json:"user,omitempty"` // Spec.User
 	Patience caisson.Duration `json:"patience,omitempty"`
 }
 
@@ -102,6 +115,8 @@ type Attachment struct {
 	Ports     []caisson.Port    `json:"ports,omitempty"` // with all host ports once it is there
 	// Default says that it is the network "default", which has filters.
 	Default bool `json:"default,omitempty"`
+	// VPN says that it leads through a VPN, of which File is the configuration.
+	VPN bool `json:"vpn,omitempty"`
 
 	// Tried says that plugins may have attached something.
 	Tried bool `json:"tried,omitempty"`
@@ -142,7 +157,7 @@ func (o *Options) Plan(spec *Spec) (*Record, error) {
 	r := &Record{
 		ID: spec.ID, Folder: o.folder(spec.ID), PluginDirs: o.pluginDirs(),
 		DNS: spec.DNS, Names: spec.Names,
-		Owner: o.Installation + "/" + spec.ID, Patience: caisson.Duration(o.Patience),
+		Owner: o.Installation + "/" + spec.ID, Ports: o.Ports, User: spec.User, Patience: caisson.Duration(o.Patience),
 	}
 	if r.Patience <= 0 {
 		r.Patience = caisson.Duration(Patience)
@@ -154,6 +169,9 @@ func (o *Options) Plan(spec *Spec) (*Record, error) {
 		if !nameOK(name) {
 			return nil, failure(caisson.ErrInvalid, fmt.Sprintf("name %q", name), errors.New("no host can be called so"))
 		}
+	}
+	if spec.User {
+		return r, r.planUser(spec)
 	}
 	if spec.Network.Mode == caisson.NetworkDefault {
 		at, err := o.planDefault()
@@ -167,6 +185,14 @@ func (o *Options) Plan(spec *Spec) (*Record, error) {
 	if err != nil {
 		return nil, err
 	}
+	vpn, err := o.planVPN(attach)
+	if err != nil {
+		return nil, err
+	}
+	if vpn != nil {
+		r.Attachments = append(r.Attachments, *vpn)
+		return r, r.planPorts(spec.Ports)
+	}
 	for i, a := range attach {
 		at, err := o.plan(&a, i)
 		if err != nil {
@@ -175,6 +201,24 @@ func (o *Options) Plan(spec *Spec) (*Record, error) {
 		r.Attachments = append(r.Attachments, *at)
 	}
 	return r, r.planPorts(spec.Ports)
+}
+
+// UserAddress is the address of a sandbox on a network in user space.
+const UserAddress = "10.0.2.15/24"
+
+// planUser is the attachment to a network in user space.
+func (r *Record) planUser(spec *Spec) error {
+	if spec.Network.Mode != caisson.NetworkDefault {
+		if len(spec.Ports) > 0 {
+			return failure(caisson.ErrUnsupported, "ports", errors.New("the network has no way out of the sandbox; use network default"))
+		}
+		return failure(caisson.ErrUnsupported, "network", errors.New("without root there is none of a name; use network default"))
+	}
+	ports, err := checkPorts(spec.Ports)
+	r.Attachments = []Attachment{{
+		Name: caisson.NetworkDefault, Interface: "eth0", Default: true, Addresses: []string{UserAddress}, Ports: ports,
+	}}
+	return err
 }
 
 // attachments returns the named networks that are asked for.
@@ -242,6 +286,10 @@ func ParseAttach(text string) (caisson.NetworkAttach, error) {
 	return a, nil
 }
 
+// Alone reports whether a network has rules for what programs of the namespace send,
+// of which those for frames would know nothing.
+func (a *Attachment) Alone() bool { return a.Default || a.VPN }
+
 // Addresses returns the addresses that others on its networks reach the
 // namespace by, in order, without the lengths of prefixes.
 func (r *Record) Addresses() []netip.Addr {
@@ -265,4 +313,16 @@ func (a *Attachment) addresses() []netip.Addr {
 // failure is an error whose kind is decided here.
 func failure(kind caisson.Kind, item string, err error) error {
 	return &caisson.Error{Op: caisson.OpCreate, Item: item, Kind: kind, Err: err}
+}
+
+// nearby are the IPv4 networks that are not the outside. There is no IPv6.
+var nearby = []string{
+	"0.0.0.0/8", "10.0.0.0/8", "100.64.0.0/10", "127.0.0.0/8", "169.254.0.0/16", "172.16.0.0/12",
+	"192.0.0.0/24", "192.168.0.0/16", "198.18.0.0/15", "224.0.0.0/4", "240.0.0.0/4",
+}
+
+// Near reports whether an IPv4 address is none of the outside: private, link-local,
+// of the host itself or of several.
+func Near(addr netip.Addr) bool {
+	return slices.ContainsFunc(nearby, func(n string) bool { return netip.MustParsePrefix(n).Contains(addr) })
 }

@@ -19,6 +19,7 @@ import (
 
 	"github.com/caissonrun/caisson"
 	"github.com/caissonrun/caisson/internal/network"
+	"github.com/caissonrun/caisson/internal/slowtest"
 )
 
 // A rig is a folder of configurations and one of the runtime.
@@ -57,6 +58,19 @@ func newRig(t *testing.T) *rig {
 		}
 	})
 	return r
+}
+
+// needTaps ends a test of TAP devices where there are none. All hosts of CI have
+// them, which asks for all tests.
+func needTaps(t *testing.T) {
+	t.Helper()
+	err := network.TapsUsable()
+	if err != nil && os.Getenv(slowtest.Variable) != "" {
+		t.Fatal(err)
+	}
+	if err != nil {
+		t.Skip(err)
+	}
 }
 
 // links lists veth devices and this test's bridges.

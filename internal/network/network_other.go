@@ -6,8 +6,10 @@ import (
 	"context"
 	"errors"
 	"net"
+	"os"
 
 	"github.com/caissonrun/caisson"
+	"github.com/caissonrun/caisson/internal/dhcp"
 )
 
 // errElsewhere is what everything answers here.
@@ -51,3 +53,26 @@ func (o *Options) Forget(context.Context, string) error { return nil }
 
 // Dial is ErrUnsupported.
 func Dial(context.Context, string, int) (net.Conn, error) { return nil, errElsewhere }
+
+// TapsUsable says that there are no namespaces here.
+func TapsUsable() error { return errElsewhere }
+
+// MakeTaps is ErrUnsupported.
+func (r *Record) MakeTaps(context.Context) ([]Link, error) { return nil, errElsewhere }
+
+// OpenTap is ErrUnsupported.
+func OpenTap(string, string) (*os.File, error) { return nil, errElsewhere }
+
+// Lease has nothing to tell.
+func (l *Link) Lease(*caisson.DNS) (*dhcp.Lease, bool) { return nil, false }
+
+// OpenDHCP is ErrUnsupported.
+func OpenDHCP(string, string) (*os.File, error) { return nil, errElsewhere }
+
+// AnswerDHCP has nothing to do.
+func AnswerDHCP(*os.File, *dhcp.Lease) {}
+
+// VPNUsable says that there are no namespaces here.
+func VPNUsable() error { return errElsewhere }
+
+func checkVPNFile(string, string) error { return errElsewhere }

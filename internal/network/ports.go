@@ -42,22 +42,9 @@ func ParsePort(text string) (port int, protocol string, err error) {
 
 // planPorts gives the ports to the first network that can publish them.
 func (r *Record) planPorts(ports []caisson.Port) error {
-	if len(ports) == 0 {
-		return nil
-	}
-	var list []caisson.Port
-	taken := make(map[string]bool)
-	for _, p := range ports {
-		p, err := fill(p)
-		if err != nil {
-			return err
-		}
-		if key := reservation(&p); p.HostPort != 0 && taken[key] {
-			return failure(caisson.ErrInvalid, "ports", fmt.Errorf("%s is asked for twice", portName(&p)))
-		} else {
-			taken[key] = true
-		}
-		list = append(list, p)
+	list, err := checkPorts(ports)
+	if err != nil || len(list) == 0 {
+		return err
 	}
 	for i := range r.Attachments {
 		a := &r.Attachments[i]
@@ -71,6 +58,27 @@ func (r *Record) planPorts(ports []caisson.Port) error {
 		why = fmt.Sprintf("the configuration of network %q has no plugin with the capability portMappings, such as portmap", r.Attachments[0].Name)
 	}
 	return failure(caisson.ErrUnsupported, "ports", errors.New(why))
+}
+
+// checkPorts returns ports with their defaults.
+//
+// Errors: ErrInvalid.
+func checkPorts(ports []caisson.Port) ([]caisson.Port, error) {
+	var list []caisson.Port
+	taken := make(map[string]bool)
+	for _, p := range ports {
+		p, err := fill(p)
+		if err != nil {
+			return nil, err
+		}
+		key := reservation(&p)
+		if p.HostPort != 0 && taken[key] {
+			return nil, failure(caisson.ErrInvalid, "ports", fmt.Errorf("%s is asked for twice", portName(&p)))
+		}
+		taken[key] = true
+		list = append(list, p)
+	}
+	return list, nil
 }
 
 // fill returns a port with its defaults.
@@ -111,5 +119,11 @@ func portName(p *caisson.Port) string {
 // runtime folder: a link for each, which names its owner.
 func (r *Record) portsDir() string {
 	// Folder is RUNTIME/namespaces/INSTALLATION/ID.
-	return filepath.Join(r.Folder, "..", "..", "..", "ports")
+	if r.Ports != "" {
+		return r.Ports
+	}
+	return filepath.Join(r.base(), "ports")
 }
+
+// base is Options.Runtime.
+func (r *Record) base() string { return filepath.Join(r.Folder, "..", "..", "..") }

@@ -209,5 +209,7 @@ func (r *Record) tidyPorts() {
 	_ = os.Remove(path)
 	_ = os.Remove(r.portsDir())
 	_ = lock.Release()
-	_ = os.Remove(filepath.Dir(r.portsDir()))
+	if r.Ports == "" {
+		_ = os.Remove(r.base())
+	}
 }

@@ -28,7 +28,7 @@ func copySparse(dst *os.File, src io.Reader) (int64, error) {
 	var size int64
 	for {
 		n, err := io.ReadFull(src, buf)
-		if writeErr := writeSparse(dst, buf[:n], size); writeErr != nil {
+		if _, writeErr := WriteSparse(dst, buf[:n], size); writeErr != nil {
 			return size, writeErr
 		}
 		size += int64(n)
@@ -41,22 +41,24 @@ func copySparse(dst *os.File, src io.Reader) (int64, error) {
 	}
 }
 
-// writeSparse writes data at offset but for the blocks that are all zeros.
-func writeSparse(dst *os.File, data []byte, offset int64) error {
+// WriteSparse writes data at offset, where dst has nothing yet, but for the
+// blocks that are all zeros. It returns how many bytes it has written.
+func WriteSparse(dst *os.File, data []byte, offset int64) (written int64, err error) {
 	for len(data) > 0 {
 		run := 0
 		for run < len(data) && !allZero(data[run:]) {
 			run = min(run+sparseBlock, len(data))
 		}
 		if run > 0 {
-			if _, err := dst.WriteAt(data[:run], offset); err != nil {
-				return err
+			n, err := dst.WriteAt(data[:run], offset)
+			if written += int64(n); err != nil {
+				return written, err
 			}
 		}
 		next := min(run+sparseBlock, len(data))
 		data, offset = data[next:], offset+int64(next)
 	}
-	return nil
+	return written, nil
 }
 
 // allZero reports whether the first block of data is.

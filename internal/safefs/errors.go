@@ -21,6 +21,8 @@ var (
 	ErrMount = errors.New("something is mounted there")
 	// ErrType says that the file is not of the type that was needed.
 	ErrType = errors.New("neither a regular file nor a folder")
+	// ErrNoSocket says that the file is no unix socket.
+	ErrNoSocket = errors.New("not a socket")
 	// ErrChanged says that somebody else changed the tree meanwhile.
 	ErrChanged = errors.New("changed by somebody else meanwhile")
 	// ErrTooMany says that there are more entries, levels or bytes than the
@@ -50,7 +52,7 @@ func Kind(err error) caisson.Kind {
 	switch {
 	case errors.Is(err, ErrLink), errors.Is(err, ErrMount):
 		return caisson.ErrDenied
-	case errors.Is(err, ErrType), errors.Is(err, ErrTooMany), errors.Is(err, ErrChanged):
+	case errors.Is(err, ErrType), errors.Is(err, ErrNoSocket), errors.Is(err, ErrTooMany), errors.Is(err, ErrChanged):
 		return caisson.ErrInvalid
 	}
 	var errno unix.Errno

@@ -165,3 +165,35 @@ func TestParsePattern(t *testing.T) {
 		}
 	}
 }
+
+func TestResolve(t *testing.T) {
+	dir := t.TempDir()
+	for _, name := range []string{"a/b", "c"} {
+		if err := os.MkdirAll(filepath.Join(dir, name), 0o755); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for link, target := range map[string]string{"abs": "/a/b", "rel": "a/../c", "out": "../../../a", "a/up": "..", "loop": "loop", "two": "rel"} {
+		if err := os.Symlink(target, filepath.Join(dir, link)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	root, err := safefs.Open(dir, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	files := root.FS()
+	defer files.Close()
+	for name, want := range map[string]string{
+		".": ".", "a/b": "a/b", "abs": "a/b", "rel": "c", "out/b": "a/b", "a/up/c": "c", "two": "c", "a/up": ".",
+	} {
+		if got, err := files.Resolve(name); got != want || err != nil {
+			t.Errorf("Resolve(%q) = %q, %v, want %q", name, got, err, want)
+		}
+	}
+	for _, name := range []string{"none", "a/none", "loop"} {
+		if got, err := files.Resolve(name); name != "loop" && !errors.Is(err, fs.ErrNotExist) || err == nil {
+			t.Errorf("Resolve(%q) = %q, %v", name, got, err)
+		}
+	}
+}

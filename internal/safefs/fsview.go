@@ -4,6 +4,7 @@ package safefs
 
 import (
 	"errors"
+	"fmt"
 	"io"
 	"io/fs"
 	"os"
@@ -145,6 +146,43 @@ func (f *FS) ReadDir(name string) ([]fs.DirEntry, error) {
 		return nil, pathErr("readdir", name, unix.ENOTDIR)
 	}
 	return dir.ReadDir(-1)
+}
+
+// Resolve follows the links in name inside of the root, so that none is left. A
+// task may change them again at once; then what uses the result fails, because it
+// follows none.
+func (f *FS) Resolve(name string) (string, error) {
+	done, rest := "", name
+	if rest == "." {
+		return rest, nil
+	}
+	for links := 0; rest != ""; {
+		element, after, _ := strings.Cut(rest, "/")
+		rest = after
+		next := path.Join(done, element)
+		target, err := f.ReadLink(next)
+		switch {
+		case errors.Is(err, fs.ErrNotExist):
+			return "", err
+		case err != nil:
+			// It is no link.
+			done = next
+			continue
+		}
+		if links++; links > maxLinks {
+			return "", &fs.PathError{Op: "open", Path: name, Err: fmt.Errorf("more than %d links", maxLinks)}
+		}
+		if !path.IsAbs(target) {
+			target = path.Join("/", done, target)
+		}
+		// What comes after a link begins at its target again, in which there
+		// may be more links.
+		done, rest = "", strings.Trim(path.Join("/", target, rest), "/")
+	}
+	if done == "" {
+		return ".", nil
+	}
+	return done, nil
 }
 
 // A regular is a regular file that can only be read.

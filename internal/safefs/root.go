@@ -85,6 +85,18 @@ func (r *Root) Sub(name string) (*Root, error) {
 	return FromFile(os.NewFile(uintptr(fd), r.Name()+"/"+name), &r.opts)
 }
 
+// SubApart is Sub for a folder that may be a mount point, and into whose own
+// mounts nothing goes, whatever this Root permits.
+func (r *Root) SubApart(name string) (*Root, error) {
+	fd, err := r.openDir("open", name, oPath)
+	if err != nil {
+		return nil, err
+	}
+	opts := r.opts
+	opts.CrossMounts = false
+	return FromFile(os.NewFile(uintptr(fd), r.Name()+"/"+name), &opts)
+}
+
 // use calls f with the root's descriptor, which stays open meanwhile.
 func (r *Root) use(f func(fd int) error) error {
 	conn, err := r.f.SyscallConn()

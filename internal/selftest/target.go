@@ -3,6 +3,7 @@
 package selftest
 
 import (
+	"context"
 	"crypto/rand"
 	"errors"
 	"fmt"
@@ -17,6 +18,8 @@ import (
 	"github.com/caissonrun/caisson"
 	"github.com/caissonrun/caisson/engine"
 	"github.com/caissonrun/caisson/engine/attack"
+	"github.com/caissonrun/caisson/internal/ext4"
+	"github.com/caissonrun/caisson/internal/safefs"
 )
 
 // insidePath is where the program that attacks run is in sandboxes.
@@ -55,7 +58,7 @@ func (s *suite) newTarget(e engine.Engine, f *engine.Features) (*target, error) 
 func (r *target) place(dir string) (*attack.Place, error) {
 	p := &attack.Place{
 		Engine: r.engine, Features: r.features, Dir: dir, Owner: owner(), Inside: r.inside,
-		Hidden: r.Hidden, Programs: r.Programs, Rounds: r.Rounds,
+		Hidden: r.Hidden, Programs: r.Programs, Rounds: r.Rounds, Few: r.slow() && r.Rounds == 0,
 	}
 	var failed error
 	p.Spec = func(args ...string) *engine.Spec {
@@ -76,6 +79,10 @@ func (r *target) place(dir string) (*attack.Place, error) {
 	p.Spec()
 	return p, failed
 }
+
+// slow reports whether a sandbox takes the engine a second or more: it boots, or goes
+// on from where another has booted.
+func (r *target) slow() bool { return r.features.Disk }
 
 // words takes a single text for a line of words.
 func words(args []string) []string {
@@ -137,6 +144,9 @@ func onHost(work string, args []string) []string {
 
 // image has a spec run in a root file system with files.
 func (r *target) image(spec *engine.Spec, files []attack.File) error {
+	if len(files) == 0 {
+		return nil // it has that already
+	}
 	root := filepath.Join(filepath.Dir(spec.Dir), "root")
 	if err := r.root(root, files); err != nil {
 		return err
@@ -152,6 +162,13 @@ func (r *target) use(spec *engine.Spec, root string, own bool) error {
 		return nil
 	}
 	spec.RootFS = &engine.RootFS{Path: root}
+	if !own {
+		// Others of that name follow: a machine's state is worth keeping.
+		spec.RootFS.Image = "selftest"
+	}
+	if r.features.Disk {
+		spec.RootFS.Disk = diskPath(root)
+	}
 	if r.features.Overlay {
 		spec.RootFS.Changes = filepath.Join(filepath.Dir(spec.Dir), "changes")
 		return makeFolder(spec.RootFS.Changes)
@@ -168,8 +185,33 @@ func makeFolder(path string) error {
 	return errors.Join(os.RemoveAll(path), os.Mkdir(path, 0o755))
 }
 
+// diskPath is where the disk of a root file system is.
+func diskPath(root string) string { return root + ".ext4" }
+
+// writeDisk makes the disk of a root file system, in which what is the caller's is
+// root's.
+func writeDisk(root string) error {
+	dir, err := safefs.Open(root, nil)
+	if err != nil {
+		return err
+	}
+	defer dir.Close()
+	f, err := os.Create(diskPath(root))
+	if err != nil {
+		return err
+	}
+	_, err = ext4.WriteTree(context.Background(), f, dir, &ext4.TreeOptions{Change: func(_ string, info *safefs.Info) error {
+		if info.UID == os.Geteuid() {
+			info.UID, info.GID = 0, 0
+		}
+		return nil
+	}})
+	return errors.Join(err, f.Close())
+}
+
 // root makes a root file system with the program that attacks run and files,
-// as a folder or, for engines that load images themselves, beside it an archive.
+// as a folder (and a disk of it, for engines that want one) or, for engines that
+// load images themselves, beside it an archive.
 func (r *target) root(path string, files []attack.File) error {
 	base, err := r.files()
 	if err != nil {
@@ -185,6 +227,9 @@ func (r *target) root(path string, files []attack.File) error {
 		if err := makeFile(path, &f); err != nil {
 			return fmt.Errorf("%s: %w", f.Path, err)
 		}
+	}
+	if r.features.Disk {
+		return writeDisk(path)
 	}
 	return nil
 }

@@ -180,7 +180,7 @@ func holds(t *attack.Trial, dir, text string) {
 
 func outputSpecial(t *attack.Trial, x *executor.Executor, r *target) {
 	out := t.Folder("results")
-	task := r.taskOf(strings.Fields("mkdir out ; fifo out/fifo ; write out/fine fine ; symlink loop out/loop ; " +
+	task := r.taskOf(strings.Fields("mkdir out ; try fifo out/fifo ; write out/fine fine ; symlink loop out/loop ; " +
 		"write out/setid x ; chmod 6755 out/setid")...)
 	task.Outputs = []caisson.Output{{Path: "out/*", To: "file:" + out + "/", Optional: true, When: caisson.WhenAlways}}
 	ran(t, r.result(t, x, task))

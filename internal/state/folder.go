@@ -36,6 +36,7 @@ const (
 	versionLock = "version.lock"
 	sweepLock   = "sweep.lock"
 	tasksDir    = "tasks"
+	poolsDir    = "warm"
 )
 
 // A Folder is an open state folder.
@@ -111,6 +112,9 @@ func (f *Folder) SweepLock() string { return f.Join(sweepLock) }
 
 // TasksDir returns the folder of all tasks.
 func (f *Folder) TasksDir() string { return f.Join(tasksDir) }
+
+// PoolsDir returns the folder of all warm pools.
+func (f *Folder) PoolsDir() string { return f.Join(poolsDir) }
 
 // Task returns where the task is kept, whether it exists or not.
 func (f *Folder) Task(id string) Task { return Task{ID: id, Dir: f.Join(tasksDir, id)} }

@@ -28,6 +28,13 @@ func (t Task) Journal() string { return filepath.Join(t.Dir, "journal.jsonl") }
 // Result returns the path of result.json: what the task ended in.
 func (t Task) Result() string { return filepath.Join(t.Dir, "result.json") }
 
+// Fork returns the folder of what a copy of another task goes on from.
+func (t Task) Fork() string { return filepath.Join(t.Dir, "fork") }
+
+// Warm returns the path of warm.json: the folder has a sandbox that waits for its
+// task, which is accepted once there is a document.
+func (t Task) Warm() string { return filepath.Join(t.Dir, "warm.json") }
+
 // Keep returns the path of keep.json: until when the sandbox is kept.
 func (t Task) Keep() string { return filepath.Join(t.Dir, "keep.json") }
 

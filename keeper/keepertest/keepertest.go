@@ -17,7 +17,7 @@ import (
 // is built from.
 func Build(dir string) (keeper.Command, error) {
 	path := filepath.Join(dir, "caisson-keeper")
-	cmd := exec.Command("go", "build", "-o", path, "github.com/caissonrun/caisson/cmd/caisson-keeper")
+	cmd := exec.Command("go", "build", "-buildvcs=false", "-ldflags=-s -w", "-o", path, "github.com/caissonrun/caisson/cmd/caisson-keeper")
 	cmd.Env = append(os.Environ(), "CGO_ENABLED=0")
 	if out, err := cmd.CombinedOutput(); err != nil {
 		return nil, fmt.Errorf("build keeper: %w: %s", err, out)

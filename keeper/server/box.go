@@ -31,20 +31,26 @@ type Halter interface {
 	Halt() error
 }
 
+// A Drainer is a Box whose main program's output comes by a way of the box's own,
+// and may still be under way when the program has ended.
+type Drainer interface {
+	// Drain waits until all that was printed is copied, once nothing of the
+	// program runs, and returns why something may be missing: see ErrLost.
+	Drain() error
+}
+
 // A Resident is a Box whose main program does not end with the keeper: it
 // belongs to somebody else, such as a container daemon, who passes its output
 // on.
 type Resident interface {
 	Box
+	Drainer
 	// SpawnMain starts the main program. Its output is copied to stdout and
 	// stderr, which stay the caller's.
 	SpawnMain(p *isolate.Program, stdout, stderr *os.File) (*isolate.Proc, error)
 	// Main returns the main program and when it began if an earlier keeper has
 	// started it; otherwise nil. All its output is copied, from its beginning.
 	Main(stdout, stderr *os.File) (*isolate.Proc, time.Time, error)
-	// Drain waits until all that was printed is copied, once nothing of the
-	// program runs, and returns why something may be missing.
-	Drain() error
 }
 
 // ErrLost is part of what Drain returns where the box has ended by itself, or by
@@ -123,10 +129,10 @@ func (k *keeper) adopt() error {
 	return nil
 }
 
-// drain waits for the rest of the output of a program that is a Resident's.
+// drain waits for the rest of the output where that is a Drainer's.
 func (k *keeper) drain() error {
-	if r, ok := k.box.(Resident); ok {
-		return r.Drain()
+	if d, ok := k.box.(Drainer); ok {
+		return d.Drain()
 	}
 	return nil
 }

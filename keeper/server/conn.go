@@ -149,9 +149,16 @@ func (c *conn) handle(req *wire.Request) {
 		if err == nil {
 			return
 		}
+	case wire.OpDo:
+		err = c.do(req, reply)
+		if err == nil {
+			return
+		}
 	case wire.OpExec:
 		c.exec(req)
 		return
+	case wire.OpAssign:
+		err = c.assign(req.Assign)
 	case wire.OpDestroy:
 		err = k.destroy(func() { c.send(reply) })
 		if err == nil {

@@ -8,6 +8,7 @@ import (
 	"os"
 	"runtime/debug"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/caissonrun/caisson"
@@ -43,6 +44,7 @@ type keeper struct {
 	// using is held for reading while the box is used, and for writing while it
 	// is closed.
 	using sync.RWMutex
+	doing atomic.Int32 // requests to the box that are under way
 	// killing is held while everything is killed.
 	killing sync.Mutex
 	// destroying is held while the sandbox is destroyed.
@@ -348,7 +350,7 @@ func (k *keeper) status() *wire.Status {
 	if k.main != nil && k.phase == running {
 		s.MainPID = k.main.PID
 	}
-	if located, ok := k.box.(interface{ PID() int }); ok && k.phase <= running {
+	if located, ok := k.box.(interface{ PID() int }); ok && (k.phase <= running || k.keep.on) {
 		s.BoxPID = located.PID()
 	}
 	return s

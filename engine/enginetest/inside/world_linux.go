@@ -16,6 +16,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/caissonrun/caisson/engine/enginetest/inside/act"
+	"github.com/caissonrun/caisson/internal/rfb"
 )
 
 // world is the real one.
@@ -189,6 +190,15 @@ func (w *world) Serve(port int, word string) error {
 		return err
 	}
 	go act.Answer(l, word)
+	return nil
+}
+
+func (w *world) Show(network, address string, screen *rfb.Screen) error {
+	l, err := net.Listen(network, address)
+	if err != nil {
+		return err
+	}
+	go act.Exhibit(l, screen)
 	return nil
 }
 

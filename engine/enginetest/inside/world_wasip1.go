@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/caissonrun/caisson/engine/enginetest/inside/act"
+	"github.com/caissonrun/caisson/internal/rfb"
 )
 
 // world is what a module of WASI preview 1 has. It has calls for nothing else.
@@ -83,6 +84,9 @@ func (w *world) Steal(string, string) error       { return syscall.ENOSYS }
 
 func (w *world) Serve(int, string) error { return syscall.ENOSYS }
 func (w *world) Loopback() error         { return syscall.ENOSYS }
+
+// Show implements act.World: a module can't listen.
+func (w *world) Show(string, string, *rfb.Screen) error { return syscall.ENOSYS }
 
 // Memory finds nothing: a module can't read what its own engine keeps.
 func (w *world) Memory(string) ([]string, error) { return nil, nil }

@@ -10,6 +10,7 @@ type (
 	gated    struct{ *sandbox }
 	measured struct{ *sandbox }
 	pausable struct{ *sandbox }
+	copyable struct{ *sandbox }
 )
 
 var (
@@ -18,6 +19,8 @@ var (
 	_ engine.Gatekeeper  = gated{}
 	_ engine.StatsReader = measured{}
 	_ engine.Pauser      = pausable{}
+	_ engine.Snapshotter = copyable{}
+	_ engine.Originator  = copyable{}
 )
 
 // compose returns s with the optional interfaces that it has: exec always,
@@ -25,6 +28,24 @@ var (
 // what they need.
 func compose(s *sandbox, w *Works) engine.Sandbox {
 	b, f, m, p := bare{s}, filed{s}, measured{s}, pausable{s}
+	if s.rec.Blind && w.Gateway {
+		return struct {
+			bare
+			engine.Gatekeeper
+			engine.StatsReader
+			engine.Pauser
+		}{b, gated{s}, m, p}
+	}
+	if s.rec.Blind {
+		return struct {
+			bare
+			engine.StatsReader
+			engine.Pauser
+		}{b, m, p}
+	}
+	if s.b.opts.Snapshots {
+		return copied(s, w)
+	}
 	if s.rec.Isolation != None && w.Gateway {
 		return served(s, w)
 	}
@@ -71,6 +92,30 @@ func compose(s *sandbox, w *Works) engine.Sandbox {
 		}{b, p}
 	}
 	return b
+}
+
+// copied is compose for a sandbox that can be copied.
+func copied(s *sandbox, w *Works) engine.Sandbox {
+	b, f, m, p, c := bare{s}, filed{s}, measured{s}, pausable{s}, copyable{s}
+	if !w.Gateway {
+		return struct {
+			bare
+			engine.Filer
+			engine.StatsReader
+			engine.Pauser
+			engine.Snapshotter
+			engine.Originator
+		}{b, f, m, p, c, c}
+	}
+	return struct {
+		bare
+		engine.Filer
+		engine.Gatekeeper
+		engine.StatsReader
+		engine.Pauser
+		engine.Snapshotter
+		engine.Originator
+	}{b, f, gated{s}, m, p, c, c}
 }
 
 // served is compose for a sandbox with a root and a gateway.

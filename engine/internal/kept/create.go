@@ -61,6 +61,12 @@ func (b *Sandboxes) Create(ctx context.Context, p *Plan) (_ engine.Sandbox, err 
 	rec.Installation, rec.Run = b.opts.Installation, run
 	rec.UID, rec.GID = spec.WorkOwner.UID, spec.WorkOwner.GID
 	rec.Changes, rec.Kept = kept.Box.Changes, spec.Keep > 0
+	if len(spec.Displays) > 0 {
+		rec.Displays = spec.Displays
+	}
+	if rec.Shape, err = spec.Shape(); err != nil {
+		return fail(err)
+	}
 	if spec.Gateway != nil {
 		rec.Sockets = spec.Gateway.Sockets
 	}

@@ -2,11 +2,8 @@ package kept
 
 import (
 	"context"
-	"errors"
-	"fmt"
 	"io"
 	"io/fs"
-	"path"
 	"runtime"
 	"strings"
 
@@ -15,11 +12,11 @@ import (
 	"github.com/caissonrun/caisson/internal/safefs"
 )
 
-// maxLinks is how many links a name may lead through, as in the kernel.
-const maxLinks = 40
-
 // FS implements engine.Filer. It also shows what is mounted in the sandbox.
 func (f filed) FS(ctx context.Context) (engine.FS, error) {
+	if f.b.opts.Guests {
+		return f.guestFS(ctx)
+	}
 	root, err := f.root(ctx)
 	if err != nil {
 		return nil, err
@@ -29,11 +26,17 @@ func (f filed) FS(ctx context.Context) (engine.FS, error) {
 
 // Tar implements engine.Filer.
 func (f filed) Tar(ctx context.Context, name string, w io.Writer) error {
+	if f.b.opts.Guests {
+		return f.guestTar(ctx, name, w)
+	}
 	return f.at(ctx, name, func(root *safefs.Root, name string) error { return root.Tar(ctx, name, w) })
 }
 
 // Put implements engine.Filer.
 func (f filed) Put(ctx context.Context, name string, r io.Reader) error {
+	if f.b.opts.Guests {
+		return f.guestPut(ctx, name, r)
+	}
 	main, err := readProgram(f.rec.Run)
 	if err != nil {
 		return f.said(caisson.OpFiles, err)
@@ -50,21 +53,27 @@ func (s *sandbox) at(ctx context.Context, name string, do func(root *safefs.Root
 		return err
 	}
 	defer root.Close()
-	clean := strings.Trim(name, "/")
-	if clean == "" {
-		clean = "."
-	}
-	if !fs.ValidPath(clean) {
-		// Package fs refuses names that are not UTF-8; files may have them.
-		err = checkName(clean)
-	}
+	clean, err := cleanName(name)
 	if err == nil {
-		clean, err = resolve(root.FS(), clean)
+		clean, err = root.FS().Resolve(clean)
 	}
 	if err == nil {
 		err = do(root, clean)
 	}
 	return safefs.Sorted(caisson.OpFiles, name, err)
+}
+
+// cleanName returns a name below the root.
+func cleanName(name string) (string, error) {
+	clean := strings.Trim(name, "/")
+	if clean == "" {
+		clean = "."
+	}
+	if fs.ValidPath(clean) {
+		return clean, nil
+	}
+	// Package fs refuses names that are not UTF-8; files may have them.
+	return clean, checkName(clean)
 }
 
 // checkName refuses what is not a name of a file below a folder.
@@ -93,43 +102,6 @@ func (s *sandbox) root(ctx context.Context) (*safefs.Root, error) {
 	}
 	root, err := safefs.FromFile(file, &safefs.Options{CrossMounts: true})
 	return root, s.said(caisson.OpFiles, err)
-}
-
-// resolve follows the links in name inside of the root, so that none is left.
-// The task may change them again at once; then what uses the result fails,
-// because it follows none.
-func resolve(files engine.FS, name string) (string, error) {
-	done, rest := "", name
-	if rest == "." {
-		return rest, nil
-	}
-	for links := 0; rest != ""; {
-		element, after, _ := strings.Cut(rest, "/")
-		rest = after
-		next := path.Join(done, element)
-		target, err := files.ReadLink(next)
-		switch {
-		case errors.Is(err, fs.ErrNotExist):
-			return "", err
-		case err != nil:
-			// It is no link.
-			done = next
-			continue
-		}
-		if links++; links > maxLinks {
-			return "", &fs.PathError{Op: "open", Path: name, Err: fmt.Errorf("more than %d links", maxLinks)}
-		}
-		if !path.IsAbs(target) {
-			target = path.Join("/", done, target)
-		}
-		// What comes after a link begins at its target again, in which there
-		// may be more links.
-		done, rest = "", strings.Trim(path.Join("/", target, rest), "/")
-	}
-	if done == "" {
-		return ".", nil
-	}
-	return done, nil
 }
 
 // onThread calls f on an OS thread of its own, which ends with it: whatever f

@@ -2,6 +2,7 @@ package kept
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"maps"
 	"net"
@@ -12,6 +13,7 @@ import (
 
 	"github.com/caissonrun/caisson"
 	"github.com/caissonrun/caisson/engine"
+	"github.com/caissonrun/caisson/internal/carry"
 	"github.com/caissonrun/caisson/internal/isolate"
 )
 
@@ -69,6 +71,44 @@ func AddTrial(s *engine.Spec) {
 const gatewayScript = `for f in tcp tcp6 fib_trie; do
 	[ ! -e /proc/net/$f ] || while read -r line; do echo "$line"; done </proc/net/$f
 done`
+
+// Carried returns an error unless a connection of a program's reaches who serves
+// AddTrial's sockets. The program is to connect to any address of IPv4, at port 443.
+func (t *Trial) Carried(ctx context.Context, args ...string) error {
+	list, err := gated{t.s}.Sockets(ctx)
+	defer func() {
+		for i := range list {
+			list[i].Close()
+		}
+	}()
+	if err != nil {
+		return err
+	}
+	at := slices.IndexFunc(list, func(s engine.OpenSocket) bool { return s.Listener != nil && strings.HasPrefix(s.Address, "[::]") })
+	if at < 0 {
+		return errors.New("there is no socket for all addresses")
+	}
+	accepted := make(chan error, 1)
+	go func() {
+		conn, err := list[at].Listener.Accept()
+		if err == nil {
+			err = conn.Close()
+		}
+		accepted <- err
+	}()
+	_, err = t.Run(ctx, args...)
+	if err == nil {
+		select {
+		case err = <-accepted:
+			return err
+		case <-ctx.Done():
+			err = ctx.Err()
+		}
+	}
+	list[at].Close()
+	<-accepted
+	return err
+}
 
 // Served returns an error unless the sockets of AddTrial are held for this
 // process and listen where programs are, and every address leads to them.
@@ -132,17 +172,21 @@ func (g gated) Sockets(ctx context.Context) ([]engine.OpenSocket, error) {
 		// They are closed when the program ends.
 		return nil, ended(caisson.OpRecover, s.id)
 	}
-	list, err := openAll(s.rec.Sockets, files)
+	list, err := openAll(s.rec.Sockets, files, s.b.opts.Guests)
 	return list, s.said(caisson.OpRecover, err)
 }
 
-// openAll makes sockets of package net out of files, which stay the caller's.
-func openAll(sockets []engine.Socket, files []*os.File) (list []engine.OpenSocket, err error) {
+// openAll makes sockets of package net out of files, which stay the caller's: of
+// sockets, or of what a Carrier hands out.
+func openAll(sockets []engine.Socket, files []*os.File, carried bool) (list []engine.OpenSocket, err error) {
 	for i, f := range files {
 		open := engine.OpenSocket{Socket: sockets[i]}
-		if open.Network == "udp" {
+		switch {
+		case carried:
+			err = openCarried(&open, f)
+		case open.Network == "udp":
 			open.Packets, err = net.FilePacketConn(f)
-		} else {
+		default:
 			open.Listener, err = net.FileListener(f)
 		}
 		if err != nil {
@@ -154,4 +198,18 @@ func openAll(sockets []engine.Socket, files []*os.File) (list []engine.OpenSocke
 		list = append(list, open)
 	}
 	return list, nil
+}
+
+// openCarried opens a socket whose traffic is carried out of where it is.
+func openCarried(s *engine.OpenSocket, f *os.File) error {
+	at, err := netip.ParseAddrPort(s.Address)
+	if err != nil {
+		return err
+	}
+	if s.Network == "udp" {
+		s.Packets, err = carry.Packets(f, net.UDPAddrFromAddrPort(at))
+	} else {
+		s.Listener, err = carry.Listener(f, net.TCPAddrFromAddrPort(at))
+	}
+	return err
 }

@@ -21,8 +21,13 @@ import (
 	"github.com/caissonrun/caisson/keeper"
 )
 
-// Options says whose sandboxes they are. All but IDs, Alone, Ended and Remove
-// is required.
+// FilesOp is what a box of Options.Guests is asked for (keeper.Client.Do): a
+// connection of guest.Client.Share, and, as the result, the guest.Owner that
+// programs run as.
+const FilesOp = "files"
+
+// Options says whose sandboxes they are. All but IDs, Alone, Guests, Ended and
+// Remove is required.
 type Options struct {
 	// Engine is the engine's name, as in handles, messages and configuration.
 	Engine string
@@ -43,6 +48,12 @@ type Options struct {
 	// Alone says that a sandbox has one program and can't have another one beside
 	// it: it is no engine.Execer, and has none of the other optional interfaces.
 	Alone bool
+	// Snapshots says that sandboxes' own boxes answer OpSnapshot and OpOrigin, and that
+	// stats and pause work: each is an engine.Snapshotter.
+	Snapshots bool
+	// Guests says that sandboxes have neither a root folder nor sockets on this host:
+	// the keeper's box answers FilesOp, and its sockets are those of a carry.Carrier.
+	Guests bool
 	// Ended kills what of a sandbox's programs outlives a keeper that was
 	// killed and its control group. It may be called again. Nil: there is
 	// nothing.
@@ -84,7 +95,7 @@ type Sandboxes struct {
 
 // Works is what of a live sandbox was seen to work. What a sandbox offers
 // depends on it.
-type Works struct{ Terminal, Stats, Pause, Gateway, Keep bool }
+type Works struct{ Terminal, Stats, Pause, Gateway, Keep, Displays bool }
 
 // New returns the sandboxes of an engine. It looks at nothing.
 func New(opts *Options) *Sandboxes {

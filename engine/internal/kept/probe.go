@@ -38,19 +38,39 @@ func (b *Sandboxes) Try(
 	create func(context.Context, *engine.Spec) (engine.Sandbox, error),
 	look func(context.Context, *Trial) error,
 ) (works Works, err error) {
-	return b.try(ctx, []string{"/bin/sh", "-c", "exec sleep 60"}, create, func(ctx context.Context, s *sandbox) error {
+	return b.TryProgram(ctx, &Trying{
+		Waits: []string{"/bin/sh", "-c", "exec sleep 60"}, Ends: []string{"/bin/sh", "-c", ":"}, Limit: probeTime,
+	}, create, look)
+}
+
+// Trying says what the sandbox of a probe runs, where that is not the host's shell.
+type Trying struct {
+	Waits []string // runs long enough
+	Ends  []string // ends at once, successfully
+	// Limit is how long all of it may take.
+	Limit time.Duration
+}
+
+// TryProgram is Try with other programs.
+func (b *Sandboxes) TryProgram(
+	ctx context.Context, t *Trying,
+	create func(context.Context, *engine.Spec) (engine.Sandbox, error),
+	look func(context.Context, *Trial) error,
+) (works Works, err error) {
+	return b.try(ctx, t.Limit, t.Waits, create, func(ctx context.Context, s *sandbox) error {
 		if err := look(ctx, &Trial{s}); err != nil {
 			return err
 		}
+		works.Displays = s.showable(ctx)
 		works.Pause = s.pause(ctx) == nil && s.resume(ctx) == nil
-		works.Keep = s.rec.Kept && s.enteredAfterEnd(ctx)
+		works.Keep = s.rec.Kept && s.enteredAfterEnd(ctx, t.Ends)
 		return nil
 	}, &works)
 }
 
 // enteredAfterEnd kills the program and reports whether another one runs in the
 // sandbox after that.
-func (s *sandbox) enteredAfterEnd(ctx context.Context) bool {
+func (s *sandbox) enteredAfterEnd(ctx context.Context, args []string) bool {
 	p := &process{s}
 	if p.Stop(ctx, engine.Stop{Reason: caisson.ReasonKilled}) != nil {
 		return false
@@ -58,7 +78,7 @@ func (s *sandbox) enteredAfterEnd(ctx context.Context) bool {
 	if _, err := p.Wait(ctx); err != nil {
 		return false
 	}
-	_, err := (&Trial{s}).Run(ctx, "/bin/sh", "-c", ":")
+	_, err := (&Trial{s}).Run(ctx, args...)
 	return err == nil
 }
 
@@ -71,7 +91,7 @@ func (b *Sandboxes) TryWith(
 		log = spec.Log
 		return create(ctx, spec)
 	}
-	return b.try(ctx, args, noting, func(ctx context.Context, s *sandbox) error {
+	return b.try(ctx, probeTime, args, noting, func(ctx context.Context, s *sandbox) error {
 		exit, err := (&process{s}).Wait(ctx)
 		if err != nil || exit.Status() == 0 {
 			return err
@@ -86,10 +106,10 @@ func (b *Sandboxes) TryWith(
 
 // try makes the sandbox of a probe, starts it, and has see look at it.
 func (b *Sandboxes) try(
-	ctx context.Context, args []string, create func(context.Context, *engine.Spec) (engine.Sandbox, error),
+	ctx context.Context, limit time.Duration, args []string, create func(context.Context, *engine.Spec) (engine.Sandbox, error),
 	see func(context.Context, *sandbox) error, works *Works,
 ) (_ Works, err error) {
-	ctx, cancel := context.WithTimeout(ctx, probeTime)
+	ctx, cancel := context.WithTimeout(ctx, limit)
 	defer cancel()
 	dir, err := os.MkdirTemp(b.opts.Runtime, probePrefix)
 	if err != nil {
@@ -103,11 +123,11 @@ func (b *Sandboxes) try(
 	defer lock.Release()
 	spec := &engine.Spec{
 		ID: filepath.Base(dir), Dir: dir, Log: filepath.Join(dir, "log"), Step: "probe",
-		Args: args, Timeout: caisson.Duration(time.Minute),
+		Args: args, Timeout: caisson.Duration(time.Minute + limit),
 	}
 	box, err := create(ctx, spec)
 	if err != nil {
-		return *works, late(ctx, err)
+		return *works, late(ctx, limit, err)
 	}
 	s := base(box)
 	if _, err = s.Start(ctx); err == nil {
@@ -117,7 +137,7 @@ func (b *Sandboxes) try(
 		_, statsErr := s.stats(ctx)
 		works.Stats = statsErr == nil
 	}
-	return *works, late(ctx, errors.Join(err, s.Destroy(context.WithoutCancel(ctx))))
+	return *works, late(ctx, limit, errors.Join(err, s.Destroy(context.WithoutCancel(ctx))))
 }
 
 // Run runs a program beside the first one, in a terminal, and returns what it
@@ -142,9 +162,9 @@ func (t *Trial) Run(ctx context.Context, args ...string) ([]byte, error) {
 }
 
 // late says so where the time was up.
-func late(ctx context.Context, err error) error {
+func late(ctx context.Context, limit time.Duration, err error) error {
 	if err != nil && errors.Is(ctx.Err(), context.DeadlineExceeded) {
-		return fmt.Errorf("a sandbox did not work within %s: %w", probeTime, err)
+		return fmt.Errorf("a sandbox did not work within %s: %w", limit, err)
 	}
 	return err
 }

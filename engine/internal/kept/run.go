@@ -8,6 +8,7 @@ import (
 	"os"
 	"path/filepath"
 
+	"github.com/caissonrun/caisson"
 	"github.com/caissonrun/caisson/engine"
 	"github.com/caissonrun/caisson/internal/isolate"
 )
@@ -44,6 +45,14 @@ type Record struct {
 	Inside bool `json:"inside,omitempty"`
 	// Sockets are those of Spec.Gateway, in order, which the keeper holds.
 	Sockets []engine.Socket `json:"sockets,omitempty"`
+	// Displays are those of Spec.Displays, or what the engine has set in their
+	// place.
+	Displays []caisson.Display `json:"displays,omitempty"`
+	// Blind says that nobody sees the sandbox's files, nor starts anything in it but
+	// its program.
+	Blind bool `json:"blind,omitempty"`
+	// Shape is what Assign can't change.
+	Shape engine.Shape `json:"shape,omitzero"`
 	// Data is the engine's own.
 	Data json.RawMessage `json:"data,omitempty"`
 }

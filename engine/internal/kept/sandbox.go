@@ -18,6 +18,8 @@ type sandbox struct {
 	id  string
 	dir string // Spec.Dir
 	rec *Record
+	// shown says that it has displays, if the task wants any.
+	shown bool
 
 	// client is nil where the keeper was gone when the sandbox was recovered.
 	client atomic.Pointer[keeper.Client]
@@ -48,8 +50,9 @@ func (b *Sandboxes) sandbox(id, dir string, rec *Record, client *keeper.Client) 
 	}
 	w := b.works.Load()
 	if w == nil {
-		w = &Works{Terminal: true, Stats: true, Pause: true, Gateway: true}
+		w = &Works{Terminal: true, Stats: true, Pause: true, Gateway: true, Displays: true}
 	}
+	s.shown = w.Displays && rec.Isolation != None
 	return compose(s, w)
 }
 

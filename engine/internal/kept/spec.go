@@ -1,8 +1,11 @@
 package kept
 
 import (
+	"crypto/sha256"
+	"encoding/hex"
 	"errors"
 	"fmt"
+	"maps"
 	"path"
 	"path/filepath"
 	"slices"
@@ -144,4 +147,25 @@ func Share(s *engine.Spec) Sizes {
 // Below reports whether path is dir or lies in it.
 func Below(path, dir string) bool {
 	return path == dir || dir == "/" || strings.HasPrefix(path, dir+"/")
+}
+
+// MachineID is what /etc/machine-id of a sandbox says (machine-id(5), without
+// the newline): another one in each, and always the same in one.
+func MachineID(id string) string {
+	sum := sha256.Sum256([]byte("caisson machine id " + id))
+	return hex.EncodeToString(sum[:16])
+}
+
+// Environ is a program's environment, sorted: all, and the secrets that are variables.
+func Environ(all map[string]string, secrets []engine.Secret) []string {
+	for _, secret := range secrets {
+		if secret.As == caisson.SecretEnv {
+			all[secret.Name] = string(secret.Value)
+		}
+	}
+	var list []string
+	for _, name := range slices.Sorted(maps.Keys(all)) {
+		list = append(list, name+"="+all[name])
+	}
+	return list
 }

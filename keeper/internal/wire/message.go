@@ -1,6 +1,7 @@
 package wire
 
 import (
+	"encoding/json"
 	"errors"
 	"os"
 	"syscall"
@@ -24,7 +25,9 @@ const (
 	OpStats   = "stats"
 	OpRoot    = "root"
 	OpSockets = "sockets"
-	OpExec    = "exec" // answered when it runs, and again, with Ended, when it has ended
+	OpDo      = "do"
+	OpExec    = "exec"   // answered when it runs, and again, with Ended, when it has ended
+	OpAssign  = "assign" // another program, before start
 	OpDestroy = "destroy"
 )
 
@@ -34,6 +37,12 @@ const (
 	MaxRequest = 8 << 20 // bytes of another: the kernel's limit of arguments, escaped
 	MaxReply   = 1 << 20 // bytes of an answer; a client refuses more
 	MaxConns   = 256     // open at once
+	// MaxParams and MaxResult bound what goes along with OpDo, in bytes. An answer is
+	// sent without waiting, so it must fit into what the system holds.
+	MaxParams = 1 << 20
+	MaxResult = 32 << 10
+	// MaxDoing is how many OpDo may be under way: others still find a connection.
+	MaxDoing = 64
 	// Patience is how long a request may take to come in once it has begun,
 	// and how long a new connection may take to say hello.
 	Patience = 10 * time.Second
@@ -51,11 +60,15 @@ type Request struct {
 	Grace   caisson.Duration `json:"grace,omitempty"`   // with OpStop
 	Timeout caisson.Duration `json:"timeout,omitempty"` // with OpExec
 	Program *isolate.Program `json:"program,omitempty"` // with OpExec
+	Assign  *Assignment      `json:"assign,omitempty"`  // with OpAssign
+	// Name and Params are what the box is asked with OpDo.
+	Name   string          `json:"name,omitempty"`
+	Params json.RawMessage `json:"params,omitempty"`
 }
 
 // A Reply is an answer. Descriptors come along with those of OpRoot (the folder),
-// OpSockets (the box's, in order) and OpExec (stdin, stdout and stderr, or the
-// terminal).
+// OpSockets (the box's, in order), OpExec (stdin, stdout and stderr, or the
+// terminal) and OpDo (the box's).
 type Reply struct {
 	ID     uint32        `json:"id"`
 	Error  *Failure      `json:"error,omitempty"`
@@ -63,6 +76,8 @@ type Reply struct {
 	Stats  *Usage        `json:"stats,omitempty"`
 	Exit   *caisson.Exit `json:"exit,omitempty"`
 	Ended  bool          `json:"ended,omitempty"` // an exec's second answer
+	// Result is what the box answers to OpDo, if anything.
+	Result json.RawMessage `json:"result,omitempty"`
 	// Version is the keeper's, in the answer to OpHello.
 	Version int `json:"version,omitempty"`
 	// Gone says that the sandbox was destroyed: nothing comes after it. It

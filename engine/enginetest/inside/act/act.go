@@ -17,6 +17,8 @@ import (
 	"io/fs"
 	"net"
 	"time"
+
+	"github.com/caissonrun/caisson/internal/rfb"
 )
 
 // FailCode is the exit code of a program one of whose commands failed.
@@ -75,6 +77,9 @@ type World interface {
 	// Serve answers connections to a TCP port of all its addresses with a word,
 	// from when it returns to the end of the process.
 	Serve(port int, word string) error
+	// Show serves a screen at an address, "unix" or "tcp", from when it returns to
+	// the end of the process.
+	Show(network, address string, screen *rfb.Screen) error
 	// Loopback connects this process to itself.
 	Loopback() error
 	// Memory tells where in the process's own memory the text of Masked is.

@@ -11,6 +11,8 @@ import (
 	"strconv"
 	"strings"
 	"time"
+
+	"github.com/caissonrun/caisson/internal/rfb"
 )
 
 // A program is one run of the inside program.
@@ -20,6 +22,7 @@ type program struct {
 	children []Child
 	held     []io.Closer // files that stay open
 	answers  [][]byte    // of ask
+	screens  map[string]*rfb.Screen
 }
 
 // A command is what a word does with the words after it.
@@ -60,6 +63,7 @@ func table() map[string]command {
 		"steal":    {2, (*program).steal},
 		"serve":    {2, (*program).serve},
 		"loopback": {0, (*program).loopback},
+		"show":     {3, (*program).show},
 
 		"trap":   {1, (*program).trap},
 		"ignore": {1, (*program).ignore},
